@@ -1,0 +1,174 @@
+"""The records that every part speaks in.
+
+Letters in shapes: n images, c classes, d features, h w pixels, k channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import ActivationsError, InputError
+
+Array = Any  # any array of the Python array API standard
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classifier's last linear layer: logits = features @ weight.T + bias."""
+
+    weight: Array  # [c, d]
+    bias: Array  # [c]
+
+    def __call__(self, features: Array) -> Array:  # [n, d] -> [n, c]
+        return features @ self.weight.T + self.bias
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the classifier computed for one batch of images.
+
+    `features` is None when the classifier shows nothing but its output. `stages` holds, for each
+    spatial resolution, the per-channel mean and standard deviation over space, side by side.
+    """
+
+    logits: Array  # [n, c], before any softmax
+    features: Array | None = None  # [n, d], what the head reads
+    stages: Mapping[str, Array] = field(default_factory=dict)  # {name: [n, 2k]}
+    maps: Mapping[str, Array] = field(default_factory=dict)  # {layer: [n, k, h, w]}, on request
+
+    def __len__(self) -> int:
+        return int(self.logits.shape[0])
+
+    def named(self) -> dict[str, Array]:
+        """Every array by its path: "logits", "features", "stages/<name>", "maps/<layer>"."""
+        arrays = {"logits": self.logits}
+        if self.features is not None:
+            arrays["features"] = self.features
+        arrays |= {f"stages/{name}": x for name, x in self.stages.items()}
+        return arrays | {f"maps/{name}": x for name, x in self.maps.items()}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Activations:
+        """The inverse of `named`."""
+        groups: dict[str, dict[str, Array]] = {"stages": {}, "maps": {}}
+        for path, x in arrays.items():
+            group, slash, name = path.partition("/")
+            if slash:
+                groups[group][name] = x
+        return cls(arrays["logits"], arrays.get("features"), groups["stages"], groups["maps"])
+
+    def take(self, rows: Any) -> Activations:
+        """The rows chosen by a slice, a mask or an index array."""
+        return Activations.of({path: x[rows] for path, x in self.named().items()})
+
+    def check(self, names: list[str] | None = None) -> Activations:
+        """Self, or an `ActivationsError` naming the first image with a NaN or an infinity."""
+        for path, x in self.named().items():
+            rows = np.asarray(x).reshape(len(self), -1)
+            bad = ~np.isfinite(rows).all(axis=1)
+            if bad.any():
+                first = int(np.argmax(bad))
+                who = names[first] if names else f"image {first} of the batch"
+                raise ActivationsError(
+                    f"The classifier's {path} are not finite for {who} "
+                    f"({int(bad.sum())} of {len(self)} images in this batch). Scores of such images would mean "
+                    "nothing. Look for NaN in the input, a wrong value range, or overflow in half precision."
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What a classifier can show, as the detectors' `needs` name it.
+
+    kinds: any of "probabilities" (softmax outputs, so logits up to a constant per image), "logits" (exact),
+    "features", "head", "stages", "maps", "gradient", "dropout".
+    """
+
+    kinds: frozenset[str]
+    classes: int
+    stages: tuple[str, ...] = ()  # the earlier ones, in the order of computation
+    labels: bool = True  # the known images come with true labels
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The classifier's own input. None where any size goes."""
+
+    height: int | None
+    width: int | None
+    channels: int | None
+    layout: str  # "NHWC" or "NCHW"
+    batch: int | None = None  # a fixed batch size, as some exported graphs have
+
+    def to_layout(self, batch: np.ndarray) -> np.ndarray:
+        """`batch` [n, h, w, k] or [n, k, h, w], told apart by its shape, in the classifier's layout.
+
+        Raises InputError when the shape fits neither layout, or both.
+        """
+        layout = layout_of(batch.shape, self)
+        if layout == self.layout:
+            return batch
+        order = (0, 2, 3, 1) if layout == "NCHW" else (0, 3, 1, 2)
+        return np.ascontiguousarray(batch.transpose(order))
+
+
+def layout_of(shape: tuple[int, ...], spec: InputSpec | None = None) -> str:
+    """ "NHWC" or "NCHW", told by the shape of a batch and, if given, by the classifier's input.
+
+    Raises InputError when it cannot be told.
+    """
+    if len(shape) != 4:
+        raise InputError(f"A batch of images has four axes, [n, h, w, k] or [n, k, h, w]; this one has shape {shape}.")
+    channels = {spec.channels} if spec and spec.channels else {1, 3, 4}
+    size = (spec.height, spec.width) if spec else (None, None)
+
+    def fits(k: int, hw: tuple[int, ...]) -> bool:
+        return k in channels and all(want in (None, have) for want, have in zip(size, hw, strict=True))
+
+    last, first = fits(shape[3], shape[1:3]), fits(shape[1], shape[2:4])
+    if last and first:
+        raise InputError(
+            f"A batch of shape {shape} can be read as [n, h, w, k] and as [n, k, h, w]. Give images whose height and "
+            "width differ from the number of channels, or uint8 [n, h, w, 3] images."
+        )
+    if not last and not first:
+        want = f"{spec}" if spec else "1, 3 or 4 channels on the second or the last axis"
+        raise InputError(f"A batch of shape {shape} does not fit: expected {want}.")
+    return "NHWC" if last else "NCHW"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a raw image (RGB, 0–255) becomes the classifier's input, as data.
+
+    x = (pixel * scale - mean) / std per channel, after resizing to [height, width] and, for
+    channels "bgr" or "grey", after reordering or weighting the channels.
+    """
+
+    height: int | None = None  # None: the image's own size
+    width: int | None = None
+    channels: str = "rgb"  # "rgb", "bgr" or "grey"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)  # one for all channels, or one each
+    std: tuple[float, ...] = (1.0,)
+    fit: str = "crop"  # "crop": short side to size / crop_share, centre crop; "stretch": both sides to size
+    crop_share: float = 1.0
+    resample: str = "bilinear"  # "nearest", "bilinear", "bicubic", "lanczos", "box"
+    name: str = ""  # of the convention, for people
+
+    def sized(self, height: int | None, width: int | None) -> Preprocess:
+        return replace(self, height=height, width=width)
+
+
+def softmax(logits: Array) -> Array:  # [n, c] -> [n, c]
+    """Softmax over the last axis, in the array API standard."""
+    from array_api_compat import array_namespace
+
+    xp = array_namespace(logits)
+    e = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return e / xp.sum(e, axis=-1, keepdims=True)

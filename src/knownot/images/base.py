@@ -1,0 +1,76 @@
+"""What every source of images gives: batches, in order, one row per image, readable or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import InputSpec, Preprocess
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive images of a source. n rows, m of them readable."""
+
+    ids: list[str]  # [n], path or "#<index>"
+    x: np.ndarray  # [m, h, w, k] float32: the classifier's input, NHWC always
+    rows: np.ndarray  # [m] int64: which of the n rows the images in `x` are
+    labels: np.ndarray  # [n] int64, -1 where there is none
+    errors: list[str | None]  # [n], why an image could not be read
+    thumbs: list[np.ndarray] | None = None  # [m] uint8 [<=side, <=side, 3], when asked for
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Images(ABC):
+    """A source of images, opened. Walking it again gives the same images, unless `once`.
+
+    class_names: of the integer labels, when the source knows them (sub-folders, parquet metadata).
+    labelled: whether it has labels.
+    once: an iterator that can be walked only once.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    labelled: bool = False
+    once: bool = False
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many images, None where only walking would tell."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) when all images are known to have the same, e.g. arrays; else None."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether these are float arrays, taken as the classifier's own input: preprocessing does not apply."""
+
+    @abstractmethod
+    def batches(
+        self,
+        size: int,
+        preprocess: Preprocess | None,
+        *,
+        spec: InputSpec | None = None,
+        start: int = 0,
+        thumbs: int = 0,
+    ) -> Iterator[Batch]:
+        """Batches of `size` images in the order of the source.
+
+        Reading and preprocessing run ahead in threads. start: skip so many images first, without decoding
+        them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays against
+        the classifier's input.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, seed: int = 0) -> Images:
+        """Up to n images of this source that can be walked many times: a random choice where the source can be
+        indexed, its first ones otherwise (kept, and given again when the source itself is walked)."""

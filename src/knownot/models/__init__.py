@@ -1,0 +1,78 @@
+"""One adapter per framework; `open_model` finds the one that reads what it is given."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .base import Model
+
+__all__ = ["Model", "open_model"]
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Where an adapter lives and what it reads. Its module has `opened(thing, *, head, stages, size, **options)`."""
+
+    module: str
+    suffixes: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()  # packages whose classes it reads, looked up along the object's base classes
+
+
+OPENERS: tuple[Opener, ...] = (
+    Opener("onnx", (".onnx",), ("onnx",)),
+    Opener("keras", (".keras", ".h5", ".hdf5"), ("keras", "tf_keras")),
+    Opener("torch", (".pt2", ".pt", ".pth", ".ts", ".th", ".jit", ".torchscript"), ("torch",)),
+    Opener("function"),  # last: any callable images -> probabilities
+)
+
+
+def open_model(
+    thing: Any,
+    *,
+    head: str | None = None,
+    stages: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Model:
+    """Open a trained image classifier for reading; it is left bit for bit as it was.
+
+    thing: a path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
+        `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c].
+    head: the name of the last linear layer, when it is not found by itself.
+    stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
+    size: (height, width) of the input, when the classifier does not say it.
+
+    Raises ModelError when the thing is no classifier or cannot be read, with the reason and the cure;
+    MissingExtraError when its framework is not installed.
+    """
+    if isinstance(thing, Model):
+        return thing
+    return _opener(thing).opened(thing, head=head, stages=stages, size=size, **options)
+
+
+def _opener(thing: Any) -> Any:
+    if isinstance(thing, str | os.PathLike):
+        path = Path(thing)
+        found = [o for o in OPENERS if path.suffix.lower() in o.suffixes]
+        if not path.exists():
+            raise ModelError(f"There is no file {str(path)!r}.")
+        if not found:
+            known = ", ".join(s for o in OPENERS for s in o.suffixes)
+            raise ModelError(f"{path.name!r} has no ending of a model file. Those read are: {known}.")
+    else:
+        roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
+        found = [o for o in OPENERS if roots & set(o.roots)]
+        if not found and callable(thing):
+            found = [OPENERS[-1]]
+        if not found:
+            raise ModelError(
+                f"A {type(thing).__name__} is no classifier that knownot reads. Give a model file (.onnx, .keras, .h5, "
+                ".pt2), a keras.Model, a torch nn.Module, or a function images -> probabilities."
+            )
+    return importlib.import_module(f".{found[0].module}", __name__)

@@ -1,0 +1,94 @@
+"""What every framework's adapter gives: a `Model`, opened for reading and never changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays import Activations, Head, InputSpec, Offers, Preprocess
+from ..errors import ModelError
+
+
+class Model(ABC):
+    """A classifier opened for reading. Its weights, mode, hooks and attributes stay as they were.
+
+    framework: "onnx", "torch", "keras" or "function".
+    head: the last linear layer, None when the classifier shows none.
+    class_names: [c] names, when the file or object knows them.
+    preprocess: what the classifier itself says of its preprocessing, None where it is silent.
+    stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
+        the last included; `offers.stages` holds the earlier ones only, which detectors read.
+    notes: what was found at opening, one sentence each, for people.
+    """
+
+    framework: str
+    input: InputSpec
+    offers: Offers
+    head: Head | None
+    class_names: tuple[str, ...] | None = None
+    preprocess: Preprocess | None = None
+    stage_layers: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def activations(self, batch: np.ndarray) -> Activations:
+        """What the classifier computes for its own input `batch`, [n, h, w, k] or [n, k, h, w] float32.
+
+        The layout is told by the shape. Everything returned is float32 NumPy. One forward pass.
+        Raises InputError for another shape, ActivationsError for NaN or infinity.
+        """
+        batch = np.asarray(batch, dtype=np.float32)
+        return self.forward(self.input.to_layout(batch)).check()
+
+    @abstractmethod
+    def forward(self, batch: np.ndarray) -> Activations:
+        """`activations` of a batch that is already in the classifier's layout, unchecked."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the weights that is the same after saving and opening again."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> str:
+        """Write the classifier into `folder` as a file that `open_model` opens; the file's name.
+
+        Raises ModelError when the classifier cannot be written (a Python function).
+        """
+
+
+def verify_head(head: Head, batch: Activations, *, tolerance: float = 1e-3) -> None:
+    """Raise ModelError, saying how far off it is, unless head(features) gives the classifier's own logits.
+
+    tolerance: of the largest absolute difference, relative to the largest absolute logit (or 1).
+    """
+    again = np.asarray(head(batch.features), dtype=np.float64)
+    logits = np.asarray(batch.logits, dtype=np.float64)
+    if again.shape != logits.shape:
+        raise ModelError(f"The head found gives outputs of shape {again.shape}, the classifier {logits.shape}.")
+    worst = float(np.abs(again - logits).max())
+    scale = max(1.0, float(np.abs(logits).max()))
+    if not worst <= tolerance * scale:
+        raise ModelError(
+            f"The head found does not reproduce the classifier's logits: they differ by up to {worst:.3g} "
+            f"(largest logit {scale:.3g}). Something is computed between this layer and the output. "
+            "Name the layer with head='<layer name>'."
+        )
+
+
+def probe(spec: InputSpec, n: int = 2, seed: int = 0) -> np.ndarray:
+    """A fixed random batch in the classifier's layout and size, for looking at it once. float32 in [0, 1]."""
+    h, w, k = spec.height or 224, spec.width or 224, spec.channels or 3
+    shape = (n, h, w, k) if spec.layout == "NHWC" else (n, k, h, w)
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def pooled(maps: np.ndarray, layout: str) -> np.ndarray:
+    """Per-channel mean and standard deviation over space, side by side, [n, 2k] float32.
+
+    layout: "NCHW", "NHWC", or "NTC" for tokens [n, t, k].
+    """
+    axes = {"NCHW": (2, 3), "NHWC": (1, 2), "NTC": (1,)}[layout]
+    return np.concatenate([maps.mean(axis=axes), maps.std(axis=axes)], axis=1).astype(np.float32, copy=False)

@@ -1,0 +1,59 @@
+"""The only loop over training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Activations, softmax
+from .base import Statistic
+
+
+@dataclass(frozen=True)
+class Want:
+    """One statistic of something that the classifier computed; equal wants are gathered once.
+
+    of: paths into `Activations.named()`, or "probabilities". One path, or several for a `Reservoir`.
+    by: whose class a row counts for: "label" (true, the predicted one where there is none), "prediction",
+        "correct" (the label where the prediction agrees, else none). Ignored by statistics without classes.
+    """
+
+    statistic: type[Statistic]
+    of: str | tuple[str, ...] = "features"
+    unit: bool = False  # rows divided by their L2 norm first
+    by: str = "label"
+    options: tuple[tuple[str, int], ...] = ()
+
+    def part(self, batch: Activations, labels: np.ndarray) -> Statistic:
+        """The statistic of one batch. labels [n], -1 where unknown."""
+        predicted = np.argmax(batch.logits, axis=1)
+        label = np.where(labels < 0, predicted, labels)
+        classes = {
+            "label": label,
+            "prediction": predicted,
+            "correct": np.where(label == predicted, label, -1),
+        }[self.by]
+        rows = {path: self._rows(batch, path) for path in ([self.of] if isinstance(self.of, str) else self.of)}
+        given = rows[self.of] if isinstance(self.of, str) else rows
+        return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **dict(self.options))
+
+    def _rows(self, batch: Activations, path: str) -> np.ndarray:
+        rows = softmax(batch.logits) if path == "probabilities" else batch.named()[path]
+        if self.unit:
+            rows = np.asarray(rows, dtype=np.float64)
+            norm = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows / np.where(norm > 0, norm, 1)
+        return rows
+
+
+def gather(batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[Want]) -> dict[Want, Statistic]:
+    """Every wanted statistic, from one pass over (activations, labels [n]); labels are -1 where unknown."""
+    wanted = list(dict.fromkeys(wanted))
+    found: dict[Want, Statistic] = {}
+    for batch, labels in batches:
+        for want in wanted:
+            part = want.part(batch, labels)
+            found[want] = found[want].merge(part) if want in found else part
+    return found
