@@ -1,0 +1,201 @@
+"""Split-conformal p-values and thresholds from known images that nothing else was fitted on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import CalibrationError, OptionError
+
+GUARANTEES = ("pac", "marginal", "class-conditional")
+
+
+def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Split-conformal p-values, [n] float64: (1 + #{calibration scores >= score}) / (m + 1).
+
+    calibration: scores [m] of known images, in any order. A known image that is exchangeable with them has
+    P(p <= t) <= t for every t (Vovk, Gammerman & Shafer 2005; Bates et al., Annals of Statistics 2023,
+    arXiv:2104.08279). Ties count against calling an image unknown. Raises CalibrationError on NaN.
+    """
+    ordered = np.sort(_finite(calibration, "calibration scores"))
+    above = len(ordered) - np.searchsorted(ordered, _finite(scores, "scores"), side="left")
+    return (1.0 + above) / (len(ordered) + 1.0)
+
+
+def allowed_rank(n: int, alpha: float, guarantee: str = "pac", delta: float = 0.01) -> int:
+    """The k such that an image is unknown when its p-value is at most k / (n + 1); 0 when n is too small.
+
+    marginal: k = floor(alpha (n + 1)): at most alpha of known images are rejected on average over draws of the
+    calibration set. pac: the realised rate of the rule follows Beta(k, n + 1 - k) over draws of the calibration
+    set, so the largest k with P(Beta > alpha) = P(Binomial(n, alpha) <= k - 1) <= delta (Vovk 2012,
+    arXiv:1209.2673, prop. 2b).
+    """
+    if guarantee == "pac":
+        from scipy.special import bdtr
+
+        low, high = 0, n + 1  # the law grows with k: bisect
+        while high - low > 1:
+            k = (low + high) // 2
+            low, high = (k, high) if bdtr(k - 1, n, alpha) <= delta else (low, k)
+        return low
+    return math.floor(alpha * (n + 1) + 1e-9)
+
+
+def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> int:
+    """The fewest calibration images (per predicted class, for "class-conditional") for which any can be rejected."""
+    check_options(alpha, delta, guarantee)
+    if guarantee == "pac":
+        n = max(1, math.ceil(math.log(delta) / math.log1p(-alpha)) - 1)
+    else:
+        n = max(1, math.ceil(1 / alpha) - 2)
+    while allowed_rank(n, alpha, guarantee, delta) < 1:
+        n += 1
+    return n
+
+
+def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> str:
+    """`images_needed`, said to a person."""
+    n = images_needed(alpha, delta, guarantee)
+    return {
+        "pac": f"To promise that at most {percent(alpha)} of known images are rejected with {percent(1 - delta)} "
+        f"confidence, at least {n:,} calibration images are needed; with {10 * n:,} the rule comes closer to "
+        f"{percent(alpha)} ({percent(allowed_rank(10 * n, alpha, 'pac', delta) / (10 * n + 1))} expected).",
+        "marginal": f"To promise that at most {percent(alpha)} of known images are rejected on average, at least "
+        f"{n:,} calibration images are needed (a p-value is never below 1 / (n + 1)).",
+        "class-conditional": f"To promise that at most {percent(alpha)} of the known images of each predicted class "
+        f"are rejected on average, at least {n:,} calibration images of each predicted class are needed.",
+    }[guarantee]
+
+
+def check_options(alpha: float, delta: float, guarantee: str) -> None:
+    """Raise OptionError unless alpha and delta are in (0, 1) and the guarantee is one of `GUARANTEES`."""
+    for name, value in (("alpha", alpha), ("delta", delta)):
+        if not 0 < value < 1:
+            raise OptionError(f"{name}={value!r}: expected a share between 0 and 1, for example 0.05.")
+    if guarantee not in GUARANTEES:
+        raise OptionError(f"guarantee={guarantee!r}: expected one of {', '.join(GUARANTEES)}.")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of known images held out, and the rule that turns a score into known or unknown.
+
+    guarantee: "pac" (with confidence 1 - delta over the calibration set, the rate of false alarms is at most alpha),
+    "marginal" (on average over calibration sets) or "class-conditional" (on average, within each predicted class).
+    """
+
+    scores: np.ndarray  # [m] float64, ascending
+    predicted: np.ndarray  # [m] int64, the classifier's class for each
+    alpha: float = 0.05
+    guarantee: str = "pac"
+    delta: float = 0.01
+
+    @classmethod
+    def of(
+        cls,
+        scores: np.ndarray,
+        predicted: np.ndarray,
+        *,
+        alpha: float = 0.05,
+        guarantee: str = "pac",
+        delta: float = 0.01,
+    ) -> Calibration:
+        """From the scores [m] of known images and the classes [m] that the classifier gave them.
+
+        Raises CalibrationError when there are too few images for the wanted alpha, saying how many are needed.
+        """
+        check_options(alpha, delta, guarantee)
+        scores = _finite(scores, "calibration scores")
+        order = np.argsort(scores, kind="stable")
+        made = cls(scores[order], np.asarray(predicted, dtype=np.int64)[order], alpha, guarantee, delta)
+        made._enough()
+        return made
+
+    def p_value(self, scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """p-values [n] of scores [n]; against the images of the same predicted class if class-conditional.
+
+        A class that no calibration image was given has no scores of its own: all of them stand in for it.
+        """
+        scores = _finite(scores, "scores")
+        if self.guarantee != "class-conditional":
+            return p_values(self.scores, scores)
+        p = np.empty(len(scores))
+        for k in np.unique(predicted):
+            rows = predicted == k
+            own = self.scores[self.predicted == k]
+            p[rows] = p_values(own if len(own) else self.scores, scores[rows])
+        return p
+
+    def unknown(self, p: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Which of the p-values [n] mean unknown, [n] bool."""
+        return p <= self._p_threshold(np.asarray(predicted))
+
+    @property
+    def p_threshold(self) -> float:
+        """An image is unknown when its p-value is at most this (for class-conditional: alpha, per class)."""
+        if self.guarantee == "class-conditional":
+            return self.alpha
+        n = len(self.scores)
+        return allowed_rank(n, self.alpha, self.guarantee, self.delta) / (n + 1)
+
+    @property
+    def score_threshold(self) -> float | None:
+        """An image is unknown when its score is larger than this; None where each class has its own."""
+        if self.guarantee == "class-conditional":
+            return None
+        return float(
+            self.scores[len(self.scores) - allowed_rank(len(self.scores), self.alpha, self.guarantee, self.delta)]
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The promise, in words for people."""
+        a = percent(self.alpha)
+        return {
+            "pac": f"at most {a} of known images are rejected ({percent(1 - self.delta)} confidence)",
+            "marginal": f"at most {a} of known images are rejected on average",
+            "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
+        }[self.guarantee]
+
+    def _p_threshold(self, predicted: np.ndarray) -> np.ndarray | float:
+        # p takes the values j / (m + 1) only, so p <= alpha and p <= k / (m + 1) are the same rule; the small
+        # slack keeps 0.05 <= 0.05 true in floating point.
+        return self.p_threshold * (1 + 1e-12)
+
+    def _enough(self) -> None:
+        needed = images_needed(self.alpha, self.delta, self.guarantee)
+        cure = images_needed_sentence(self.alpha, self.delta, self.guarantee)
+        other = " With fewer images, guarantee='marginal' needs {} or a larger alpha helps.".format(
+            images_needed(self.alpha, guarantee="marginal")
+        )
+        if self.guarantee != "class-conditional":
+            if len(self.scores) < needed:
+                raise CalibrationError(
+                    f"{len(self.scores)} calibration images are too few for alpha={self.alpha}. {cure}"
+                    + (other if self.guarantee == "pac" else "")
+                )
+            return
+        classes, count = np.unique(self.predicted, return_counts=True)
+        few = {int(k): int(n) for k, n in zip(classes, count, strict=True) if n < needed}
+        if few or not len(classes):
+            raise CalibrationError(
+                f"Too few calibration images of the predicted classes {few} (class: images) for alpha={self.alpha}. "
+                f"{cure} guarantee='marginal' needs no number per class."
+            )
+
+
+def percent(share: float) -> str:
+    """0.05 -> '5 %', with as many digits as it takes (at most three significant)."""
+    return f"{100 * share:.3g} %"
+
+
+def _finite(scores: np.ndarray, what: str) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1:
+        raise CalibrationError(f"The {what} have shape {scores.shape}; expected one number per image, [n].")
+    if not np.isfinite(scores).all():
+        bad = int(np.argmin(np.isfinite(scores)))
+        raise CalibrationError(f"The {what} are not finite: number {bad} is {scores[bad]}.")
+    return scores
