@@ -16,7 +16,7 @@ class Batch:
     """Some consecutive images of a source. n rows, m of them readable."""
 
     ids: list[str]  # [n], path or "#<index>"
-    x: np.ndarray  # [m, h, w, k] float32: the classifier's input, NHWC always
+    x: np.ndarray  # [m, h, w, k] float32: the classifier's input, NHWC always; m may be 0
     rows: np.ndarray  # [m] int64: which of the n rows the images in `x` are
     labels: np.ndarray  # [n] int64, -1 where there is none
     errors: list[str | None]  # [n], why an image could not be read
@@ -32,11 +32,15 @@ class Images(ABC):
     class_names: of the integer labels, when the source knows them (sub-folders, parquet metadata).
     labelled: whether it has labels.
     once: an iterator that can be walked only once.
+    skipped: files passed over because they are clearly no images (folders).
+    notes: what was found at opening that its user may not expect, one sentence each, for people.
     """
 
     class_names: tuple[str, ...] | None = None
     labelled: bool = False
     once: bool = False
+    skipped: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -46,7 +50,11 @@ class Images(ABC):
     @property
     @abstractmethod
     def size(self) -> tuple[int, int] | None:
-        """(height, width) when all images are known to have the same, e.g. arrays; else None."""
+        """(height, width) when all images have the same, else None.
+
+        Certain for arrays. For files, parquet and iterables it is a hint: that of the first images (up to 32), if
+        they agree.
+        """
 
     @property
     @abstractmethod
@@ -65,9 +73,14 @@ class Images(ABC):
     ) -> Iterator[Batch]:
         """Batches of `size` images in the order of the source.
 
-        Reading and preprocessing run ahead in threads. start: skip so many images first, without decoding
-        them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays against
-        the classifier's input.
+        Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them.
+        preprocess: None for raw images takes pixels as they are, 0 to 255. start: skip so many images first, without
+        decoding them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays
+        against the classifier's input. An image that cannot be read is a row with its reason, as is a ready array with
+        a NaN or an infinity.
+
+        Raises ImagesError when images of differing sizes would have to share a batch, or when a source that can be
+        walked once is walked again; InputError when ready arrays do not fit `spec`.
         """
 
     @abstractmethod

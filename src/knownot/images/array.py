@@ -1,0 +1,70 @@
+"""Images in one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import InputSpec
+from ..errors import ImagesError
+from .labels import Names, names_of, resolve
+from .numbers import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
+from .rows import Entries, Entry, choice
+
+BLOCK = 256  # images whose layout and alpha are dealt with at a time
+
+
+class ArrayImages(Entries):
+    """An array of images; ids are "#<index>"."""
+
+    def __init__(self, x: np.ndarray, labels: np.ndarray | None, names: Names, index: np.ndarray) -> None:
+        self._x, self._labels, self.class_names, self._index = x, labels, names, index
+        self._ready = checked(x)
+        self.labelled = labels is not None
+
+    @property
+    def count(self) -> int:
+        return len(self._index)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return size_in(self._x, self._ready)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        for at in range(start, len(self._index), BLOCK):
+            index = self._index[at : at + BLOCK]
+            given = self._x[index[0] : index[-1] + 1] if index[-1] - index[0] < len(index) else self._x[index]
+            block = to_nhwc(given, spec) if self._ready else to_rgb(given)
+            for i, image in zip(index.tolist(), block, strict=True):
+                yield Entry(f"#{i}", -1 if self._labels is None else int(self._labels[i]), image)
+
+    def sample(self, n: int, seed: int = 0) -> ArrayImages:
+        index = self._index[choice(len(self._index), n, seed)]
+        return ArrayImages(self._x, self._labels, self.class_names, index)
+
+
+def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> ArrayImages | None:
+    """Reads arrays and (images, labels) pairs of arrays; None for anything else."""
+    if isinstance(source, tuple) and len(source) == 2 and _many(source[0]) and not _many(source[1]):
+        source, own = source
+        labels = own if labels is None else labels
+    if not is_array(source) or type(source).__name__ in ("Series", "DataFrame", "Index"):
+        return None
+    x = as_numpy(source)
+    if x.dtype.kind in "USO":
+        return None
+    checked(x)
+    if len(x) == 0:
+        raise ImagesError(f"An array of shape {x.shape} holds no images.")
+    numbers, names = resolve(labels, len(x), names_of(class_names))
+    return ArrayImages(x, numbers, names, np.arange(len(x)))
+
+
+def _many(thing: Any) -> bool:
+    return is_array(thing) and len(thing.shape) >= 3

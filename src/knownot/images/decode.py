@@ -1,0 +1,193 @@
+"""From a file or its bytes to pixels: uint8 RGB [h, w, 3], or the reason why not.
+
+What is done, for all formats alike: first frame or page; EXIF orientation applied; transparency composited on
+white; 16-bit greys divided by 257 (Pillow itself keeps the high byte of 16-bit colour: at most one level
+away); CMYK and YCCK by Pillow's conversion; greys and palettes to RGB; colour profiles ignored. Formats without a
+fixed value range (32-bit integers, floats) are refused, since any scaling of them would be a guess.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .kinds import is_not, sniff
+from .quiet import quiet
+
+MAX_PIXELS = 178_956_970  # where Pillow by default refuses too: half a gigabyte of RGB
+ORIENTATION = 0x0112  # EXIF tag
+
+# Formats that are told by their content. None of them starts another program (as EPS would).
+PLUGINS = ("Png", "Jpeg", "Mpo", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Jpeg2K", "Avif", "Ico")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "HEIF")
+
+
+class Unreadable(Exception):
+    """Why one image cannot be read, for its row."""
+
+
+def decode(source: str | os.PathLike[str] | bytes, limit: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 [h, w, 3] of a file, given as its path or its bytes. limit: of pixels, against decompression bombs.
+
+    Raises Unreadable, with a reason for people, whatever is wrong; warns of nothing, and leaves Pillow's
+    settings as they are.
+    """
+    return _opened(source, limit, _pixels)
+
+
+def size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(height, width) of an image after EXIF orientation, from its header. Raises Unreadable."""
+    return _opened(source, MAX_PIXELS, _size)
+
+
+def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: Any) -> Any:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _read(io.BytesIO(source), limit, read)
+    try:
+        kind = os.stat(source).st_mode
+        if stat.S_ISDIR(kind):
+            listed = os.access(source, os.R_OK | os.X_OK)
+            raise Unreadable("a folder, not an image file" if listed else "a folder that may not be listed")
+        if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
+            raise Unreadable("not a regular file")
+        with open(source, "rb") as file:
+            return _read(file, limit, read)
+    except FileNotFoundError:
+        link = " (a broken link)" if os.path.islink(source) else ""
+        raise Unreadable(f"no such file{link}") from None
+    except PermissionError:
+        raise Unreadable("no permission to read it") from None
+    except (OSError, ValueError) as e:  # a disk or network error, a name with a zero byte
+        raise Unreadable(f"cannot be opened: {_short(e)}") from e
+
+
+def _read(file: Any, limit: int, read: Any) -> Any:
+    from PIL import Image
+
+    head = file.read(512)
+    file.seek(0)
+    if not head:
+        raise Unreadable("empty file (0 bytes)")
+    name = sniff(head)
+    with quiet():
+        try:
+            with Image.open(file, formats=_formats()) as image:
+                width, height = image.size
+                if width * height > limit:
+                    raise Unreadable(f"too large: {width} x {height} pixels (limit {limit:,})")
+                return read(image)
+        except Unreadable:
+            raise
+        except Image.DecompressionBombError as e:
+            raise Unreadable(f"too large: {_short(e)}") from None
+        except Image.UnidentifiedImageError:
+            raise Unreadable(_unidentified(head, name)) from None
+        except MemoryError:
+            raise Unreadable("too large for the memory left") from None
+        except Exception as e:  # Pillow's plugins raise nearly anything for a broken file
+            what = "truncated" if "truncat" in str(e).lower() or isinstance(e, EOFError) else "corrupt"
+            raise Unreadable(f"{what} {name or 'image'}: {_short(e)}") from e
+
+
+def _unidentified(head: bytes, name: str | None) -> str:
+    if name == "HEIC":
+        return "HEIC, which Pillow does not read: convert it to JPEG, or install and register pillow-heif"
+    if name:
+        return f"corrupt {name}: its header cannot be read"
+    return is_not(head)
+
+
+def _short(e: BaseException) -> str:
+    text = " ".join(str(e).split()) or type(e).__name__
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+_loading = threading.Lock()
+
+
+def _formats() -> list[str]:
+    with _loading:  # plugins register themselves on import; threads must not see half of them
+        return _registered()
+
+
+@cache
+def _registered() -> list[str]:
+    import importlib
+
+    from PIL import Image
+
+    for plugin in PLUGINS:
+        with suppress(ImportError):  # AVIF came with Pillow 11.3
+            importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    return [name for name in FORMATS if name in Image.OPEN]  # HEIF when pillow-heif has registered it
+
+
+def _size(image: Any) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+
+
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # a broken EXIF block is no reason to refuse the pixels
+        return 1
+
+
+def _pixels(image: Any) -> np.ndarray:
+    image.load()
+    return np.ascontiguousarray(turned(_rgb(image), _orientation(image)))
+
+
+def turned(x: np.ndarray, orientation: int) -> np.ndarray:
+    """An image [h, w, ...] stored with this EXIF orientation (1 to 8), upright."""
+    if orientation in (5, 6, 7, 8):
+        x = x.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        x = x[::-1]
+    if orientation in (2, 3, 6, 7):
+        x = x[:, ::-1]
+    return x
+
+
+def _rgb(image: Any) -> np.ndarray:
+    """uint8 [h, w, 3] of a loaded Pillow image."""
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # older Pillow: "I" for 16 bits
+        return _grey16(np.asarray(image).astype(np.uint32), image.info.get("transparency"))
+    if mode in ("I", "F"):
+        kind = "32-bit integer" if mode == "I" else "floating-point"
+        raise Unreadable(f"{kind} pixels have no fixed range from black to white: convert it to 8 or 16 bits")
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        return on_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if mode == "RGB" else image.convert("RGB"))
+
+
+def _grey16(grey: np.ndarray, transparent: Any) -> np.ndarray:
+    if isinstance(transparent, int):
+        grey = np.where(grey == transparent, 65535, grey)
+    return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    """[..., 4] uint8 -> [..., 3] uint8: colour * alpha + white * (1 - alpha), rounded to the nearest."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def open_pil(image: Any) -> np.ndarray:
+    """uint8 [h, w, 3] of a Pillow image object. Raises Unreadable."""
+    with quiet():
+        try:
+            return _pixels(image)
+        except Unreadable:
+            raise
+        except Exception as e:
+            raise Unreadable(f"corrupt image: {_short(e)}") from e

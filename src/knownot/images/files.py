@@ -1,0 +1,198 @@
+"""Image files: a folder (with classes as sub-folders, or without), a list of paths, one file, a glob."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import InputSpec
+from ..errors import ImagesError, LabelsError
+from .kinds import ENDINGS, is_image_file
+from .labels import Names, index_of, names_of, resolve
+from .numbers import as_numpy, is_array
+from .rows import Entries, Entry, choice, common_size
+
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
+
+
+class FileImages(Entries):
+    """Files, read when their turn comes."""
+
+    def __init__(
+        self,
+        ids: list[str],
+        files: Sequence[str | bytes],
+        labels: np.ndarray | None,
+        names: Names,
+        *,
+        skipped: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._ids, self._files, self._labels, self.class_names = ids, files, labels, names
+        self.labelled = labels is not None
+        self.skipped, self.notes = skipped, notes
+        self._size: tuple[int, int] | str | None = "not looked at"
+
+    @property
+    def count(self) -> int:
+        return len(self._ids)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        if isinstance(self._size, str):
+            self._size = common_size(self._files)
+        return self._size
+
+    @property
+    def ready(self) -> bool:
+        return False
+
+    def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        for i in range(start, len(self._ids)):
+            yield Entry(self._ids[i], -1 if self._labels is None else int(self._labels[i]), self._files[i])
+
+    def sample(self, n: int, seed: int = 0) -> FileImages:
+        rows = choice(len(self._ids), n, seed)
+        labels = None if self._labels is None else self._labels[rows]
+        return FileImages(
+            [self._ids[i] for i in rows], [self._files[i] for i in rows], labels, self.class_names, notes=self.notes
+        )
+
+
+def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileImages | None:
+    """Reads a folder, a file, a glob, or a list (also an array or a table's column) of paths or of files' bytes."""
+    names = names_of(class_names)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if os.path.isdir(path):
+            return _folder(path, labels, names)
+        if not os.path.lexists(path) and glob.has_magic(str(path)):
+            return _glob(str(path), labels, names)
+        if not os.path.lexists(path):
+            raise ImagesError(f"There is no file or folder {str(source)!r}.{_near(path)}")
+        return _list([source], labels, names)
+    if is_array(source):
+        source = as_numpy(source).reshape(-1).tolist()
+    elif type(source).__name__ in ("Series", "Index"):
+        source = source.tolist()
+    if isinstance(source, list | tuple) and all(isinstance(x, str | os.PathLike | bytes) for x in source):
+        if not source:
+            raise ImagesError("The list of images is empty.")
+        return _list(list(source), labels, names)
+    return None
+
+
+def _near(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return f" Its folder {str(parent)!r} does not exist either."
+    return ""
+
+
+def _list(paths: list[Any], labels: Any, names: Names, skipped: int = 0) -> FileImages:
+    ids = [f"#{i}" if isinstance(path, bytes) else os.fspath(path) for i, path in enumerate(paths)]
+    files = [path if isinstance(path, bytes) else os.fspath(path) for path in paths]
+    keys = [(name, os.path.basename(name), Path(name).stem) for name in ids]
+    numbers, names = resolve(labels, len(ids), names, keys)
+    return FileImages(ids, files, numbers, names, skipped=skipped)
+
+
+def _glob(pattern: str, labels: Any, names: Names) -> FileImages:
+    found = [Path(p) for p in glob.glob(pattern, recursive=True)]
+    files = sorted({p for p in found if not p.is_dir() or p.suffix.lower() in ENDINGS}, key=lambda p: p.parts)
+    images = [p for p in files if is_image_file(p)]
+    if not images:
+        what = "only folders; end it with /*.png, say" if found and not files else "nothing"
+        what = f"{len(files)} files, but no images" if files else what
+        raise ImagesError(f"The pattern {pattern!r} matches {what}.")
+    return _list([str(p) for p in images], labels, names, skipped=len(files) - len(images))
+
+
+def _folder(root: Path, labels: Any, names: Names) -> FileImages:
+    """Classes are the sub-folders of the first level, in plain sorted order as in torchvision and Keras."""
+    found, skipped = _walked(root)
+    if not found:
+        other = f" ({skipped} files are there, but none is an image)" if skipped else ""
+        raise ImagesError(
+            f"The folder {str(root)!r} holds no images{other}. Images are searched for in its sub-folders too."
+        )
+    ids = ["/".join(parts) for parts in found]
+    files = [os.path.join(root, *parts) for parts in found]
+    if labels is not None:
+        keys = [(i, file, parts[-1], Path(parts[-1]).stem) for i, file, parts in zip(ids, files, found, strict=True)]
+        numbers, names = resolve(labels, len(ids), names, keys)
+        return FileImages(ids, files, numbers, names, skipped=skipped)
+    classes = sorted(e.name for e in os.scandir(root) if _is_class(e))
+    if not classes:
+        return FileImages(ids, files, None, names, skipped=skipped)
+    if set(map(str.lower, classes)) <= SPLITS and len(classes) > 1:
+        raise ImagesError(
+            f"The sub-folders of {str(root)!r} are {', '.join(classes)}: parts of a data set, not classes. "
+            f"Give one of them, such as {str(root / classes[0])!r}."
+        )
+    return _by_class(ids, files, [parts[0] if len(parts) > 1 else None for parts in found], classes, names, skipped)
+
+
+def _by_class(
+    ids: list[str], files: list[str], groups: list[str | None], classes: list[str], names: Names, skipped: int
+) -> FileImages:
+    names = names or tuple(classes)
+    try:
+        number: dict[str | None, int] = {name: index_of(name, names) for name in classes}
+    except LabelsError as e:
+        raise LabelsError(f"The sub-folder {e} Rename it, or give labels=...") from None
+    number[None] = -1
+    loose = sum(group is None for group in groups)
+    notes = (f"{loose} images lie beside the class folders; they have no label.",) if loose else ()
+    numbers = np.array([number[group] for group in groups], dtype=np.int64)
+    return FileImages(ids, files, numbers, names, skipped=skipped, notes=notes)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "__pycache__", "@eaDir")
+
+
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir() and not _hidden(entry.name) and Path(entry.name).suffix.lower() not in ENDINGS
+
+
+def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
+    """(paths of all images below root, as parts, sorted; how many files were passed over).
+
+    Links are followed, every real folder once, so that a loop ends. A folder that cannot be listed is a row of its
+    own, and so is a folder named like an image: reading it gives the reason.
+    """
+    found: list[tuple[str, ...]] = []
+    skipped = 0
+    seen: set[tuple[int, int]] = set()
+    todo: list[tuple[str, ...]] = [()]
+    while todo:
+        parts = todo.pop()
+        here = os.path.join(root, *parts)
+        try:
+            status = os.stat(here)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            children = sorted(os.scandir(here), key=lambda e: e.name, reverse=True)
+        except OSError as e:
+            if not parts:
+                raise ImagesError(f"The folder {here!r} cannot be listed: {e.strerror}.") from e
+            found.append(parts)
+            continue
+        for child in children:
+            path = (*parts, child.name)
+            if _hidden(child.name):
+                skipped += not child.is_dir()
+            elif child.is_dir() and Path(child.name).suffix.lower() not in ENDINGS:
+                todo.append(path)
+            elif is_image_file(Path(child.path)):
+                found.append(path)
+            else:
+                skipped += 1
+    return sorted(found), skipped

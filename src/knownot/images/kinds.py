@@ -1,0 +1,63 @@
+"""What a file is: told by its ending, or by its first bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ENDINGS = frozenset(
+    [".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".ico", ".heic", ".heif"]
+)
+OTHER = frozenset(
+    [".txt", ".json", ".jsonl", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm", ".py", ".ipynb", ".log", ".db", ".ini", ".cfg", ".toml", ".zip", ".gz", ".tar", ".tgz", ".pdf", ".npy", ".npz", ".h5", ".pt", ".pth", ".onnx", ".parquet", ".pkl", ".mat", ".mp4", ".avi", ".mov", ".svg", ".doc", ".docx", ".xlsx", ".lst", ".rst", ".sh"]
+)
+
+MAGIC: tuple[tuple[bytes, str], ...] = (  # regular expressions at the start of a file
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"RIFF....WEBP", "WebP"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"BM....\x00\x00\x00\x00", "BMP"),
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
+    (rb"P[1-6]\s", "PPM"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
+    (rb"....ftyp(?:avif|avis)", "AVIF"),
+    (rb"\x00\x00\x01\x00[\x01-\x40]\x00", "ICO"),
+    (rb"....ftyp(?:heic|heix|hevc|mif1|msf1)", "HEIC"),
+)
+ALSO: tuple[tuple[bytes, str], ...] = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the image itself: run 'git lfs pull'"),
+    (rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<svg", "an SVG drawing, not pixels: convert it to PNG"),
+    (rb"%PDF", "a PDF, not an image: convert its pages to PNG"),
+    (rb"\s*<(?i:!doctype html|html|\?xml)", "a web page, not an image"),
+    (rb"PK\x03\x04", "a ZIP archive, not an image"),
+    (rb"%!PS", "PostScript, which is not read: convert it to PNG"),
+    (rb"....ftyp", "a video, not an image"),
+    (rb"\x93NUMPY", "a NumPy array file: give the array itself"),
+    (rb"PAR1", "a parquet file, not an image"),
+    (rb"[\x09\x0a\x0d\x20-\x7e]*\Z", "text, not an image"),
+)
+
+
+def sniff(head: bytes) -> str | None:
+    """The image format that the first bytes of a file announce, None for no image."""
+    return next((name for magic, name in MAGIC if re.match(magic, head, re.DOTALL)), None)
+
+
+def is_not(head: bytes) -> str:
+    """What the first bytes of a file that is no image say it is, for people."""
+    return next((why for magic, why in ALSO if re.match(magic, head, re.DOTALL)), "not an image that Pillow reads")
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is meant to be an image: its ending says so, or else its first bytes do."""
+    ending = path.suffix.lower()
+    if ending in ENDINGS:
+        return True
+    if ending in OTHER or path.name in ("Thumbs.db", "desktop.ini") or not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return sniff(file.read(64)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,249 @@
+"""Images from anything that can be iterated: DataLoaders, tf.data, data sets, generators, lists of batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ..arrays import InputSpec, layout_of
+from ..errors import ImagesError, InputError, LabelsError
+from .labels import Names, names_of, resolve, to_integers
+from .numbers import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
+from .rows import Entries, Entry, common_size
+
+IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "input_1")
+LABEL_KEYS = ("label", "labels", "target", "targets", "y", "fine_label", "class")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an iterable gave at once: some images and their labels, if any."""
+
+    images: np.ndarray | list[Any]  # an array [n, ...], or files, bytes or Pillow images
+    labels: Any  # [n] int64 or names, None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def ready(self) -> bool:
+        return isinstance(self.images, np.ndarray) and self.images.dtype.kind == "f"
+
+    def take(self, n: int) -> Part:
+        return Part(self.images[:n], None if self.labels is None else self.labels[:n])
+
+
+class StreamImages(Entries):
+    """An iterable of batches (or of single images). Ids are "#<index>", or the path for files.
+
+    What was looked at before the walk is kept and given again, so that an iterator loses nothing.
+    """
+
+    def __init__(self, source: Any, labels: np.ndarray | None, names: Names, count: int | None) -> None:
+        self._source, self._labels, self.class_names, self._count = source, labels, names, count
+        self.once = hasattr(source, "__next__")
+        self.notes = _notes(source)
+        self._walked = False
+        self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
+        self._peek(1)
+        if not self._kept:
+            raise ImagesError(f"The {type(source).__name__} gave no images.")
+        self._ready = self._kept[0].ready
+        self.labelled = labels is not None or self._kept[0].labels is not None
+
+    @property
+    def count(self) -> int | None:
+        return self._count
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        first = self._kept[0].images
+        return size_in(first, self._ready) if isinstance(first, np.ndarray) else common_size(first)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def sample(self, n: int, seed: int = 0) -> StreamImages:
+        parts = self._peek(n) if self.once else self._parts()
+        taken, missing = [], n
+        for part in parts:
+            taken.append(part.take(missing))
+            missing -= len(taken[-1])
+            if missing <= 0:
+                break
+        total = n - max(missing, 0)
+        return StreamImages(taken, None if self._labels is None else self._labels[:total], self.class_names, total)
+
+    def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        if self.once and self._walked:
+            raise ImagesError(
+                f"This {type(self._source).__name__} can be walked only once, and it has been. Give a list, a "
+                "DataLoader or another iterable that starts anew."
+            )
+        self._walked = True
+        return self._entries(start, spec)
+
+    def _entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        at = 0
+        for part in self._parts():
+            if part.ready != self._ready:
+                raise ImagesError("Raw images (uint8, files) and ready ones (float arrays) come mixed; give one kind.")
+            if at + len(part) > start:
+                yield from self._entries_of(part, at, max(start - at, 0), spec)
+            at += len(part)
+        if self._labels is not None and at != len(self._labels):
+            raise LabelsError(f"There are {len(self._labels)} labels for {at} images; one each is needed.")
+
+    def _entries_of(self, part: Part, at: int, skip: int, spec: InputSpec | None) -> Iterator[Entry]:
+        labels = self._numbers(part, at)
+        images: Any = part.images
+        if isinstance(images, np.ndarray):
+            images = to_nhwc(images, spec) if self._ready else to_rgb(images)
+        for i in range(skip, len(part)):
+            named = isinstance(images[i], str | os.PathLike)
+            yield Entry(os.fspath(images[i]) if named else f"#{at + i}", int(labels[i]), images[i])
+
+    def _numbers(self, part: Part, at: int) -> np.ndarray:  # [n] int64
+        if self._labels is not None:
+            labels = self._labels[at : at + len(part)]
+            if len(labels) < len(part):
+                raise LabelsError(f"There are {len(self._labels)} labels, but more images; one each is needed.")
+            return labels
+        if part.labels is None:
+            return np.full(len(part), -1)
+        if self.class_names is None and len(part.labels) and isinstance(part.labels[0], str):
+            raise LabelsError("The labels are names: give class_names=[...] in the classifier's order, to number them.")
+        labels, _ = to_integers(part.labels, self.class_names)
+        if len(labels) != len(part):
+            raise LabelsError(f"Batch from image {at} on: {len(labels)} labels for {len(part)} images.")
+        return labels
+
+    def _parts(self) -> Iterator[Part]:
+        if not self.once:
+            return map(part_of, enumerate(walk(self._source)))
+        return chain(self._kept, map(part_of, enumerate(self._source, len(self._kept))))
+
+    def _peek(self, n: int) -> list[Part]:
+        """The parts that hold the first n images; of an iterator they are kept."""
+        if self._walked and self.once:
+            raise ImagesError("A sample can be taken of an iterator only before it is walked.")
+        have = sum(map(len, self._kept))
+        iterator = self._source if self.once else walk(self._source)
+        while have < n and (item := next(iterator, None)) is not None:
+            self._kept.append(part_of((len(self._kept), item)))
+            have += len(self._kept[-1])
+        return self._kept
+
+
+def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> StreamImages | None:
+    """Reads any iterable, or anything with a length and items; None for anything else."""
+    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if isinstance(source, str | bytes | os.PathLike | Mapping) or not (isinstance(source, Iterable) or indexed):
+        return None
+    count = _count(source)
+    numbers, names = resolve(labels, count, names_of(class_names))
+    return StreamImages(source, numbers, names, count)
+
+
+def walk(source: Any) -> Iterator[Any]:
+    """A fresh iterator; of a data set that has only items and a length, over its items."""
+    if hasattr(source, "__iter__"):
+        return iter(source)
+    return (source[i] for i in range(len(source)))
+
+
+def part_of(numbered: tuple[int, Any]) -> Part:
+    """One item of an iterable, as images and labels. Arrays are copied: some iterables fill the same one again.
+
+    Raises ImagesError saying which item, what it is, and what was expected.
+    """
+    number, item = numbered
+    if isinstance(item, Part):
+        return item
+    try:
+        images, labels = _split(item)
+        return _part(images, labels)
+    except InputError as e:
+        raise type(e)(f"Batch {number} of the iterable: {e}") from e
+
+
+def _split(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        image = next((key for key in IMAGE_KEYS if key in item), None)
+        label = next((key for key in LABEL_KEYS if key in item), None)
+        if image is None:
+            raise ImagesError(
+                f"a dict with the keys {sorted(map(str, item))}; expected 'image' or 'pixel_values' (and 'label')."
+            )
+        return item[image], None if label is None else item[label]
+    if isinstance(item, tuple | list):
+        if not 1 <= len(item) <= 3:
+            raise ImagesError(f"a {type(item).__name__} of {len(item)}; expected images, or (images, labels).")
+        labels: Any = item[1] if len(item) > 1 else None
+        if is_array(labels) and len(labels.shape) > 2:
+            raise ImagesError(f"(images, labels) with labels of shape {tuple(labels.shape)}; expected [n] or [n, c].")
+        return item[0], labels
+    return item, None
+
+
+def _part(images: Any, labels: Any) -> Part:
+    if isinstance(images, str | os.PathLike | bytes) or (hasattr(images, "convert") and hasattr(images, "getexif")):
+        return Part([images], _single(labels))
+    if isinstance(images, list | tuple) and images and not is_array(images[0]):
+        return Part(list(images), labels)
+    if isinstance(images, list | tuple):
+        images = np.stack([as_numpy(x) for x in images])
+    x = np.array(as_numpy(images))
+    if _one_image(x):
+        x, labels = x[None], _single(labels)
+    checked(x)
+    return Part(x, labels if labels is None or isinstance(labels, list) else as_numpy(labels).copy())
+
+
+def _one_image(x: np.ndarray) -> bool:
+    if x.ndim != 3:
+        return False
+    try:
+        layout_of((1, *x.shape))
+    except InputError as e:
+        return "can be read as" in str(e)
+    return True
+
+
+def _single(label: Any) -> Any:
+    if label is None or isinstance(label, str):
+        return None if label is None else [label]
+    x = as_numpy(label)
+    return x.reshape(1) if x.size == 1 else x[None]
+
+
+def _count(source: Any) -> int | None:
+    """How many images, for a torch DataLoader (read off its attributes) or a sized data set of single images."""
+    if hasattr(source, "batch_size") and hasattr(source, "drop_last") and hasattr(source, "sampler"):
+        try:
+            n, size = len(source.sampler), source.batch_size
+        except TypeError:
+            return None
+        return None if size is None else n // size * size if source.drop_last else n
+    if isinstance(source, list) and source and all(isinstance(x, Part) for x in source):
+        return sum(map(len, source))
+    return None
+
+
+def _notes(source: Any) -> tuple[str, ...]:
+    notes = []
+    if type(getattr(source, "sampler", None)).__name__ in (
+        "RandomSampler",
+        "WeightedRandomSampler",
+        "SubsetRandomSampler",
+    ):
+        notes.append("This DataLoader shuffles: results come in its order, not in that of its data set.")
+    if getattr(source, "drop_last", False) is True:
+        notes.append("This DataLoader has drop_last=True: it leaves out the images of an incomplete last batch.")
+    return tuple(notes)
