@@ -1,38 +1,75 @@
-"""What a detector, a shaper and a recipe are."""
+"""What a detector and a shaper are, and how fitted ones move between kinds of arrays."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import OptionError, UnsoundError
-from ..stats import Statistic, Want
+from ..errors import InputError, OptionError
+from ..stats import Want
+from .recipe import Recipe
+
+__all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "some_images"]
 
 
-class Detector(ABC):
-    """A fitted scorer, written as a frozen dataclass: its fields are its whole state.
+class Fitted(ABC):
+    """Written as a frozen dataclass whose fields are its whole state: an unfitted one does not exist.
+
+    `wants` and `fit` name their options as keyword-only parameters, both the same ones (`*_, **options` here stand
+    for any); the table, the command line and `Recipe` read them from there.
 
     needs: what the classifier has to offer (see `arrays.Offers.kinds`).
-    paper: reference in one line, for the table.
+    paper: reference in one line, and `summary`: what the score is, in one line; both for the table.
     """
 
     needs: ClassVar[frozenset[str]]
-    paper: ClassVar[str]
+    paper: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        """The statistics of known images that `fit` reads, by the names it reads them under."""
+    def needs_with(cls, **options: Any) -> frozenset[str]:
+        """`needs` under these options, those of recipes among the options included."""
+        return cls.needs.union(*(inner.needs() for inner in Recipe(cls, options).inner()))
+
+    @classmethod
+    def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
+        """The recipe with nothing left open for this classifier, and sentences on what had to be left out."""
+        return recipe, []
+
+    @classmethod
+    def wants(cls, offers: Offers, *_: Any, **options: Any) -> dict[str, Want]:
+        """The statistics of known images that `fit` reads, by the names it reads them under.
+
+        Asked before any image is seen: it is here that options out of range raise OptionError.
+        """
         return {}
 
     @classmethod
     @abstractmethod
-    def fit(cls, seen: Mapping[str, Statistic], head: Head | None, **options: Any) -> Self:
-        """From the statistics named in `wants`; statistics are float64, and so is the state."""
+    def fit(cls, seen: Mapping[str, Any], head: Any, *_: Any, **options: Any) -> Self:
+        """From the statistics named in `wants`, and the head (None when the classifier shows none).
+
+        Statistics are float64, and so is the state.
+        """
+
+    @classmethod
+    def recipe(cls, **options: Any) -> Recipe:
+        """This method with these options, to be fitted: `KNN.recipe(k=20)`."""
+        return Recipe(cls, options)
+
+
+class Detector(Fitted):
+    """A fitted scorer.
+
+    ranks: whether `rank` learns anything, so that images have to be set apart for it.
+    """
+
+    ranks: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, batch: Activations) -> Array:
@@ -56,63 +93,12 @@ class Detector(ABC):
         return (type(self).__name__,)
 
 
-class Shaper(ABC):
-    """Changes activations before a detector scores them. A frozen dataclass, fitted, like a detector."""
-
-    needs: ClassVar[frozenset[str]]
-    paper: ClassVar[str]
-
-    @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        return {}
-
-    @classmethod
-    @abstractmethod
-    def fit(cls, seen: Mapping[str, Statistic], head: Head | None, **options: Any) -> Self: ...
+class Shaper(Fitted):
+    """Changes activations before a detector scores them."""
 
     @abstractmethod
-    def shape(self, batch: Activations) -> Activations:
+    def shape(self, batch: Activations, head: Head) -> Activations:
         """New activations (features, and logits by the head); the batch given stays as it is."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A detector (or shaper) and its options, not yet fitted: what the user configures."""
-
-    kind: type[Any]
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_options(self, **options: Any) -> Recipe:
-        return Recipe(self.kind, {**self.options, **options})
-
-    def needs(self) -> frozenset[str]:
-        """What the classifier has to offer; options may add to the kind's own needs."""
-        given = self._inner()
-        return self.kind.needs.union(*(r.needs() for r in given))
-
-    def missing(self, offers: Offers) -> frozenset[str]:
-        return self.needs() - offers.kinds
-
-    def wants(self, offers: Offers) -> dict[str, Want]:
-        return self.kind.wants(offers, **self.options)
-
-    def fit(self, found: Mapping[Want, Statistic], head: Head | None, offers: Offers) -> Any:
-        """Fitted. Raises UnsoundError when the classifier does not offer what is needed."""
-        missing = self.missing(offers)
-        if missing:
-            raise UnsoundError(
-                f"{self.kind.__name__} needs the classifier's {' and '.join(sorted(missing))}, which this one does "
-                f"not show; it shows: {', '.join(sorted(offers.kinds))}."
-            )
-        seen = {name: found[want] for name, want in self.wants(offers).items()}
-        return self.kind.fit(seen, head, **self.options)
-
-    def _inner(self) -> list[Recipe]:
-        flat: list[Recipe] = []
-        for option in self.options.values():
-            flat += [option] if isinstance(option, Recipe) else []
-            flat += [r for r in option.values() if isinstance(r, Recipe)] if isinstance(option, Mapping) else []
-        return flat
 
 
 def moved(thing: Any, xp: Any, dtype: Any) -> Any:
@@ -124,6 +110,26 @@ def moved(thing: Any, xp: Any, dtype: Any) -> Any:
     if isinstance(thing, tuple):
         return tuple(moved(x, xp, dtype) for x in thing)
     return thing
+
+
+def some_images(count: float, who: str, which: str = "known images") -> None:
+    """Raise InputError unless there were any."""
+    if not count:
+        raise InputError(f"{who} was given no {which}; it is fitted on at least one.")
+
+
+def number(name: str, given: Any, low: float, high: float = np.inf, *, whole: bool = False) -> None:
+    """Raise OptionError unless `given` is a number (whole: an integer) with low <= given <= high."""
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(given, bool) or not isinstance(given, kinds) or not low <= given <= high or not np.isfinite(given):
+        kind = "a whole number" if whole else "a number"
+        span = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
+        raise OptionError(f"{name}={given!r}: expected {kind} {span}.")
+
+
+def flag(name: str, given: Any) -> None:
+    """Raise OptionError unless `given` is True or False."""
+    one_of(name, given, (True, False))
 
 
 def one_of(name: str, given: Any, allowed: tuple[Any, ...]) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..arrays import Activations, Array, Head
-from ..stats import Statistic
-from .base import Detector
+from ..arrays import Activations, Array, Head, Offers
+from ..stats import Want
+from .base import Detector, number
 from .formulas import logsumexp
 
 
@@ -23,10 +23,16 @@ class Energy(Detector):
 
     needs = frozenset({"logits"})
     paper = "Liu et al. 2020, arXiv:2010.03759"
+    summary = "minus the log-sum-exp of the logits"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Statistic], head: Head | None, *, temperature: float = 1.0, **options: Any) -> Self:
-        return cls(temperature)
+    def wants(cls, offers: Offers, *, temperature: float = 1.0) -> dict[str, Want]:
+        number("temperature", temperature, 1e-3, 1e6)
+        return {}
+
+    @classmethod
+    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, temperature: float = 1.0) -> Self:
+        return cls(float(temperature))
 
     def score(self, batch: Activations) -> Array:
         return -self.temperature * logsumexp(batch.logits / self.temperature)

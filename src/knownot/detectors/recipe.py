@@ -1,0 +1,96 @@
+"""A method and its options, before it is fitted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..arrays import Head, Offers
+from ..errors import InputError, UnsoundError, unknown_name
+from ..stats import Statistic, Want
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A detector (or shaper) and its options, not yet fitted: what the user configures.
+
+    paper, summary: for the table, where the options make another paper's method of it.
+
+    Raises OptionError for an option that the kind does not have.
+    """
+
+    kind: type[Any]  # a subclass of Detector or Shaper
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paper: str = field(default="", compare=False)
+    summary: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        allowed = option_names(self.kind)
+        for name in self.options:
+            if name not in allowed:
+                raise unknown_name(f"option of {self.kind.__name__}", name, allowed)
+
+    def with_options(self, **options: Any) -> Recipe:
+        return Recipe(self.kind, {**self.options, **options}, self.paper, self.summary)
+
+    def needs(self) -> frozenset[str]:
+        """What the classifier has to offer."""
+        return self.kind.needs_with(**self.options)
+
+    def missing(self, offers: Offers) -> frozenset[str]:
+        """What of it this classifier does not offer. Whoever has exact logits has probabilities too."""
+        implied = {"probabilities"} if "logits" in offers.kinds else set()
+        return self.needs() - offers.kinds - implied
+
+    def check(self, offers: Offers) -> None:
+        """Raise UnsoundError when the classifier does not offer what is needed."""
+        missing = self.missing(offers)
+        if missing:
+            why = ""
+            if "logits" in missing:
+                why = " Its outputs are probabilities: they give logits up to a constant per image only."
+            raise UnsoundError(
+                f"{self.kind.__name__} needs the classifier's {' and '.join(sorted(missing))}, which this one does "
+                f"not show; it shows: {', '.join(sorted(offers.kinds))}.{why}"
+            )
+
+    def settled(self, offers: Offers) -> tuple[Recipe, list[str]]:
+        """With nothing left open for this classifier, and sentences on what had to be left out."""
+        return self.kind.settle(self, offers)
+
+    def wants(self, offers: Offers) -> dict[str, Want]:
+        """The statistics that `fit` reads. Raises UnsoundError or OptionError before any image is seen."""
+        recipe, _ = self.settled(offers)
+        recipe.check(offers)
+        return recipe.kind.wants(offers, **recipe.options)
+
+    def fit(self, found: Mapping[Want, Statistic], head: Head | None, offers: Offers) -> Any:
+        """Fitted. Raises UnsoundError when the classifier does not offer what is needed."""
+        wants = self.wants(offers)
+        absent = [want for want in wants.values() if want not in found]
+        if absent:
+            raise InputError(f"{self.kind.__name__} was given no known images: {absent[0]} was not gathered.")
+        recipe, _ = self.settled(offers)
+        return recipe.kind.fit({name: found[want] for name, want in wants.items()}, head, **recipe.options)
+
+    def inner(self) -> list[Recipe]:
+        """The recipes among the options."""
+        flat: list[Recipe] = []
+        for option in self.options.values():
+            flat += [option] if isinstance(option, Recipe) else []
+            flat += [r for r in option.values() if isinstance(r, Recipe)] if isinstance(option, Mapping) else []
+        return flat
+
+
+def option_names(kind: type[Any]) -> list[str]:
+    """The options of a detector or shaper: the keyword-only parameters of its `fit` and `wants`."""
+    found: dict[str, None] = {}
+    for method in (kind.fit, kind.wants):
+        found |= {
+            name: None
+            for name, parameter in inspect.signature(method).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+    return list(found)
