@@ -68,7 +68,7 @@ def _range(known: np.ndarray, new: np.ndarray, threshold: float | None) -> tuple
 
 
 def ticks(lo: float, hi: float, about: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) between lo and hi, about so many."""
+    """Round numbers (1, 2 or 5 times a power of ten apart) between lo and hi, at most about so many."""
     if not (math.isfinite(lo) and math.isfinite(hi)) or hi <= lo:
         return [lo]
     raw = (hi - lo) / about
@@ -134,10 +134,11 @@ def histogram(
     if threshold is not None and math.isfinite(threshold):
         at = x(threshold)
         out.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{top - 8}" y2="{base}"/>')
-        room = at < width * 0.6
-        anchor, shift, words = ("start", 6, "unknown →") if room else ("end", -6, "← known")
         line = f"threshold {label(threshold, 4)}"
-        text = f"{line}, {words}" if room else f"{words}, {line}"
+        room = at + 6 + 7.5 * len(f"{line}, unknown →") < width  # a bold letter of 13 px is about 7.5 px wide
+        anchor, shift, text = ("start", 6.0, f"{line}, unknown →") if room else ("end", -6.0, f"← known, {line}")
+        if not room and at < width / 2:
+            anchor, shift, text = "middle", width / 2 - at, line
         out.append(f'<text class="strong" x="{at + shift:.1f}" y="{top - 10}" text-anchor="{anchor}">{text}</text>')
     axis = "score (larger: less known)" if small else "score: the larger, the less an image is like the known ones"
     out.append(f'<text x="{left + plot / 2:.1f}" y="{height - 6}" text-anchor="middle">{axis}</text>')

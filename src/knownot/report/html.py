@@ -80,14 +80,14 @@ def galleries(data: ReportData) -> list[tuple[str, str, str, tuple[Card, ...]]]:
 
 
 def percent(share: float) -> str:
-    """Never "100 %" or "0 %" for what is not quite."""
+    """Never "100 %" or "0 %" for what is not quite. The space does not break."""
     if not math.isfinite(share):
         return "–"
     if 0.9995 <= share < 1:
-        return "> 99.9 %"
+        return "> 99.9\u00a0%"
     if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+        return "< 0.1\u00a0%"
+    return f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%"
 
 
 def p_value(p: float) -> str:
@@ -122,6 +122,8 @@ def pixels_of(thumb: Thumb) -> Image.Image:
     try:
         if isinstance(thumb, bytes):
             return Image.open(io.BytesIO(thumb), formats=("PNG", "JPEG"))
+        if thumb.dtype != np.uint8:
+            raise TypeError("not uint8")
         return Image.fromarray(thumb[..., 0] if thumb.ndim == 3 and thumb.shape[2] == 1 else thumb)
     except (OSError, TypeError, ValueError, IndexError) as error:
         what = f"{len(thumb)} bytes" if isinstance(thumb, bytes) else f"{thumb.dtype} {thumb.shape}"

@@ -1,0 +1,102 @@
+"""A report's data from an open-set classifier and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from ..classifier import OpenSetClassifier
+from ..gallery import Gallery
+from ..verdicts import Verdicts
+from ..version import __version__
+from .data import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData
+from .html import write_report
+
+
+def report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
+    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
+    readable = ~verdicts.unreadable
+    classes: dict[str, list[int]] = {}
+    for row in np.flatnonzero(readable):
+        name = verdicts.name_of(int(verdicts.closed_label[row]))
+        classes.setdefault(name, [0, 0])[int(verdicts.label[row] < 0)] += 1
+    bad = [(i, e) for i, e in zip(verdicts.ids, verdicts.error, strict=True) if e is not None]
+    counts = (int(verdicts.known.sum()), int(verdicts.unknown.sum()), len(bad))
+    scores = verdicts.score[readable].astype(np.float64)
+    write_report(path, build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source))
+
+
+def build(
+    osc: OpenSetClassifier,
+    scores: np.ndarray,
+    counts: tuple[int, int, int],
+    per_class: Mapping[str, Sequence[int]],
+    unreadable: Sequence[tuple[str, str]],
+    gallery: Gallery | None,
+    seconds: float,
+    source: str,
+) -> ReportData:
+    """scores [n]: of the readable images. counts: known, unknown, unreadable. per_class: {the classifier's class:
+    (known, unknown)}."""
+    record, images = osc.record, sum(counts)
+    shown = gallery or Gallery()
+    way = "float arrays, as the classifier takes them" if osc.preprocess is None else osc.preprocess.name or "as given"
+    return ReportData(
+        title=f"Known or not: {source}" if source else "Known or not",
+        when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        model=ModelDescription(
+            name=f"{osc.model.framework} classifier",
+            classes=osc.model.offers.classes,
+            detector=" + ".join(osc.detector.members),
+            preprocessing=way,
+            accuracy=record.accuracy,
+        ),
+        guarantee=osc.promise,
+        alpha=osc.alpha,
+        counts=Counts(*counts),
+        calibration_scores=osc.calibration.scores,
+        incoming_scores=scores,
+        threshold=osc.calibration.score_threshold,
+        most_unknown=_cards(osc, shown.unknown, shown.unknown_thumbs, shown.unknown_eyes),
+        borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
+        unreadable=tuple(unreadable),
+        class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
+        notes=record.notes,
+        seconds=seconds,
+        images_per_second=images / seconds if seconds > 0 and images else None,
+        version=__version__,
+        command=source,
+    )
+
+
+def _cards(
+    osc: OpenSetClassifier, verdicts: Verdicts | None, thumbs: np.ndarray | None, eyes: np.ndarray | None
+) -> tuple[Card, ...]:
+    if verdicts is None or thumbs is None or eyes is None or not len(verdicts):
+        return ()
+    near = osc.bank.nearest(eyes) if osc.bank is not None else np.empty((len(verdicts), 0), int)
+    cards = []
+    for verdict, thumb, ps, neighbours in zip(verdicts, thumbs, verdicts.member_p_values, near, strict=True):
+        cards.append(
+            Card(
+                id=verdict.id,
+                unknown=verdict.status == "unknown",
+                closed_class=verdict.closed_class,
+                confidence=verdict.confidence,
+                p_value=verdict.p_value,
+                thumb=thumb,
+                member_p_values=dict(zip(verdicts.members, ps.tolist(), strict=True)),
+                neighbours=tuple(_neighbour(osc, i) for i in neighbours),
+            )
+        )
+    return tuple(cards)
+
+
+def _neighbour(osc: OpenSetClassifier, i: int) -> Neighbour:
+    bank = osc.bank
+    assert bank is not None  # for the type checker: there are no neighbours without a bank
+    label = int(bank.labels[i])
+    return Neighbour(osc.class_names[label] if 0 <= label < len(osc.class_names) else "", bank.thumbs[i])
