@@ -1,1 +1,61 @@
-"""knownot: which of the images that reach a trained classifier belong to none of its classes."""
+"""knownot: which of the images that reach a trained classifier belong to none of its classes.
+
+    osc = knownot.fit(model, known="data/train", calibration="data/val", alpha=0.05)
+    verdicts = osc.predict("incoming/")
+
+Public names are loaded when they are first used, so that importing knownot is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from . import detectors
+    from .arrays import Activations, Preprocess
+    from .classifier import OpenSetClassifier, fit, load
+    from .errors import KnownotError
+    from .images import open_images
+    from .models import open_model
+    from .verdicts import Verdicts
+
+_HOMES = {
+    "Activations": "arrays",
+    "KnownotError": "errors",
+    "OpenSetClassifier": "classifier",
+    "Preprocess": "arrays",
+    "Verdicts": "verdicts",
+    "fit": "classifier",
+    "load": "classifier",
+    "open_images": "images",
+    "open_model": "models",
+}
+
+__all__ = [
+    "Activations",
+    "KnownotError",
+    "OpenSetClassifier",
+    "Preprocess",
+    "Verdicts",
+    "__version__",
+    "detectors",
+    "fit",
+    "load",
+    "open_images",
+    "open_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "detectors":
+        return importlib.import_module(".detectors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'knownot' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

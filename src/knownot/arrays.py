@@ -5,7 +5,7 @@ Letters in shapes: n images, c classes, d features, h w pixels, k channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,19 @@ class Activations:
     def take(self, rows: Any) -> Activations:
         """The rows chosen by a slice, a mask or an index array."""
         return Activations.of({path: x[rows] for path, x in self.named().items()})
+
+    @classmethod
+    def concat(cls, batches: Sequence[Activations]) -> Activations:
+        """One after the other; the batches show the same arrays."""
+        named = [batch.named() for batch in batches]
+        return cls.of({path: np.concatenate([x[path] for x in named]) for path in named[0]})
+
+    def finite(self) -> np.ndarray:
+        """Which images have neither a NaN nor an infinity in any array, [n] bool."""
+        fine = np.ones(len(self), dtype=bool)
+        for x in self.named().values():
+            fine &= np.isfinite(np.asarray(x).reshape(len(self), -1)).all(axis=1)
+        return fine
 
     def check(self, names: list[str] | None = None) -> Activations:
         """Self, or an `ActivationsError` naming the first image with a NaN or an infinity."""

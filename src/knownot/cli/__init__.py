@@ -1,1 +1,72 @@
+"""The command line: the same words and defaults as the Python functions.
 
+Exit codes: 0 done; 1 an error that is explained; 2 wrong usage; 3 done, but images were unreadable and --strict was
+given; 130 interrupted (`predict` goes on where it was when it is called again).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from ..errors import KnownotError
+from ..version import __version__
+
+# One line per command: its module is imported only when it is run.
+COMMANDS = {
+    "demo": "Everything on real images that ship with the package.",
+    "fit": "Make a trained classifier say 'unknown': one pass over its images.",
+    "predict": "A verdict for every image: its class, or unknown.",
+    "detectors": "The table of scoring methods, with papers and needs.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{name}", __name__).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="knownot")
+def group() -> None:
+    """Which of the images that reach a trained classifier belong to none of its classes."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; errors that knownot explains are one message and exit code 1."""
+    try:
+        code = group.main(args=args, prog_name="knownot", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KnownotError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

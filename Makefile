@@ -1,0 +1,39 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP = -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+FILES = pyproject.toml constraints.txt
+
+.PHONY: demo test check benchmark docs clean
+
+# A light environment of its own: no torch, no keras.
+.venv-demo/ready: $(FILES)
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python $(PIP) --editable .
+	touch $@
+
+.venv/ready: $(FILES)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP) --editable '.[dev]'
+	touch $@
+
+demo: .venv-demo/ready  ## The main job on real images that ship with the package.
+	.venv-demo/bin/knownot demo -o demo-out
+
+test: .venv/ready  ## The whole suite.
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: .venv/ready  ## Lint, format and types.
+	.venv/bin/ruff check src tests scripts benchmarks
+	.venv/bin/ruff format --check src tests scripts benchmarks
+	.venv/bin/mypy
+
+benchmark: .venv/ready  ## Measure on the real images and classifiers beside the checkout.
+	.venv/bin/python benchmarks/quality.py
+	.venv/bin/python benchmarks/memory.py
+	.venv/bin/python benchmarks/speed.py
+
+docs: .venv/ready  ## The documentation site, into site/.
+	.venv/bin/mkdocs build --strict
+
+clean:
+	rm -rf .venv .venv-demo site demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,409 @@
+"""The open-set classifier: a trained classifier, a detector and a calibration, from `fit` to `predict`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import saving
+from .arrays import Activations, Head, Preprocess, softmax
+from .calibration import Calibration, images_needed, images_needed_sentence, p_values
+from .calibration import check_options as check_calibration_options
+from .detectors import Detector, Recipe, classes, resolve
+from .detectors.base import moved
+from .errors import ActivationsError, CalibrationError, ImagesError, SavedError
+from .gallery import SIDE, Bank, Gallery, eyes
+from .images import Batch, Images, open_images
+from .models import Model, open_model
+from .preprocessing import Trial, choose, class_order
+from .progress import bar
+from .stats import gather
+from .verdicts import Verdicts
+from .version import __version__
+from .walk import HoldOut, Walk, batch_size_for, computed
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened at fit time, for people and for the report."""
+
+    known: int = 0  # images that the statistics were gathered from
+    held_out: int = 0  # of the known images, kept for calibration
+    calibration: int = 0  # images that decide the threshold
+    ranking: int = 0  # images that rank the members of a combination
+    accuracy: float | None = None  # on labelled calibration images (or on the known ones if those have no labels)
+    accuracy_images: int = 0
+    calibration_is_new: bool = False  # a calibration set was given
+    trials: tuple[Trial, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()  # (id, reason), the first thousand
+    unreadable_count: int = 0
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class OpenSetClassifier:
+    """A classifier that also says "none of these". What `fit` returns; data only, apart from the opened model."""
+
+    model: Model
+    preprocess: Preprocess | None  # None: images are given as the classifier's own input
+    detector: Detector
+    calibration: Calibration
+    references: tuple[np.ndarray, ...]  # per member of the detector: scores of the calibration images, ascending
+    class_names: tuple[str, ...]
+    bank: Bank | None
+    record: Record
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> float:
+        return self.calibration.alpha
+
+    @property
+    def promise(self) -> str:
+        """The guarantee, in words."""
+        return self.calibration.sentence
+
+    def predict(
+        self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+    ) -> Verdicts:
+        """One verdict per image of `images` (anything that `open_images` reads), in its order; one forward pass.
+
+        An image that cannot be read, or for which the classifier computes NaN, is a row with its reason in `error`.
+        gallery: keep thumbnails of the most unknown and the borderline images for the report.
+        """
+        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
+        return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
+
+    def stream(
+        self,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        start: int = 0,
+        gallery: bool = False,
+        so_far: Gallery | None = None,
+    ) -> Iterator[Verdicts]:
+        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        source = open_images(images)
+        self._fits(source)
+        shown = so_far or Gallery()
+        batches = source.batches(
+            batch_size or batch_size_for(self.model, self.preprocess),
+            None if source.ready else self.preprocess,
+            spec=self.model.input,
+            start=start,
+            thumbs=SIDE if gallery else 0,
+        )
+        total = source.count
+        with bar("predict", None if total is None else total - start, progress) as advance:
+            before = time.perf_counter()
+            for batch in batches:
+                verdicts, activations, fine = self._verdicts(batch)
+                if gallery and len(fine):
+                    thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
+                    rows = verdicts.take(batch.rows[fine])
+                    shown = shown.with_batch(rows, thumbs, eyes(activations), max(self.calibration.p_threshold, 1e-12))
+                now = time.perf_counter()
+                yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
+                before = now
+                advance(len(batch))
+
+    def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
+        """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
+
+        Raises ActivationsError if a score is NaN or infinite.
+        """
+        parts = np.asarray(self._quick.parts(activations))
+        scores = np.asarray(self._quick.join(parts))
+        for name, x in (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores)):
+            if not np.isfinite(x).all():
+                raise ActivationsError(
+                    f"The score of {name} is {x[~np.isfinite(x)][0]} for image {int(np.argmin(np.isfinite(x)))} of the "
+                    "batch. Such a score means nothing; please report this with the detector and the classifier."
+                )
+        return scores, parts
+
+    def save(self, folder: str | Path, *, include_model: bool = True) -> Path:
+        """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
+
+        A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise SavedError(f"{str(folder)!r} is a file; give a folder.")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / saving.MANIFEST).is_file():
+            raise SavedError(f"{str(folder)!r} is not empty and holds no saved classifier: it is left as it is.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            model_file = None
+            if include_model:
+                model_file = self.model.save(draft)
+            about = {
+                "knownot": __version__,
+                "model_file": model_file,
+                "framework": self.model.framework,
+                "fingerprint": self.model.fingerprint,
+                "stages": list(self.model.offers.stages),
+                "opened_with": dict(self.opened_with),
+            }
+            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
+            files = tuple(sorted(p.name for p in draft.iterdir()))
+            saving.write(draft, {name: getattr(self, name) for name in names}, about=about, files=files)
+            draft.chmod(0o755)
+            old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
+            if folder.exists():
+                folder.rename(old)
+            draft.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return folder
+
+    @cached_property
+    def _quick(self) -> Detector:
+        """The detector with its state in float32, as scores are computed."""
+        return moved(self.detector, np, np.float32)
+
+    def _fits(self, source: Images) -> None:
+        if self.preprocess is None and not source.ready:
+            raise ImagesError(
+                "This open-set classifier was fitted on float arrays, the classifier's own input, so how raw images "
+                "are preprocessed is not known. Give float arrays, or fit again with raw images."
+            )
+
+    def _verdicts(self, batch: Batch) -> tuple[Verdicts, Activations, np.ndarray]:
+        """Verdicts [n] of a batch, the activations of its fine images, and which rows of `batch.x` those are."""
+        n, m = len(batch), len(self.detector.members)
+        activations, fine, errors = computed(self.model, batch)
+        label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+        p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+        member_p = np.full((n, m), np.nan)
+        if len(fine):
+            rows = batch.rows[fine]
+            scores, parts = self.scores(activations)
+            predicted = np.argmax(activations.logits, axis=1)
+            p[rows] = self.calibration.p_value(scores, predicted)
+            member_p[rows] = np.stack(
+                [p_values(ref, part) for ref, part in zip(self.references, parts.T, strict=True)], axis=1
+            )
+            score[rows], closed[rows] = scores, predicted
+            confidence[rows] = softmax(activations.logits).max(axis=1)
+            label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+        made = Verdicts(
+            tuple(batch.ids),
+            label,
+            p,
+            score,
+            closed,
+            confidence,
+            tuple(errors),
+            member_p,
+            self.detector.members,
+            self.class_names,
+            self.promise,
+        )
+        return made, activations, fine
+
+    @property
+    def nothing(self) -> Verdicts:
+        """Verdicts of no images."""
+        empty = np.empty(0)
+        whole = empty.astype(np.int64)
+        members = self.detector.members
+        return Verdicts(
+            (),
+            whole,
+            empty,
+            empty,
+            whole,
+            empty,
+            (),
+            np.empty((0, len(members))),
+            members,
+            self.class_names,
+            self.promise,
+        )
+
+
+def fit(
+    model: Any,
+    known: Any,
+    labels: Any = None,
+    *,
+    calibration: Any = None,
+    calibration_labels: Any = None,
+    detector: Any = "default",
+    alpha: float = 0.05,
+    guarantee: str = "pac",
+    delta: float = 0.01,
+    preprocess: Preprocess | None = None,
+    class_names: Sequence[str] | None = None,
+    head: str | None = None,
+    stages: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    thumbnails: int = 512,
+    seed: int = 0,
+    progress: bool = True,
+) -> OpenSetClassifier:
+    """Make a trained classifier say "unknown" for images of none of its classes.
+
+    model: anything that `open_model` opens. known: images of its classes (anything that `open_images` reads), if
+    possible those it was trained on; labels: their classes, unless sub-folders or the source tell.
+    calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
+    of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
+    it treats new images.
+    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one.
+    alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
+    (on average) or "class-conditional" (on average within each predicted class).
+    preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
+    class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
+    thumbnails: how many known images to keep as small pictures for reports, 0 for none.
+
+    Each image is seen once: one forward pass over `known` and one over `calibration`, whatever the number of
+    detectors (plus up to 512 images per convention when the preprocessing has to be found).
+    Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
+    """
+    begin = time.perf_counter()
+    check_calibration_options(alpha, delta, guarantee)
+    opened_with = {"head": head, "stages": list(stages) if stages else None}
+    opened = open_model(model, **{k: v for k, v in opened_with.items() if v is not None})
+    images = open_images(known, labels)
+    held = open_images(calibration, calibration_labels) if calibration is not None else None
+    recipe, notes = resolve(detector, opened.offers)
+    names, order = class_order(images, opened, class_names)
+    size = batch_size or batch_size_for(opened, preprocess)
+    way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
+    size = batch_size or batch_size_for(opened, way)
+    notes = [*opened.notes, *found, *notes]
+
+    walk = Walk(opened, way, size, thumbnails, seed, progress)
+    needed = images_needed(alpha, delta, guarantee)
+    if held is None:
+        hold = HoldOut(images.count, needed * (2 if recipe.kind.ranks else 1), seed, alpha, delta, guarantee)
+        fitted = _fitted(recipe, walk.over(images, "fit", order, names, hold), opened)
+        walk.judge(names, trials)
+        measured = _measured(fitted, [hold.activations()] if hold.kept else [])
+        rights = walk.rights(hold)
+        notes.append(
+            f"No calibration images were given: {len(measured[0]):,} of the known images were held out instead. If the "
+            "classifier was trained on them, it treats them better than new images and more than the promised share of "
+            "new known images will be rejected. Give calibration= images that the classifier has never seen."
+        )
+    else:
+        fitted = _fitted(recipe, walk.over(images, "fit", order, names, None), opened)
+        walk.judge(names, trials)
+        second = Walk(opened, way, size, 0, seed, progress)
+        held_names, held_order = class_order(held, opened, names)
+        measured = _measured(fitted, (a for a, _ in second.over(held, "calibrate", held_order, held_names, None)))
+        second.judge(names, trials)
+        rights = (second.confusion.accuracy, second.confusion.images)
+        walk.unreadable += second.unreadable
+    if not rights[1]:
+        rights = (walk.confusion.accuracy, walk.confusion.images)
+    parts, predicted = measured
+    rank, rest = _split(len(parts), recipe.kind.ranks, needed, seed, alpha, delta, guarantee)
+    fitted = fitted.rank(parts[rank])
+    quick = moved(fitted, np, np.float32)
+    decided = Calibration.of(
+        np.asarray(quick.join(parts[rest])), predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta
+    )
+    if rights[1] >= 20 and rights[0] < 0.6:
+        notes.append(
+            f"The classifier is right on only {rights[0]:.1%} of {rights[1]:,} labelled known images. If it was better "
+            "in training, the images are preprocessed differently here."
+        )
+    record = Record(
+        known=walk.images,
+        held_out=len(parts) if held is None else 0,
+        calibration=len(rest),
+        ranking=len(rank),
+        accuracy=rights[0] if rights[1] else None,
+        accuracy_images=rights[1],
+        calibration_is_new=held is not None,
+        trials=trials,
+        unreadable=tuple(walk.unreadable[:1000]),
+        unreadable_count=len(walk.unreadable),
+        notes=tuple(notes),
+        seconds=time.perf_counter() - begin,
+    )
+    references = tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T)
+    return OpenSetClassifier(
+        opened, way, fitted, decided, references, tuple(names), walk.bank(), record, opened_with=opened_with
+    )
+
+
+def load(folder: str | Path, *, model: Any = None) -> OpenSetClassifier:
+    """Open a saved open-set classifier; no code of the folder is run.
+
+    model: the classifier, when it was left out of the folder (or to use another copy of it). Raises SavedError when
+    the folder is damaged, of another format, or the model is not the one that was fitted.
+    """
+    folder = Path(folder)
+    things, about, _ = saving.read(folder, {**classes(), **OUR_KINDS})
+    given = model if model is not None else about.get("model_file") and folder / str(about["model_file"])
+    if not given:
+        raise SavedError(f"{folder} was saved without its classifier: give load(folder, model=…).")
+    options = {k: v for k, v in dict(about.get("opened_with") or {}).items() if v is not None}
+    opened = open_model(given, **options)
+    if opened.fingerprint != about.get("fingerprint"):
+        raise SavedError("This is not the classifier that was fitted: its weights have another fingerprint. Fit again.")
+    if list(opened.offers.stages) != list(about.get("stages", [])):
+        raise SavedError(
+            f"The classifier shows the stages {list(opened.offers.stages)}, but {about.get('stages')} were fitted. "
+            "Open it as at fit time (the same file), or fit again."
+        )
+    try:
+        return OpenSetClassifier(model=opened, opened_with=about.get("opened_with") or {}, **things)
+    except TypeError as error:
+        raise SavedError(f"{folder} does not hold what an open-set classifier needs: {error}.") from error
+
+
+OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial)}
+
+
+def _fitted(recipe: Recipe, batches: Iterator[tuple[Activations, np.ndarray]], model: Model) -> Detector:
+    found = gather(batches, recipe.wants(model.offers).values())
+    return recipe.fit(found, model.head, model.offers)
+
+
+def _measured(detector: Detector, batches: Iterable[Activations]) -> tuple[np.ndarray, np.ndarray]:
+    """(members' scores [n, m], predicted classes [n]) of calibration images."""
+    quick = moved(detector, np, np.float32)
+    parts, predicted = [], []
+    for batch in batches:
+        for begin in range(0, len(batch), 1024):
+            some = batch.take(slice(begin, begin + 1024))
+            parts.append(np.asarray(quick.parts(some)))
+            predicted.append(np.argmax(some.logits, axis=1))
+    if not parts:
+        raise CalibrationError("There is no calibration image that could be read.")
+    return np.concatenate(parts), np.concatenate(predicted)
+
+
+def _split(
+    n: int, ranks: bool, needed: int, seed: int, alpha: float, delta: float, guarantee: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows that rank the members, rows that calibrate): never the same images, or exchangeability breaks."""
+    if not ranks:
+        return np.empty(0, np.int64), np.arange(n)
+    rank = min(n // 2, n - needed)
+    if rank < 10:
+        raise CalibrationError(
+            f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
+            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
+            "images, guarantee='marginal', a larger alpha, or a single detector."
+        )
+    order = np.random.default_rng([seed, 2]).permutation(n)
+    return np.sort(order[:rank]), np.sort(order[rank:])

@@ -1,0 +1,88 @@
+"""What several commands share: options in the words of the Python functions, and output for people or machines."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ModelError, OptionError
+
+
+def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json and --quiet."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(
+        command
+    )
+    return click.option("-q", "--quiet", is_flag=True, help="No progress bar.")(command)
+
+
+def said(text: str, facts: dict[str, Any], as_json: bool) -> None:
+    """The final word: a sentence for people, or the facts as JSON."""
+    click.echo(json.dumps(facts, indent=1, allow_nan=False) if as_json else text)
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """'224' or '224x160' (height x width)."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if not all(p.strip().isdigit() and int(p) > 0 for p in parts) or len(parts) > 2:
+        raise OptionError(f"--size {text!r}: expected one number (224) or height and width (224x160).")
+    return int(parts[0]), int(parts[-1])
+
+
+def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int) -> Any:
+    """A convention by name (see `knownot fit --help`), or a JSON object of `Preprocess` fields."""
+    if text is None:
+        return None
+    from ..arrays import Preprocess
+    from ..errors import unknown_name
+    from ..images.preprocess import candidates
+
+    if text.lstrip().startswith("{"):
+        try:
+            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+            return Preprocess(**fields)
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"--preprocess is no JSON object of Preprocess fields: {error}") from error
+    named = {p.name: p for p in candidates(channels, *(size or (None, None)))}
+    plain = {_plain(name): p for name, p in named.items()}
+    if _plain(text) not in plain:
+        raise unknown_name("preprocessing convention", text, named)
+    return plain[_plain(text)]
+
+
+def _plain(name: str) -> str:
+    return "".join(ch for ch in name.casefold() if ch.isalnum() or ch in "-,[]")
+
+
+def model_of(text: str, **options: Any) -> Any:
+    """A model file, or 'module:name' of a model (or of a function that returns one) in the user's own Python code."""
+    from ..models import open_model
+
+    module, colon, name = text.partition(":")
+    if colon and not os.path.exists(text) and module.replace(".", "").replace("_", "").isalnum():
+        sys.path.insert(0, os.getcwd())
+        try:
+            thing = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ModelError(f"There is no {name!r} in the Python module {module!r}: {error}.") from error
+        finally:
+            sys.path.remove(os.getcwd())
+        made = (
+            thing() if callable(thing) and not hasattr(thing, "parameters") and not hasattr(thing, "layers") else thing
+        )
+        return open_model(made, **options)
+    return open_model(text, **options)
+
+
+def names_from(path: Path | None) -> list[str] | None:
+    """Class names, one per line."""
+    return None if path is None else [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import machine_options, model_of, names_from, preprocess_of, said, size_of
+
+
+@click.command("fit")
+@click.argument("model")
+@click.argument("known")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
+@click.option("--calibration", help="Known images that the classifier was NOT trained on; they set the threshold.")
+@click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    default=("default",),
+    show_default=True,
+    help="A name of 'knownot detectors'; several are combined.",
+)
+@click.option(
+    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be rejected."
+)
+@click.option(
+    "--guarantee",
+    type=click.Choice(["pac", "marginal", "class-conditional"]),
+    default="pac",
+    show_default=True,
+    help="With confidence 1 - delta; on average; on average within each predicted class.",
+)
+@click.option("--delta", type=float, default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
+@click.option(
+    "--preprocess",
+    help="'[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', 'BGR, ImageNet means (caffe)', "
+    "or a JSON object of fields. Found by accuracy when left out.",
+)
+@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the names of the classifier's outputs in order, one per line.",
+)
+@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
+@click.option("--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times).")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
+@click.option(
+    "--thumbnails", type=click.IntRange(0), default=512, show_default=True, help="Known images kept as small pictures."
+)
+@click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
+@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@machine_options
+def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...], alpha: float,
+            guarantee: str, delta: float, preprocess: str | None, size: str | None, class_names: Path | None,
+            head: str | None, stages: tuple[str, ...], batch_size: int | None, thumbnails: int, include_model: bool,
+            unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Make a trained classifier say "unknown", in one pass over images of its classes.
+
+    MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
+    (class sub-folders are its labels), a Parquet file or a glob of images.
+    """
+    from ..classifier import fit
+
+    options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
+    asked = size_of(size)
+    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
+    osc = fit(
+        opened, known, calibration=calibration, detector=detectors[0] if len(detectors) == 1 else list(detectors),
+        alpha=alpha, guarantee=guarantee, delta=delta,
+        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
+        class_names=names_from(class_names), head=head, stages=list(stages) or None, batch_size=batch_size,
+        thumbnails=thumbnails, seed=seed, progress=not quiet,
+    )  # fmt: skip
+    osc.save(output, include_model=include_model)
+    said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def _words(osc: Any, output: Path) -> str:
+    record = osc.record
+    accuracy = (
+        "" if record.accuracy is None else f" Accuracy {record.accuracy:.1%} on {record.accuracy_images:,} images."
+    )
+    lines = [
+        f"Fitted on {record.known:,} known images, calibrated on {record.calibration:,}"
+        + (f" (and {record.ranking:,} to rank the detectors)" if record.ranking else "")
+        + f".{accuracy} Promise: {osc.promise}.",
+    ]
+    lines += [f"Left out: {record.unreadable_count:,} unreadable images, the first: {record.unreadable[0][0]}: "
+              f"{record.unreadable[0][1]}."] if record.unreadable_count else []  # fmt: skip
+    lines += [f"- {note}" for note in record.notes]
+    return "\n".join([*lines, f"Saved to {output}. Next: knownot predict {output} IMAGES -o verdicts.csv"])
+
+
+def facts(osc: Any) -> dict[str, Any]:
+    """What `--json` tells of a fit."""
+    record = osc.record
+    return {
+        "known": record.known,
+        "calibration": record.calibration,
+        "ranking": record.ranking,
+        "unreadable": record.unreadable_count,
+        "accuracy": record.accuracy,
+        "promise": osc.promise,
+        "alpha": osc.alpha,
+        "guarantee": osc.calibration.guarantee,
+        "delta": osc.calibration.delta,
+        "detectors": list(osc.detector.members),
+        "preprocess": None if osc.preprocess is None else osc.preprocess.name,
+        "trials": [
+            {"preprocess": t.preprocess.name, "accuracy": t.accuracy, "images": t.images} for t in record.trials
+        ],
+        "notes": list(record.notes),
+        "seconds": record.seconds,
+    }

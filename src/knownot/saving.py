@@ -1,0 +1,138 @@
+"""A saved open-set classifier: one folder of data that cannot run code.
+
+    manifest.json       format version, structure of every object, checksums of the other files
+    state.safetensors   every array
+    model.<ending>      the classifier itself (unless left out)
+
+The structure is written generically: a frozen dataclass is {"kind": class name, "fields": {...}}, an array is
+{"array": its name in state.safetensors}. Only classes of the list given to `read` are ever made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import SavedError
+
+FORMAT = 1
+MANIFEST, STATE = "manifest.json", "state.safetensors"
+
+
+def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], files: tuple[str, ...] = ()) -> None:
+    """Write `things` (dataclasses, arrays and plain values, nested) and checksums of `files`, already in the folder.
+
+    The manifest comes last and at once, so that a folder with a manifest is whole.
+    """
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, np.ndarray] = {}
+    tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
+    save_file(arrays, folder / STATE)
+    manifest = {
+        "format": FORMAT,
+        "about": dict(about),
+        "files": {name: _checksum(folder / name) for name in (STATE, *files)},
+        "things": tree,
+    }
+    draft = folder / (MANIFEST + ".new")
+    draft.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(draft, folder / MANIFEST)
+
+
+def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """(things, about, names of the further files) of a folder written by `write`; `kinds`: classes by name.
+
+    Raises SavedError for a folder that is no saved classifier, another format, a missing, truncated or changed
+    file, or a class that is not in `kinds`.
+    """
+    manifest = _manifest(folder)
+    try:
+        files = {str(name): str(checksum) for name, checksum in manifest["files"].items()}
+        about, tree = dict(manifest["about"]), dict(manifest["things"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SavedError(f"{folder / MANIFEST} is not complete: {error!r}. Save the classifier again.") from error
+    for name, checksum in files.items():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise SavedError(f"The manifest names a file outside its folder: {name!r}. Do not use this folder.")
+        if not (folder / name).is_file():
+            raise SavedError(f"{folder} lacks the file {name!r}. Copy the whole folder again.")
+        if _checksum(folder / name) != checksum:
+            raise SavedError(f"{folder / name} is not the file that was saved: truncated or changed. Copy it again.")
+    arrays = _arrays(folder / STATE)
+    try:
+        things = {name: _unpacked(thing, arrays, kinds) for name, thing in tree.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SavedError(f"{folder / MANIFEST} does not describe a saved classifier: {error!r}.") from error
+    return things, about, tuple(name for name in files if name != STATE)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise SavedError(f"There is no folder {str(folder)!r}.")
+    if not (folder / MANIFEST).is_file():
+        raise SavedError(f"{str(folder)!r} is no saved open-set classifier: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SavedError(f"{folder / MANIFEST} cannot be read: {error}. Copy the folder again.") from error
+    if version != FORMAT:
+        raise SavedError(
+            f"{str(folder)!r} is of format {version!r}; this knownot reads format {FORMAT}. "
+            "Use the knownot version that saved it, or fit and save again."
+        )
+    return manifest
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise SavedError(f"{path} cannot be read: {error}.") from error
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _packed(thing: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(thing, np.ndarray):
+        arrays[path] = np.ascontiguousarray(thing)
+        return {"array": path}
+    if is_dataclass(thing) and not isinstance(thing, type):
+        packed = {f.name: _packed(getattr(thing, f.name), f"{path}.{f.name}", arrays) for f in fields(thing)}
+        return {"kind": type(thing).__name__, "fields": packed}
+    if isinstance(thing, tuple | list):
+        return {"items": [_packed(x, f"{path}.{i}", arrays) for i, x in enumerate(thing)]}
+    if isinstance(thing, Mapping):
+        return {"mapping": [[k, _packed(x, f"{path}.{k}", arrays)] for k, x in thing.items()]}
+    if isinstance(thing, np.generic):
+        return thing.item()
+    if thing is None or isinstance(thing, str | int | float | bool):
+        return thing
+    raise TypeError(f"{path} is a {type(thing).__name__}, which is no data to save")
+
+
+def _unpacked(tree: Any, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, type]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "array" in tree:
+        return arrays[tree["array"]]
+    if "items" in tree:
+        return tuple(_unpacked(x, arrays, kinds) for x in tree["items"])
+    if "mapping" in tree:
+        return {k: _unpacked(x, arrays, kinds) for k, x in tree["mapping"]}
+    kind = kinds[tree["kind"]]
+    return kind(**{name: _unpacked(x, arrays, kinds) for name, x in tree["fields"].items()})

@@ -1,0 +1,170 @@
+"""One pass over labelled known images: activations for the statistics, and all that is noted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .arrays import Activations, Preprocess
+from .calibration import images_needed_sentence
+from .errors import CalibrationError, ImagesError
+from .gallery import SIDE, Bank, eyes, squared
+from .images import Batch, Images
+from .models import Model
+from .preprocessing import Confusion, Trial, in_order, judge
+from .progress import bar
+
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 5_000
+
+
+def batch_size_for(model: Model, preprocess: Preprocess | None) -> int:
+    """Images per forward pass: about eight million input values, between 8 and 256."""
+    height = (preprocess.height if preprocess else None) or model.input.height or 224
+    width = (preprocess.width if preprocess else None) or model.input.width or 224
+    return int(np.clip(2 ** int(np.log2(8e6 / (height * width * 3))), 8, 256))
+
+
+def computed(model: Model, batch: Batch) -> tuple[Activations, np.ndarray, list[str | None]]:
+    """(activations of the fine images, which rows of `batch.x` they are, errors [n]). One forward pass.
+
+    An image for which the classifier computes NaN or infinity gets an error; all of them: ActivationsError.
+    """
+    errors = list(batch.errors)
+    if not len(batch.x):
+        return Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), errors
+    activations = model.forward(model.input.to_layout(batch.x))
+    fine = activations.finite()
+    if fine.all():
+        return activations, np.arange(len(fine)), errors
+    if not fine.any() and len(fine) > 1:
+        activations.check([batch.ids[i] for i in batch.rows])
+    for i in batch.rows[~fine]:
+        errors[i] = "the classifier computes NaN or infinity for this image"
+    return activations.take(fine), np.flatnonzero(fine), errors
+
+
+class Walk:
+    """One pass over labelled images: activations and labels, with what is noted on the way."""
+
+    def __init__(
+        self, model: Model, way: Preprocess | None, size: int, thumbnails: int, seed: int, progress: bool
+    ) -> None:
+        self.model, self.way, self.size, self.thumbnails, self.progress = model, way, size, thumbnails, progress
+        self.confusion = Confusion(model.offers.classes)
+        self.unreadable: list[tuple[str, str]] = []
+        self.images = 0
+        self._draw = np.random.default_rng(seed)
+        self._bank: list[tuple[float, np.ndarray, np.ndarray, int]] = []
+
+    def over(
+        self, images: Images, what: str, order: np.ndarray | None, names: Sequence[str], hold: HoldOut | None
+    ) -> Iterator[tuple[Activations, np.ndarray]]:
+        way = None if images.ready else self.way
+        if self.way is not None and images.ready:
+            raise ImagesError(
+                "The known images are raw and the calibration images float arrays (the classifier's own input): give "
+                "both in the same form."
+            )
+        if self.way is None and not images.ready:
+            raise ImagesError(
+                "The known images are float arrays and the calibration images raw: give both in one form."
+            )
+        classes = self.model.offers.classes
+        side = SIDE if self.thumbnails else 0
+        seen = 0
+        with bar(what, images.count, self.progress) as advance:
+            for batch in images.batches(self.size, way, spec=self.model.input, thumbs=side):
+                activations, fine, errors = computed(self.model, batch)
+                self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
+                if len(fine):
+                    labels = in_order(batch.labels[batch.rows[fine]], order, classes)
+                    self.confusion.add(labels, np.argmax(activations.logits, axis=1))
+                    if 1000 <= self.confusion.images < 1000 + self.size:
+                        judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
+                    if hold is not None:
+                        stay = hold.keep(activations, labels, seen + batch.rows[fine])
+                        thumbs = [batch.thumbs[i] for i in fine[stay]] if batch.thumbs else []
+                        activations, labels = activations.take(stay), labels[stay]
+                    else:
+                        thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
+                    self._show(thumbs, activations, labels)
+                    self.images += len(labels)
+                    if len(labels):
+                        yield activations, labels
+                seen += len(batch)
+                advance(len(batch))
+        if not self.images and not (hold and hold.kept):
+            reasons = "; ".join(f"{i}: {e}" for i, e in self.unreadable[:3])
+            raise ImagesError(f"None of the {seen} images could be used{': ' + reasons if reasons else ''}.")
+
+    def judge(self, names: Sequence[str], trials: Sequence[Trial]) -> None:
+        judge(self.confusion, names, trials)
+
+    def rights(self, hold: HoldOut) -> tuple[float, int]:
+        return hold.accuracy()
+
+    def _show(self, thumbs: Sequence[np.ndarray], activations: Activations, labels: np.ndarray) -> None:
+        """Keep a uniform sample: the images of smallest random number."""
+        if not self.thumbnails or not len(thumbs):
+            return
+        numbers = self._draw.random(len(thumbs))
+        worst = self._bank[-1][0] if len(self._bank) >= self.thumbnails else 2.0
+        looks = eyes(activations)
+        for i in np.flatnonzero(numbers < worst):
+            self._bank.append((float(numbers[i]), squared(thumbs[i]), looks[i], int(labels[i])))
+        self._bank.sort(key=lambda x: x[0])
+        del self._bank[self.thumbnails :]
+
+    def bank(self) -> Bank | None:
+        if not self._bank:
+            return None
+        _, thumbs, looks, labels = zip(*self._bank, strict=True)
+        return Bank(np.stack(thumbs), np.stack(looks), np.array(labels, dtype=np.int64))
+
+
+class HoldOut:
+    """Keeps a random fifth of the known images (at most 5,000) out of the statistics, for calibration."""
+
+    def __init__(self, count: int | None, needed: int, seed: int, alpha: float, delta: float, guarantee: str) -> None:
+        self._rng = np.random.default_rng([seed, 1])
+        self._chosen: np.ndarray | None = None
+        self.kept: list[tuple[Activations, np.ndarray, np.ndarray]] = []  # activations, labels, random numbers
+        if count is not None:
+            want = max(min(int(HELD_OUT_SHARE * count), HELD_OUT_MOST), needed)
+            if want > count // 2:
+                raise CalibrationError(
+                    f"{count} known images are too few to hold some out for calibration: {needed} are needed, and at "
+                    f"most half are taken. {images_needed_sentence(alpha, delta, guarantee)} Give more images, "
+                    "calibration= images, guarantee='marginal' or a larger alpha."
+                )
+            self._chosen = np.zeros(count, dtype=bool)
+            self._chosen[self._rng.permutation(count)[:want]] = True
+
+    def keep(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Take the held-out ones; the rows that stay, [m] indices."""
+        numbers = self._rng.random(len(index))
+        out = self._chosen[index] if self._chosen is not None else numbers < HELD_OUT_SHARE
+        if out.any():
+            self.kept.append((activations.take(out), labels[out], numbers[out]))
+            if self._chosen is None and sum(len(k[1]) for k in self.kept) > 2 * HELD_OUT_MOST:
+                self._trim()
+        return np.flatnonzero(~out)
+
+    def activations(self) -> Activations:
+        self._trim()
+        return self.kept[0][0]
+
+    def accuracy(self) -> tuple[float, int]:
+        self._trim()
+        activations, labels, _ = self.kept[0]
+        has = labels >= 0
+        right = np.argmax(activations.logits, axis=1)[has] == labels[has]
+        return (float(right.mean()) if len(right) else 0.0), len(right)
+
+    def _trim(self) -> None:
+        activations = Activations.concat([k[0] for k in self.kept])
+        labels, numbers = (np.concatenate([k[i] for k in self.kept]) for i in (1, 2))
+        most = HELD_OUT_MOST if self._chosen is None else len(labels)
+        keep = np.sort(np.argsort(numbers, kind="stable")[:most])
+        self.kept = [(activations.take(keep), labels[keep], numbers[keep])]

@@ -1,0 +1,144 @@
+"""The ladder of imports, the light import and the public names."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import knownot
+
+ROOT = Path(knownot.__file__).parent
+
+# Each module may import from lower rungs only; those of one rung not from each other, unless they are listed as chained.
+RUNGS = [
+    ["arrays", "errors", "version"],
+    ["stats", "images", "models"],
+    ["detectors", "calibration", "measure", "outliers", "remedies"],
+    ["saving", "verdicts", "preprocessing", "progress"],
+    ["gallery"],
+    ["walk"],
+    ["classifier"],
+    ["benchmark", "audit", "onnx_export", "distributed", "report"],
+    ["cli", "service", "checks"],
+]
+RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
+CHAINED = {("arrays", "errors")}
+
+FRAMEWORKS = {
+    "torch": {"models/torch", "remedies"},
+    "keras": {"models/keras", "remedies"},
+    "tensorflow": {"models/keras"},
+    "jax": {"models/keras"},
+    "onnxruntime": {"models/onnx"},
+    "onnx": {"models/onnx", "onnx_export"},
+    "spox": {"onnx_export"},
+    "ray": {"distributed"},
+    "starlette": {"service"},
+    "PIL": {"images", "report", "demo_assets", "cli"},
+    "rich": {"progress", "cli"},
+    "click": {"cli"},
+}
+
+
+def imports(file: Path):
+    """(top-level knownot module or None, foreign top-level package or None) of each import in a file."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = parts[: len(parts) - node.level]
+                full = (*base, *(node.module or "").split(".")) if node.module else base
+                names = [full] if full else [(alias.name,) for alias in node.names]
+                yield from ((n[0], None) for n in names)
+            else:
+                top = node.module.split(".")
+                yield (top[1] if top[0] == "knownot" and len(top) > 1 else None), top[0]
+        elif isinstance(node, ast.Import):
+            yield from ((None, alias.name.split(".")[0]) for alias in node.names)
+
+
+FILES = [f for f in ROOT.rglob("*.py") if f.parent != ROOT or f.name not in ("__init__.py", "__main__.py")]
+
+
+def violations(file: Path) -> list[str]:
+    where = file.relative_to(ROOT).with_suffix("").as_posix()
+    here = where.split("/")[0]
+    found = []
+    for ours, foreign in imports(file):
+        if ours and ours != here and (here, ours) not in CHAINED and RUNG[ours] >= RUNG[here]:
+            found.append(f"{where} imports {ours}, which is not below it")
+        if foreign in FRAMEWORKS and not any(where.startswith(home) for home in FRAMEWORKS[foreign]):
+            found.append(f"{where} imports {foreign}, which belongs to {sorted(FRAMEWORKS[foreign])}")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_imports_only_go_down_the_ladder(file):
+    assert violations(file) == []
+
+
+def test_the_ladder_test_can_fail(tmp_path, monkeypatch):
+    (tmp_path / "stats").mkdir()
+    bad = tmp_path / "stats" / "bad.py"
+    bad.write_text("from ..classifier import fit\nimport torch\nfrom ..images import open_images\n")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert len(violations(bad)) == 3
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+HEAVY = ["numpy", "torch", "keras", "onnxruntime", "onnx", "PIL", "rich", "scipy", "pandas", "pyarrow", "jinja2", "faiss"]
+
+
+def test_importing_knownot_imports_nothing_heavy():
+    code = f"import sys, knownot; print([m for m in {HEAVY} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_the_light_import_test_can_fail():
+    assert "numpy" in run(f"import sys, knownot; knownot.fit; print([m for m in {HEAVY} if m in sys.modules])")
+
+
+def test_fit_and_detectors_import_no_framework():
+    frameworks = ["torch", "keras", "tensorflow", "jax", "onnxruntime", "faiss", "pandas", "pyarrow"]
+    code = f"import sys, knownot; knownot.fit, knownot.detectors(); print([m for m in {frameworks} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def best_of(code: list[str], times: int = 5) -> float:
+    taken = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *code], check=True, capture_output=True)
+        taken.append(time.perf_counter() - begin)
+    return min(taken)
+
+
+def test_import_and_help_are_quick():
+    """The promise is 0.2 s and 0.5 s; the interpreter's own start is taken off, and the best of five counts."""
+    bare = best_of(["-c", "pass"])
+    assert best_of(["-c", "import knownot"]) - bare < 0.2
+    assert best_of(["-m", "knownot", "--help"]) - bare < 0.5
+
+
+def test_public_names_are_what_is_there():
+    assert knownot.__all__ == sorted(knownot.__all__)
+    for name in knownot.__all__:
+        assert getattr(knownot, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+        _ = knownot.fitt
+
+
+@pytest.mark.parametrize(
+    "module", ["stats", "calibration", "measure", "detectors", "images", "models", "report", "checks"]
+)
+def test_each_package_lists_names_that_exist(module):
+    package = __import__(f"knownot.{module}", fromlist=["*"])
+    for name in package.__all__:
+        assert hasattr(package, name), f"knownot.{module}.__all__ names {name}, which is not there"
