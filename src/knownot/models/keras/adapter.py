@@ -1,0 +1,278 @@
+"""A Keras classifier as a `Model`: logits, features and stages from one forward pass over its own layers."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ...arrays import Activations, Offers
+from ...errors import ActivationsError, InputError, ModelError, unknown_name
+from ..base import Model, probe, verify_head
+from .backend import abstractly, compiled, eager
+from .describe import class_names_of, input_of, own_preprocess, saveable
+from .head import Tail, find_tail, head_of, is_linear, read_features, read_logits, single
+from .stages import Stage, find_stages, layout_of_call, pool
+from .walk import Call, run
+
+TINY = float(np.finfo(np.float32).tiny)
+
+
+class KerasModel(Model):
+    """See `models.base.Model`. The user's model is run as it is; nothing is added to it."""
+
+    framework = "keras"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        path: Path | None = None,
+        head: str | None = None,
+        stages: Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._model, self._path = model, path
+        self.input, self._rank = input_of(model, size)
+        shown = probe(self.input)
+        calls, output = self._traced(shown.shape)
+        self._classes = int(output.shape[-1])
+        self._tail = self._named_head(calls, output, head) if head else find_tail(calls, output)
+        if self._classes < 2:
+            raise ModelError(
+                "The classifier has one output. knownot needs the scores of at least two classes, [n, c]: "
+                "a regression, or a yes-or-no of one number, is no such classifier."
+            )
+        self._stages = self._named_stages(calls, stages) if stages else find_stages(calls, self.input.layout)
+        self._paths = [call.path for call in calls]
+        self.stage_layers = {f"stage{i}": self._paths[s.call] for i, s in enumerate(self._stages, 1)}
+        self._op = None if self._tail.call is None else calls[self._tail.call].op
+        self._reads_features = self._tail.call is not None and _features_are_flat(calls[self._tail.call])
+        self._reads_head = self._reads_features and (self._tail.clean or head is not None or self._tail.softmax is None)
+        if getattr(self._op, "quantization_mode", None):
+            self._reads_head = False
+            notes += ("The last layer is quantised, so it is no exact linear layer; its weights are not read.",)
+        self.preprocess = own_preprocess(calls, self.input)
+        self.class_names, more = class_names_of(model, path, self._classes)
+        self.notes = notes + more
+        self._run = compiled(self._compute, lambda: model.variables)
+        self._settle(shown, head)
+        earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
+        self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier)
+
+    # What is there
+
+    def _traced(self, shape: tuple[int, ...]) -> tuple[list[Call], Any]:
+        """The calls of one run, and the output that holds the classes."""
+
+        def look(x: Any) -> tuple[list[Call], Any]:
+            calls: list[Call] = []
+            return calls, run(self._model, self._fed(x), calls.append)
+
+        try:
+            calls, output = abstractly(look, shape)
+        except Exception:
+            calls, output = self._eagerly(look, shape)
+        return calls, _classes_among(output)
+
+    def _eagerly(self, function: Any, shape: tuple[int, ...]) -> Any:
+        try:
+            return eager(function)(np.zeros(shape, np.float32))
+        except Exception as error:
+            raise ModelError(
+                f"The classifier fails on a batch of shape {shape}: {_first_line(error)} If that is not the size of "
+                "its images, give it with size=(height, width)."
+            ) from error
+
+    def _fed(self, x: Any) -> Any:
+        return ops.squeeze(x, -1) if self._rank == 3 else x
+
+    def _named_head(self, calls: list[Call], output: Any, name: str) -> Tail:
+        linear = [i for i, call in enumerate(calls) if is_linear(call.op)]
+        i = _find(calls, name, linear, "linear layer")
+        found = find_tail(calls, output)
+        return found if found.call == i else Tail(i, None, False, found.before)
+
+    def _named_stages(self, calls: list[Call], names: Sequence[str]) -> list[Stage]:
+        usable = [i for i, call in enumerate(calls) if single(call.output) and len(call.output.shape) in (3, 4)]
+        found = sorted(_find(calls, name, usable, "layer with maps or tokens") for name in names)
+        return [Stage(i, layout_of_call(calls, i, self.input.layout)) for i in found]
+
+    def _settle(self, shown: np.ndarray, head: str | None) -> None:
+        """Look once at what comes out; check the head, and learn how the output relates to the logits."""
+        try:
+            found = self._run(shown)
+        except Exception:
+            self._run = eager(self._compute)
+            found = self._eagerly(self._compute, shown.shape)
+            self.notes += ("The classifier cannot be compiled by its backend; it is run layer by layer, more slowly.",)
+        own = _numpy(found["own"])
+        if not np.isfinite(own).all():
+            bad = [w.path for w in self._model.weights if not np.isfinite(_numpy(w)).all()]
+            why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
+            raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
+        if self._reads_head:
+            logits = _numpy(found["logits"])
+            fits_softmax = _log_gap(own, logits) <= 1e-3 * max(1.0, float(np.abs(logits).max()))
+            softmax = fits_softmax and _is_distribution(own)
+            if self._tail.softmax is None:
+                self._tail = Tail(self._tail.call, softmax, self._tail.clean, self._tail.before)
+                if not softmax and np.allclose(own, 1 / (1 + np.exp(-logits.astype(np.float64))), atol=1e-5):
+                    raise ModelError("The classifier ends in a sigmoid; knownot needs a softmax over the classes.")
+            self.head = head_of(self._op)
+            truth = _as_logits(own, logits) if self._tail.softmax else own
+            try:
+                verify_head(self.head, Activations(truth, _numpy(found["features"])))
+                return
+            except ModelError:
+                if self._tail.clean or head is not None:
+                    raise
+        self._reads_head, self.head = False, None
+        self._run = compiled(self._compute, lambda: self._model.variables)
+        if self._tail.softmax is None:
+            self._tail = Tail(self._tail.call, _is_distribution(own), False, None)
+        self.notes += (
+            "Something is computed between the last linear layer and the output, so there is no head to read; "
+            "detectors that need one are not available.",
+        )
+
+    def _kinds(self, stages: bool) -> frozenset[str]:
+        exact = self._reads_head or not self._tail.softmax or self._tail.before is not None
+        kinds = {"probabilities", *(["logits"] if exact else []), *(["head"] if self._reads_head else [])}
+        return frozenset(kinds | ({"features"} if self._reads_features else set()) | ({"stages"} if stages else set()))
+
+    # What is computed
+
+    def _compute(self, x: Any) -> dict[str, Any]:
+        """{"own", "logits", "features", stage names} of a batch in the classifier's layout."""
+        found: dict[str, Any] = {}
+        wanted = {stage.call: (name, stage.layout) for name, stage in zip(self.stage_layers, self._stages, strict=True)}
+        count = 0
+
+        def see(call: Call) -> None:
+            nonlocal count
+            i, count = count, count + 1
+            if i >= len(self._paths) or call.path != self._paths[i]:
+                raise ModelError(
+                    f"The classifier does not compute the same way twice: layer {call.path!r} came where another one "
+                    "did at first. knownot needs a classifier without branches that depend on its input."
+                )
+            if i in wanted:
+                name, layout = wanted[i]
+                found[name] = pool(call.output, layout)
+            if i == self._tail.call and self._reads_features:
+                found["features"] = read_features(call.op, call.args[0])
+            if i == self._tail.call and self._reads_head:
+                found["logits"] = read_logits(call.op, found["features"])
+            elif i == self._tail.before and not self._reads_head:
+                found["logits"] = ops.cast(call.args[0], "float32")
+
+        output = run(self._model, self._fed(x), see)
+        found["own"] = ops.cast(_classes_among(output), "float32")
+        if "logits" not in found:
+            found["logits"] = ops.log(ops.maximum(found["own"], TINY)) if self._tail.softmax else found["own"]
+        return found
+
+    def forward(self, batch: np.ndarray) -> Activations:
+        try:
+            found = self._run(batch)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"The classifier fails on a batch of shape {batch.shape}: {_first_line(error)}") from error
+        stages = {name: _numpy(found[name]) for name in self.stage_layers if name in found}
+        features = _numpy(found["features"]) if self._reads_features else None
+        return Activations(_numpy(found["logits"]), features, stages)
+
+    # What stays
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self._model.weights)
+
+    def save(self, folder: Path) -> str:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._path is not None:
+            shutil.copyfile(self._path, folder / self._path.name)
+            return self._path.name
+        saveable(self._model)
+        self._model.save(folder / "model.keras")
+        return "model.keras"
+
+
+def fingerprint_of(weights: Sequence[Any]) -> str:
+    """sha256 over the sorted hashes of (shape, dtype, bytes): the same whatever the layers are called."""
+
+    def one(w: Any) -> bytes:
+        x = np.ascontiguousarray(_numpy(w, None))
+        return hashlib.sha256(f"{x.shape} {x.dtype}".encode() + x.tobytes()).digest()
+
+    return hashlib.sha256(b"".join(sorted(map(one, weights)))).hexdigest()
+
+
+def _numpy(x: Any, dtype: Any = np.float32) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(x), dtype=dtype)
+
+
+def _features_are_flat(call: Call) -> bool:
+    return len(call.args[0].shape) == (4 if len(call.output.shape) == 4 else 2)
+
+
+def _classes_among(output: Any) -> Any:
+    """The one output [n, c]. Raises ModelError when there are several, or none."""
+    parts = keras.tree.flatten(output)
+    flat = [x for x in parts if len(x.shape) == 2]
+    if len(flat) == 1:
+        return flat[0]
+    shapes = ", ".join(str(tuple(x.shape)) for x in parts)
+    if flat:
+        raise ModelError(
+            f"The classifier has {len(flat)} outputs of the shape [n, c] ({shapes}). Choose one and give the model of "
+            "it alone: keras.Model(model.inputs, model.outputs[i])."
+        )
+    raise ModelError(
+        f"The model's output has shape {shapes}; a classifier gives [n, c], one score per class. "
+        "Give the whole classifier, with its last layers."
+    )
+
+
+def _find(calls: list[Call], name: str, among: list[int], kind: str) -> int:
+    """Index of the last call of the layer `name`, a name or a path. Raises OptionError with the nearest one."""
+    found = [i for i in among if name in (calls[i].path, calls[i].name)]
+    found = found or [i for i in among if calls[i].path.endswith(f"/{name}")]
+    if not found:
+        raise unknown_name(kind, name, {calls[i].path for i in among})
+    return found[-1]
+
+
+def _is_distribution(p: np.ndarray) -> bool:
+    return bool((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    z = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+def _log_gap(own: np.ndarray, logits: np.ndarray) -> float:
+    """The largest difference between log(own) and log softmax(logits), where float32 can tell."""
+    seen = own > 1e-30
+    gap = np.abs(np.log(np.where(seen, own, 1.0).astype(np.float64)) - _log_softmax(logits))
+    return float(np.where(seen, gap, 0.0).max())
+
+
+def _as_logits(own: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The probabilities `own` as logits, with the constant per row (and what float32 lost) taken from `logits`."""
+    lost = np.where(own > 1e-30, np.log(np.maximum(own.astype(np.float64), 1e-30)) - _log_softmax(logits), 0.0)
+    return logits + lost
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(".") + "."

@@ -1,0 +1,87 @@
+"""Open a Keras file without running any code that is in it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from ...errors import ModelError, missing_extra
+
+LAMBDA = (
+    "{name} has a Lambda layer{which}: Python code stored in the file. knownot never runs code from a file. Open the "
+    "model yourself (keras.saving.load_model(path, safe_mode=False), if you trust it) and give the object, or "
+    "replace the Lambda by a Rescaling layer or a registered layer class and save again."
+)
+
+
+def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
+    """The model in a .keras or .h5 file, uncompiled, and notes. Raises ModelError with reason and cure."""
+    start = _start(path)
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        try:
+            from . import legacy_h5
+        except ImportError as error:
+            raise missing_extra("h5py", "keras", "A .h5 file") from error
+        return legacy_h5.load(path)
+    if start.startswith(b"PK"):
+        return _load_keras(path), ()
+    size = f"its {path.stat().st_size} bytes do not start as either does" if start else "it is empty"
+    raise ModelError(
+        f"{path.name} is neither a .keras file (a zip) nor an HDF5 file: {size}. It may have been truncated, or be a "
+        "download page. Save the model again with model.save('model.keras')."
+    )
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error}.") from error
+
+
+def _load_keras(path: Path) -> keras.Model:
+    if path.suffix != ".keras":
+        raise ModelError(f"{path.name} is a zip archive, as .keras files are. Rename it to end in .keras.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ModelError(f"{path.name} is damaged or truncated: {error}. Save or copy it again.") from error
+    if broken:
+        raise ModelError(f"{path.name} is damaged: its part {broken!r} fails its checksum. Save or copy it again.")
+    if absent := {"config.json", "model.weights.h5"} - names:
+        raise ModelError(f"{path.name} has no {' and no '.join(sorted(absent))}, so it is no complete Keras model.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise translated(path, error) from error
+    return checked(path, model)
+
+
+def checked(path: Path, model: Any) -> keras.Model:
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"{path.name} holds a {type(model).__name__}, not a model.")
+    return model
+
+
+def translated(path: Path, error: BaseException) -> ModelError:
+    """Keras' exception as a ModelError that says what to do."""
+    text = str(error)
+    if "lambda" in text.lower():
+        return ModelError(LAMBDA.format(name=path.name, which=""))
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = first if len(first) < 300 else first[:300] + " …"
+    if "locate" in text or "Unknown layer" in text or "registered" in text:
+        return ModelError(
+            f"{path.name} uses a class that Keras does not know: {first} Import the module that defines and registers "
+            "it (@keras.saving.register_keras_serializable()) first, or open the model yourself and give the object."
+        )
+    return ModelError(
+        f"Keras {keras.__version__} cannot open {path.name}: {first} Open it where it was made and save it again with "
+        "model.save('model.keras'), or give the model object."
+    )

@@ -1,0 +1,102 @@
+"""Find where a Keras classifier finishes each spatial resolution, and pool what it computed there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from .head import single
+from .walk import Call, Op
+
+# Layers that move, drop, pick or scale values; a resolution that only they have is no stage.
+MOVING = ("reshaping", "pooling", "regularization", "preprocessing")
+MOVING_OPS = {
+    *("Identity", "InputLayer", "Masking", "Cast", "Pad", "Reshape", "Transpose", "GetItem", "ExpandDims", "Squeeze"),
+    *("Flip", "Roll", "BroadcastTo", "Moveaxis", "Swapaxes", "Resize", "MaxPool", "AveragePool", "Mean", "Max"),
+    *("Repeat", "Tile", "Split", "Flatten"),
+}
+SCALING = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """call: index of the call read. layout: "NHWC", "NCHW" or "NTC"."""
+
+    call: int
+    layout: str
+
+
+def is_moving(op: Op) -> bool:
+    module = type(op).__module__
+    if module.startswith("keras.src.layers."):
+        return module.split(".")[3] in MOVING or type(op).__name__ in MOVING_OPS
+    return module.startswith("keras.src.ops.") and type(op).__name__ in MOVING_OPS
+
+
+def first_computing(calls: list[Call]) -> int:
+    """Index of the first call with a kernel of its own: before it, the image is only scaled and moved."""
+    for i, call in enumerate(calls):
+        if getattr(call.op, "weights", None) and not is_moving(call.op) and not isinstance(call.op, SCALING):
+            return i
+    return len(calls)
+
+
+def layouts(calls: list[Call], default: str) -> list[str]:
+    """The layout at each call: that of the last layer before it that declares one."""
+    layout, found = default, []
+    for call in calls:
+        declared = getattr(call.op, "data_format", None)
+        layout = {"channels_last": "NHWC", "channels_first": "NCHW"}.get(declared or "", layout)
+        found.append(layout)
+    return found
+
+
+def find_stages(calls: list[Call], layout: str) -> list[Stage]:
+    """The last computing call at each resolution (or token count), in the order of computation.
+
+    A transformer keeps its token count: there, the residual sums are cut into four groups and the last of each taken.
+    """
+    begin = first_computing(calls)
+    layout_at = layouts(calls, layout)
+    last: dict[tuple[Any, ...], Stage] = {}
+    sums: dict[int, list[Stage]] = {}
+    for i, call in enumerate(calls[begin:], begin):
+        if not single(call.output) or is_moving(call.op) or any(call.output is a for a in call.args):
+            continue
+        shape = tuple(call.output.shape)
+        if len(shape) == 4:
+            h, w = (shape[2], shape[3]) if layout_at[i] == "NCHW" else (shape[1], shape[2])
+            if h * w > 1:
+                last[("map", h, w)] = Stage(i, layout_at[i])
+        elif len(shape) == 3 and shape[1] > 1:
+            last[("tokens", shape[1])] = Stage(i, "NTC")
+            if _is_residual(call, shape):
+                sums.setdefault(shape[1], []).append(Stage(i, "NTC"))
+    longest = max(sums.values(), key=len, default=[])
+    if len(longest) >= 4 and sum(key[0] == "map" for key in last) <= 1:
+        return [longest[-(-len(longest) * quarter // 4) - 1] for quarter in (1, 2, 3, 4)]
+    return sorted(last.values(), key=lambda stage: stage.call)
+
+
+def _is_residual(call: Call, shape: tuple[int, ...]) -> bool:
+    """Whether this adds two activations of one shape; a position embedding has no batch axis, or another one."""
+    if type(call.op).__name__ != "Add":
+        return False
+    parts = keras.tree.flatten(call.args)
+    return len(parts) > 1 and all(single(p) and tuple(p.shape) == shape for p in parts)
+
+
+def layout_of_call(calls: list[Call], i: int, default: str) -> str:
+    return "NTC" if len(calls[i].output.shape) == 3 else layouts(calls, default)[i]
+
+
+def pool(maps: Any, layout: str) -> Any:
+    """`models.base.pooled` in the backend's own arrays: [n, 2k] float32."""
+    x = ops.cast(maps, "float32")
+    axes = {"NHWC": (1, 2), "NCHW": (2, 3), "NTC": (1,)}[layout]
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    std = ops.sqrt(ops.mean(ops.square(x - mean), axis=axes))
+    return ops.concatenate([ops.squeeze(mean, axis=axes), std], axis=1)
