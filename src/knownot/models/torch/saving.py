@@ -1,0 +1,124 @@
+"""Writing a torch classifier so that what is opened again computes the same bits."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...errors import KnownotError, ModelError
+from . import files
+
+if TYPE_CHECKING:
+    from . import TorchModel
+
+Route = tuple[str, Callable[[Path], None], str]  # file name, how to write it, what to tell the user
+
+
+def save(model: TorchModel, folder: Path) -> tuple[str, str]:
+    """Write `model` into `folder`: (file name, a note or "").
+
+    A file that was opened is copied. Otherwise the first way of writing wins that gives, opened again, the same
+    bits for a probe. Raises ModelError when none does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.file is not None:
+        name = "model" + model.file.suffix.lower()
+        if (folder / name).resolve() != model.file.resolve():
+            shutil.copyfile(model.file, folder / name)
+        return name, ""
+    failures = []
+    for name, write, note in _routes(model):
+        path = folder / name
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with model.network.untouched(), torch.inference_mode(False), torch.no_grad():
+                    write(path)
+            difference = _difference(model, path)
+        except Exception as error:
+            difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not difference:
+            return name, note
+        failures.append(f"{name}{f' ({note})' if note else ''}: {difference}")
+        path.unlink(missing_ok=True)
+    raise ModelError(
+        "The classifier could not be written so that it computes the same when opened again. Tried: "
+        + " | ".join(failures)
+        + ". Export it yourself (torch.export.save) and open that file."
+    )
+
+
+def _routes(model: TorchModel) -> Iterator[Route]:
+    network, spec = model.network, model.input
+    extra = {
+        files.SAID: files.told(
+            model.preprocess,
+            head=model.options["head"],
+            stages=model.options["stages"],
+            size=model.options["size"],
+            class_names=model.class_names,
+        )
+    }
+    if network.kind == "program":
+        yield "model.pt2", lambda p: torch.export.save(network.thing, str(p), extra_files=extra), ""
+        return
+    if network.kind == "script":
+        yield "model.ts", lambda p: torch.jit.save(network.thing, str(p), _extra_files=extra), ""
+        return
+    x = torch.from_numpy(model._sample(2)).to(network.device, network.dtype)
+
+    def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
+        def write(path: Path) -> None:
+            module = copy.deepcopy(network.module)
+            program = torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+            torch.export.save(program, str(path), extra_files=extra)
+
+        return write
+
+    def trace(path: Path) -> None:
+        traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
+        torch.jit.save(traced, str(path), _extra_files=extra)
+
+    auto, batch = torch.export.Dim.AUTO, {0: torch.export.Dim.DYNAMIC}
+    h, w = model.look
+    if spec.height is None:
+        yield "model.pt2", export({0: auto, 2: auto, 3: auto}), ""
+        yield "model.ts", trace, "Saved as a TorchScript trace: torch.export would have fixed the image size."
+        yield "model.pt2", export(batch), f"Saved for images of {h} x {w} pixels only."
+    else:
+        yield "model.pt2", export(batch), ""
+        yield "model.ts", trace, "Saved as a TorchScript trace: torch.export did not give a batch of any size."
+    yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower."
+
+
+def _difference(model: TorchModel, path: Path) -> str:
+    """What differs between a model and the file written from it; "" when no bit does."""
+    from . import opened
+
+    again = opened(path)
+    if again.fingerprint != model.fingerprint:
+        return "other weights"
+    if again.offers != model.offers:
+        return f"it offers {again.offers}, not {model.offers}"
+    sizes = {model.look}
+    if again.input.height is None:
+        sizes |= {(model.look[0] + 32, model.look[1] + 64)}
+    for n in (1, 3, 5):
+        for h, w in sizes:
+            x = np.random.default_rng(n).random((n, model.input.channels or 3, h, w), dtype=np.float32)
+            try:
+                ours = model.forward(x).named()
+            except KnownotError:
+                continue  # the classifier itself does not take this size
+            theirs = again.forward(x).named()
+            for key, values in ours.items():
+                if not np.array_equal(values, theirs[key]):
+                    return f"{key} differ by up to {np.abs(values - theirs[key]).max():.3g}"
+    return ""

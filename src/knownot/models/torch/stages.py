@@ -1,0 +1,89 @@
+"""Finding the stages in a recorded pass: what the network computes last at each spatial resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, prod
+
+import torch
+
+from . import ops
+from .trace import Node, Recorder
+
+AXES = {"NCHW": (2, 3), "NHWC": (1, 2), "NTC": (1,)}
+GROUPS = 4  # of blocks, where the number of tokens never changes
+
+
+def find_stages(recorder: Recorder, n: int) -> list[Node]:
+    """The steps whose outputs are the stages, in the order of computation.
+
+    The last computing step at each number of positions (pixels or tokens). Where one number of tokens runs
+    through many transformer blocks, the last residual sum of each quarter of the blocks instead.
+    """
+    last: dict[int, Node] = {}
+    many: dict[int, int] = {}
+    for node in recorder.steps:
+        if _is_map(node, n):
+            last[_positions(node)] = node
+            many[_positions(node)] = many.get(_positions(node), 0) + 1
+    sums = [node for node in recorder.steps if _is_map(node, n) and _closes_block(node)]
+    if len({_positions(node) for node in sums}) == 1 and len(sums) >= GROUPS:
+        first, tokens = sums[0].step, _positions(sums[0])
+        embedding = {t for t, node in last.items() if many[t] < 3 and node.step < first}  # type: ignore[operator]
+        last = {t: node for t, node in last.items() if t != tokens and t not in embedding}
+        last = {t: node for t, node in last.items() if node.step < first}  # type: ignore[operator]
+        groups = [sums[ceil(len(sums) * (q + 1) / GROUPS) - 1] for q in range(GROUPS)]
+        return sorted(last.values(), key=_order) + groups
+    return sorted(last.values(), key=_order)
+
+
+def _order(node: Node) -> int:
+    assert node.step is not None
+    return node.step
+
+
+def _is_map(node: Node, n: int) -> bool:
+    return (
+        ops.makes_stages(node.name)
+        and node.depends
+        and not node.attention
+        and node.layout in AXES
+        and node.out is not None
+        and node.out.is_floating_point()
+        and node.shape[0] == n
+        and _positions(node) > 1
+    )
+
+
+def _positions(node: Node) -> int:
+    return prod(node.shape[a] for a in AXES[node.layout])
+
+
+def _closes_block(node: Node) -> bool:
+    """A sum of two things computed from the images, over tokens; or a whole block in one operation."""
+    if node.layout != "NTC":
+        return False
+    return node.name in ops.BLOCK or (node.name == "add" and len({id(p) for p in node.sources}) > 1)
+
+
+def pooling(layout: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from maps to their per-channel mean and standard deviation over space, [n, 2k] float32.
+
+    The same as `models.base.pooled`, in torch.
+    """
+    axes = AXES[layout]
+
+    def pool(maps: torch.Tensor) -> torch.Tensor:
+        dense = maps.to_dense() if maps.layout != torch.strided else maps
+        variance, mean = torch.var_mean(dense.float(), dim=axes, correction=0)
+        return torch.cat([mean, variance.sqrt()], dim=1)
+
+    return pool
+
+
+def describe(node: Node, before: list[Node]) -> str:
+    """The layer a stage was read from, for people: "layer1.2.bn2 > relu" where it has no weights of its own."""
+    if node.layer:
+        return node.layer
+    near = next((p.layer for p in reversed(before) if p.layer), "")
+    return f"{near} > {node.name}" if near else node.name
