@@ -60,9 +60,10 @@ def _range(known: np.ndarray, new: np.ndarray, threshold: float | None) -> tuple
     bulk = np.concatenate([np.quantile(known, [0.005, 0.995]) if len(known) else new, line])
     least, most = float(bulk.min()), float(bulk.max())
     span = max(most - least, 1e-6 * max(abs(least), abs(most), 1e-6))
-    ends = np.quantile(new, [0.01, 0.99]) if len(new) else [least, most]  # no room for a lone image far out
-    lo = max(float(every.min()), least - WIDEST * span, min(least, float(ends[0])) - span / 2)
-    hi = min(float(every.max()), most + WIDEST * span, max(most, float(ends[1])) + span / 2)
+    near = new[(new >= least - WIDEST * span) & (new <= most + WIDEST * span)]
+    ends = np.quantile(near, [0.01, 0.99]) if len(near) else [least, most]  # no room for a lone image far out
+    lo = max(float(every.min()), min(least, float(ends[0])) - span / 2)
+    hi = min(float(every.max()), max(most, float(ends[1])) + span / 2)
     margin = max(0.03 * (hi - lo), span / 2 if hi - lo < span else 0.0)
     return lo - margin, hi + margin
 
@@ -115,7 +116,8 @@ def histogram(
         out.append(f'<text x="{left - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{label(100 * mark)} %</text>')
     for mark in ticks(b.lo, b.hi, 5 if small else 10):
         out.append(f'<line class="axis" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{base}" y2="{base + 5}"/>')
-        out.append(f'<text x="{x(mark):.1f}" y="{base + 18}" text-anchor="middle">{label(mark)}</text>')
+        if left + 52 * has_below <= x(mark) <= width - right - 52 * has_above:  # room for "less" and "more"
+            out.append(f'<text x="{x(mark):.1f}" y="{base + 18}" text-anchor="middle">{label(mark)}</text>')
 
     places = [left, *(x0 + i * cell for i in range(BINS)), x0 + (BINS + 1) * cell]
     for kind, shares in (("incoming", b.incoming), ("known", b.known)):
