@@ -1,0 +1,112 @@
+"""The promises of every model adapter, as one function that anybody can run on theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Activations
+from ..errors import InputError
+from ..models.base import Model
+
+KINDS = {"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout"}
+
+
+def check_model(model: Model, batch: np.ndarray, *, tolerance: float = 1e-4) -> None:
+    """Raise AssertionError, saying which promise is broken, unless `model` keeps them all on `batch`.
+
+    batch: at least three different images, float32 [n, h, w, k] or [n, k, h, w], of the classifier's own input.
+    tolerance: of absolute differences, relative to the largest absolute value of an array (or 1).
+    """
+    batch = np.array(batch, dtype=np.float32)
+    assert len(batch) >= 3, f"check_model needs at least three images, it was given {len(batch)}"
+    before, fingerprint = batch.copy(), model.fingerprint
+    batch.setflags(write=False)
+    seen = model.activations(batch)
+    assert np.array_equal(batch, before), "activations() changed the batch that it was given"
+    _shapes(model, seen, len(batch))
+    _offers(model, seen)
+
+    for path, x in model.activations(batch).named().items():
+        same = np.array_equal(x, seen.named()[path])
+        assert same, f"two calls on the same batch give different {path}, by up to {_worst(x, seen.named()[path]):.3g}"
+    order = np.arange(len(batch))[::-1]
+    _same(model, batch[order], seen.take(order), tolerance, "in reverse order")
+    _same(model, batch[:1], seen.take(slice(0, 1)), tolerance, "of the first image alone")
+    _same(model, batch[1:], seen.take(slice(1, None)), tolerance, "without the first image")
+    _same(
+        model, np.concatenate([batch[1:], batch[:1]]), seen.take(np.roll(order[::-1], -1)), tolerance, "rotated by one"
+    )
+    _other_layout(model, batch, seen, tolerance)
+
+    if "head" in model.offers.kinds:
+        again = model.head(seen.features) if model.head else None
+        assert again is not None, "offers 'head', but head is None"
+        scale = max(1.0, float(np.abs(seen.logits).max()))
+        worst = _worst(again, seen.logits)
+        assert worst <= 10 * tolerance * scale, f"head(features) differs from the logits by up to {worst:.3g}"
+    assert model.fingerprint == fingerprint, "the fingerprint changed while the model was used"
+
+
+def _shapes(model: Model, seen: Activations, n: int) -> None:
+    for path, x in seen.named().items():
+        assert type(x) is np.ndarray, f"{path} is a {type(x).__name__}, not a NumPy array"
+        assert x.dtype == np.float32, f"{path} is {x.dtype}, not float32"
+        assert len(x) == n, f"{path} has {len(x)} rows for {n} images"
+        assert x.ndim == (4 if path.startswith("maps/") else 2), f"{path} has shape {x.shape}"
+        assert np.isfinite(x).all(), f"{path} is not finite"
+    c = model.offers.classes
+    assert c >= 2, f"offers.classes is {c}"
+    assert seen.logits.shape[1] == c, f"logits have {seen.logits.shape[1]} columns, offers.classes is {c}"
+    for name, x in seen.stages.items():
+        k, odd = divmod(x.shape[1], 2)
+        assert not odd, f"stage {name!r} has {x.shape[1]} columns: means and standard deviations cannot be as many"
+        assert (x[:, k:] >= 0).all(), (
+            f"stage {name!r}: its second half should be standard deviations, but has negatives"
+        )
+
+
+def _offers(model: Model, seen: Activations) -> None:
+    kinds, head = model.offers.kinds, model.head
+    assert model.framework, "framework is not said"
+    assert kinds <= KINDS, f"offers unknown kinds: {', '.join(sorted(kinds - KINDS))}"
+    assert "probabilities" in kinds, "every classifier offers 'probabilities'"
+    assert ("features" in kinds) == (seen.features is not None), "offers 'features' and features do not agree"
+    assert ("head" in kinds) == (head is not None), f"offers {sorted(kinds)}, but head is {type(head).__name__}"
+    assert head is None or seen.features is not None, "a head without features"
+    assert ("stages" in kinds) == bool(model.offers.stages), "offers 'stages' and offers.stages do not agree"
+    absent = set(model.offers.stages) - set(seen.stages)
+    assert not absent, f"offers stages that it does not return: {', '.join(sorted(absent))}"
+    nameless = set(seen.stages) - set(model.stage_layers)
+    assert not nameless, f"stage_layers does not say where these come from: {', '.join(sorted(nameless))}"
+    if head is not None and seen.features is not None:
+        shape = (model.offers.classes, seen.features.shape[1])
+        assert tuple(head.weight.shape) == shape, f"head.weight has shape {tuple(head.weight.shape)}, expected {shape}"
+        assert tuple(head.bias.shape) == shape[:1], (
+            f"head.bias has shape {tuple(head.bias.shape)}, expected {shape[:1]}"
+        )
+    names = model.class_names
+    assert names is None or len(names) == model.offers.classes, "class_names are not as many as the classes"
+
+
+def _same(model: Model, batch: np.ndarray, expected: Activations, tolerance: float, what: str) -> None:
+    got, want = model.activations(batch).named(), expected.named()
+    assert got.keys() == want.keys(), f"the batch {what} gives {sorted(got)}, the whole batch {sorted(want)}"
+    for path, x in got.items():
+        assert x.shape == want[path].shape, f"{path} of the batch {what} has shape {x.shape}, not {want[path].shape}"
+        limit = tolerance * max(1.0, float(np.abs(want[path]).max()))
+        worst = _worst(x, want[path])
+        assert worst <= limit, f"{path} of the batch {what} differs by up to {worst:.3g} (allowed {limit:.3g})"
+
+
+def _other_layout(model: Model, batch: np.ndarray, seen: Activations, tolerance: float) -> None:
+    own = model.input.to_layout(batch)
+    other = np.ascontiguousarray(own.transpose((0, 3, 1, 2) if model.input.layout == "NHWC" else (0, 2, 3, 1)))
+    try:
+        model.input.to_layout(other)
+    except InputError:  # fits both layouts: refused, as it should be
+        return
+    _same(model, other, seen, tolerance, "in the other layout")
+
+
+def _worst(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())
