@@ -157,8 +157,15 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "__pycache__", "@eaDir")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _is_class(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and not _hidden(entry.name) and Path(entry.name).suffix.lower() not in ENDINGS
+    return _is_folder(entry) and not _hidden(entry.name) and Path(entry.name).suffix.lower() not in ENDINGS
 
 
 def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
@@ -188,8 +195,8 @@ def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
         for child in children:
             path = (*parts, child.name)
             if _hidden(child.name):
-                skipped += not child.is_dir()
-            elif child.is_dir() and Path(child.name).suffix.lower() not in ENDINGS:
+                skipped += not _is_folder(child)
+            elif _is_folder(child) and Path(child.name).suffix.lower() not in ENDINGS:
                 todo.append(path)
             elif is_image_file(Path(child.path)):
                 found.append(path)

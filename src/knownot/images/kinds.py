@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ENDINGS = frozenset(
-    [".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".ico", ".heic", ".heif"]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ENDINGS = _words(
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .avif "
+    ".ico .heic .heif"
 )
-OTHER = frozenset(
-    [".txt", ".json", ".jsonl", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm", ".py", ".ipynb", ".log", ".db", ".ini", ".cfg", ".toml", ".zip", ".gz", ".tar", ".tgz", ".pdf", ".npy", ".npz", ".h5", ".pt", ".pth", ".onnx", ".parquet", ".pkl", ".mat", ".mp4", ".avi", ".mov", ".svg", ".doc", ".docx", ".xlsx", ".lst", ".rst", ".sh"]
+OTHER = _words(
+    ".txt .json .jsonl .md .csv .tsv .xml .yaml .yml .html .htm .py .ipynb .log .db .ini .cfg .toml .zip .gz .tar "
+    ".tgz .pdf .npy .npz .h5 .pt .pth .onnx .parquet .pkl .mat .mp4 .avi .mov .svg .doc .docx .xlsx .lst .rst .sh"
 )
 
 MAGIC: tuple[tuple[bytes, str], ...] = (  # regular expressions at the start of a file
@@ -54,9 +61,11 @@ def is_image_file(path: Path) -> bool:
     ending = path.suffix.lower()
     if ending in ENDINGS:
         return True
-    if ending in OTHER or path.name in ("Thumbs.db", "desktop.ini") or not path.is_file():
+    if ending in OTHER:
         return False
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             return sniff(file.read(64)) is not None
     except OSError:

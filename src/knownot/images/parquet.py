@@ -179,9 +179,11 @@ def _found(source: Any) -> list[str]:
     if not isinstance(source, str | os.PathLike):
         return []
     path = os.fspath(source)
-    if os.path.isdir(path):
+    if os.path.isdir(path) and os.access(path, os.R_OK):
         inside = [*Path(path).glob("*.parquet"), *Path(path, "data").glob("*.parquet")]
         files = sorted(str(p) for p in inside if not p.name.startswith("."))
+        if any(p.is_dir() and p.name != "data" and not p.name.startswith(".") for p in Path(path).iterdir()):
+            return []  # a folder of classes that has a table beside them
         splits = {m[1] for f in files if (m := SPLIT.match(os.path.basename(f)))}
         if len(splits) > 1:
             raise ImagesError(
