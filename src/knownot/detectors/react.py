@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Head, Offers
 from ..errors import UnsoundError
 from ..stats import Quantiles, Want
-from .base import Shaper, number
+from .base import Shaper, number, some_images
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ReAct(Shaper):
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, percentile: float = 90.0) -> Self:
+        some_images(len(seen["values"]), "ReAct")
         threshold, lowest = (seen["values"](share) for share in (percentile / 100, 0.0))
         if not threshold > lowest:
             raise UnsoundError(

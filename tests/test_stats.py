@@ -1,0 +1,205 @@
+"""Statistics merge by the law, equal their closed forms, and one pass gathers them all."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knownot.arrays import Activations
+from knownot.checks.detectors import problem
+from knownot.checks.statistics import check_statistic
+from knownot.detectors import DETECTORS
+from knownot.stats import ClassMeans, ClassMoments, Moments, Quantiles, Reservoir, Want, gather
+
+C = 4
+
+
+def rows_and_labels(seed: int, n: int, d: int, offset: float, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    rows = (rng.normal(size=(n, d)) * rng.uniform(0.1, 3, size=d) + offset).astype(dtype)
+    return rows, rng.integers(-1, C, size=n)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [Moments.of, ClassMeans.of, ClassMoments.of, partial(Reservoir.of, size=8), partial(Reservoir.of, size=1000)],
+    ids=["moments", "class means", "class moments", "small reservoir", "large reservoir"],
+)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    n=st.integers(1, 60),
+    d=st.integers(1, 5),
+    offset=st.sampled_from([0.0, -3.0, 1e4]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_the_merge_law(of, seed, n, d, offset, dtype):
+    rows, labels = rows_and_labels(seed, n, d, offset, dtype)
+    check_statistic(of, rows, labels, C, seed=seed)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), n=st.integers(20, 400))
+def test_quantiles_merge_up_to_their_accuracy(seed, n):
+    rows, labels = rows_and_labels(seed, n, 7, 0.0)
+
+    def same(a: Quantiles, b: Quantiles) -> None:
+        for share in (0.0, 0.1, 0.5, 0.9, 0.99, 1.0):
+            ranks = [np.mean(rows <= q(share)) for q in (a, b)]
+            assert abs(ranks[0] - ranks[1]) <= 0.002 + 2 / rows.size
+
+    check_statistic(Quantiles.of, rows, labels, C, seed=seed, same=same)
+
+
+def test_quantiles_agree_with_the_sorted_values():
+    rng = np.random.default_rng(0)
+    rows = rng.exponential(size=(3000, 40))
+    parts = [Quantiles.of(part) for part in np.array_split(rows, 300)]
+    sketch = parts[0]
+    for part in parts[1:]:
+        sketch = sketch.merge(part)
+    for share in (0.01, 0.5, 0.9, 0.99):
+        assert np.mean(rows <= sketch(share)) == pytest.approx(share, abs=0.001)
+
+
+def test_moments_closed_form():
+    rows, labels = rows_and_labels(0, 50, 3, 5.0)
+    moments = Moments.of(rows)
+    np.testing.assert_allclose(moments.covariance, np.cov(rows.T, bias=True), rtol=1e-10)
+    about = np.mean([np.outer(x - 1.0, x - 1.0) for x in rows], axis=0)
+    np.testing.assert_allclose(moments.about(np.ones(3)), about, rtol=1e-10)
+
+
+def test_class_moments_closed_form():
+    rows, labels = rows_and_labels(1, 80, 3, 5.0)
+    labels[labels == 2] = 0  # class 2 has no rows
+    moments = ClassMoments.of(rows, labels=labels, classes=C)
+    within, count = np.zeros((3, 3)), np.zeros(C)
+    for row, label in zip(rows, labels, strict=True):
+        if label >= 0:
+            gap = row - rows[labels == label].mean(axis=0)
+            within += np.outer(gap, gap)
+            count[label] += 1
+    np.testing.assert_array_equal(moments.count, count)
+    np.testing.assert_allclose(moments.within, within / count.sum(), rtol=1e-10)
+    np.testing.assert_array_equal(moments.mean[2], 0)
+    pooled, direct = moments.pooled, Moments.of(rows[labels >= 0])
+    assert pooled.count == direct.count
+    np.testing.assert_allclose(pooled.mean, direct.mean, rtol=1e-12)
+    np.testing.assert_allclose(pooled.scatter, direct.scatter, rtol=1e-10)
+    means = ClassMeans.of(rows, labels=labels, classes=C)
+    np.testing.assert_allclose(means.mean, moments.mean, rtol=1e-12)
+
+
+def test_moments_keep_their_digits_far_from_zero():
+    """The textbook sum of squares minus the square of the sum has none left here."""
+    rows = np.random.default_rng(0).normal(size=(1000, 2)) + 1e8
+    moments = Moments.of(rows[:10])
+    for i in range(10, 1000, 10):
+        moments = moments.merge(Moments.of(rows[i : i + 10]))
+    np.testing.assert_allclose(moments.covariance, np.cov(rows.T, bias=True), rtol=1e-6, atol=1e-7)
+
+
+def test_float32_rows_are_summed_in_float64():
+    rows = np.full((300, 1), 0.1, dtype=np.float32)
+    rows[0] = 1e6
+    moments = Moments.of(rows)
+    assert moments.mean.dtype == np.float64
+    assert moments.mean[0] == pytest.approx(np.mean(rows.astype(np.float64)), rel=1e-14)
+
+
+def test_a_reservoir_is_a_uniform_sample():
+    """Each of 60 rows is kept in about 20/60 of 300 seeds; the first are not favoured."""
+    rows = np.arange(60.0)[:, None]
+    kept = np.zeros(60)
+    for seed in range(300):
+        kept[Reservoir.of(rows, size=20, seed=seed).rows["rows"][:, 0].astype(int)] += 1
+    assert abs(kept - 100).max() < 5 * np.sqrt(300 / 3 * 2 / 3)
+    assert abs(kept[:20].sum() - 2000) < 5 * np.sqrt(20 * 300 / 3 * 2 / 3)
+
+
+def test_a_reservoir_keeps_the_arrays_of_an_image_together():
+    rows = np.arange(30.0)
+    reservoir = Reservoir.of({"a": rows[:, None], "b": rows[:, None] * 2}, size=7)
+    np.testing.assert_array_equal(reservoir.rows["b"], reservoir.rows["a"] * 2)
+    assert len(reservoir) == 7
+
+
+def test_copies_of_an_image_do_not_fill_a_reservoir():
+    rows = np.concatenate([np.zeros((500, 2)), np.random.default_rng(0).normal(size=(9, 2))])
+    assert len(Reservoir.of(rows, size=10)) == 10
+
+
+def batch(n: int = 30, seed: int = 0) -> tuple[Activations, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 3))
+    features[0] = 0
+    return Activations(rng.normal(size=(n, C)), features), rng.integers(-1, C, size=n)
+
+
+@pytest.mark.parametrize("by", ["label", "prediction", "correct"])
+def test_whose_class_a_row_counts_for(by):
+    activations, labels = batch()
+    means = gather([(activations, labels)], [Want(ClassMeans, by=by)])[Want(ClassMeans, by=by)]
+    for c in range(C):
+        chosen = []
+        for feature, logit, label in zip(activations.features, activations.logits, labels, strict=True):
+            predicted = int(np.argmax(logit))
+            true = predicted if label < 0 else label
+            if {"label": true, "prediction": predicted, "correct": true if true == predicted else -1}[by] == c:
+                chosen.append(feature)
+        assert means.count[c] == len(chosen)
+        np.testing.assert_allclose(means.mean[c], np.mean(chosen, axis=0) if chosen else 0, rtol=1e-12)
+
+
+def test_unit_rows_and_a_row_of_zeros():
+    activations, labels = batch()
+    want = Want(Moments, unit=True)
+    moments = gather([(activations, labels)], [want])[want]
+    lengths = np.linalg.norm(activations.features, axis=1)
+    expected = activations.features[1:] / lengths[1:, None]
+    np.testing.assert_allclose(moments.mean, expected.sum(axis=0) / 30, rtol=1e-12)
+
+
+def test_probabilities_can_be_wanted():
+    activations, labels = batch()
+    want = Want(Moments, "probabilities")
+    e = np.exp(activations.logits)
+    expected = (e / e.sum(axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(gather([(activations, labels)], [want])[want].mean, expected, rtol=1e-12)
+
+
+def test_one_pass_gathers_the_whole_table(monkeypatch):
+    """A generator can be walked once only, and each distinct want looks at each batch once."""
+    on = problem()
+    wanted = [want for recipe in DETECTORS.values() for want in recipe.wants(on.offers).values()]
+    assert len(set(wanted)) < len(wanted), "no statistic is shared"
+    looked: list[Want] = []
+    part = Want.part
+    monkeypatch.setattr(Want, "part", lambda self, *given: looked.append(self) or part(self, *given))
+    walked = []
+
+    def once():
+        for i in np.array_split(np.arange(len(on.train)), 3):
+            walked.append(len(i))
+            yield on.train.take(i), on.labels[i]
+
+    found = gather(once(), wanted)
+    assert walked == [100, 100, 100]
+    assert set(found) == set(wanted)
+    assert len(looked) == 3 * len(set(wanted))
+    for recipe in DETECTORS.values():
+        recipe.fit(found, on.head, on.offers)
+
+
+def test_detectors_share_statistics():
+    on = problem()
+    wants = {name: set(recipe.wants(on.offers).values()) for name, recipe in DETECTORS.items()}
+    assert wants["mahalanobis"] == wants["relative-mahalanobis"]
+    assert wants["knn"] < wants["vim"]
+    assert wants["fdbd"] < wants["she"]
+    assert wants["knn"] | wants["mahalanobis++"] < wants["default"]
