@@ -82,6 +82,8 @@ class Graph:
         try:
             proto.ParseFromString(data)
         except Exception as error:  # google.protobuf's DecodeError, of whichever protobuf there is
+            if data.startswith(b"version https://git-lfs"):
+                raise ModelError(f"{self.who} is a Git LFS pointer, not the model. Fetch it: git lfs pull") from error
             raise ModelError(
                 f"{self.who} is no ONNX model or is damaged ({len(data)} bytes, {error}). Copy or export it again."
             ) from error
@@ -139,6 +141,8 @@ class Graph:
             waiting = []
             for node in nodes:
                 if known.issuperset(node.input):
+                    if twice := known.intersection(filter(None, node.output)):
+                        raise ModelError(f"{self.who} is damaged: {twice.pop()!r} is computed twice. Export it again.")
                     known.update(node.output)
                     done.append(node)
                 else:
@@ -178,7 +182,7 @@ class Graph:
         part.graph.node.extend(n for n in self.nodes if keep.intersection(n.output))
         part.graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in keep)
         part.graph.output.append(helper.make_empty_tensor_value_info(name))
-        return np.asarray(session(part.SerializeToString(), self, optimise=False).run([name], None)[0])
+        return np.asarray(session(part.SerializeToString(), self, optimise=False).run([name], {})[0])
 
     def upstream(self, names: Iterable[str]) -> set[str]:
         """The tensors that these are computed from, themselves included."""

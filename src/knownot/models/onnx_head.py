@@ -101,10 +101,10 @@ def find(graph: Graph, output: str) -> Found:
     why = f"{node.op_type} {node.name!r} precedes the output, and that is no linear layer" if node else "none was found"
     if node is None:
         return replace(base, why=why)
-    if node.op_type in INTEGER:
+    if integer := _integer(graph, node):
         why = (
-            f"the last layer is {node.op_type} {node.name!r}, of the integer-operator format. Quantise with "
-            "quant_format=QuantFormat.QDQ to have features and head"
+            f"the last layer is {integer}, of the integer-operator format (quantise statically with "
+            "quant_format=QuantFormat.QDQ to have features and head)"
         )
     layer = _linear(graph, node)
     if layer is None:
@@ -183,6 +183,13 @@ def _constant_operand(graph: Graph, node: NodeProto) -> tuple[str, np.ndarray] |
     if node.op_type in ("Add", "Mul") and second not in graph.constants and (value := graph.value(first)) is not None:
         return str(second), value
     return None
+
+
+def _integer(graph: Graph, node: NodeProto) -> str:
+    """The operator's name if `node` computes in integers, or rescales what does, as dynamic quantisation leaves it."""
+    near = [node] + [graph.producer[name] for name in node.input if name in graph.producer]
+    near += [graph.producer[n.input[0]] for n in near[1:] if n.op_type == "Cast" and n.input[0] in graph.producer]
+    return next((n.op_type for n in near if n.op_type in INTEGER), "")
 
 
 def _linear(graph: Graph, node: NodeProto) -> tuple[str, np.ndarray, np.ndarray | None] | None:
