@@ -64,6 +64,12 @@ def png(side: int = 28, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def gif() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "GIF")
+    return buffer.getvalue()
+
+
 def card(**changes: object) -> Card:
     given = {
         "id": "in/a.png",
@@ -355,7 +361,7 @@ def test_a_large_thumbnail_is_made_small():
 
 
 @pytest.mark.parametrize(
-    "thumb", [b"", b"<svg onload=alert(1)>", b"GIF89a", np.zeros((4, 4)), np.zeros((2, 2, 7), np.uint8)]
+    "thumb", [b"", b"<svg onload=alert(1)>", gif(), np.zeros((4, 4)), np.zeros((2, 2, 7), np.uint8)]
 )
 def test_what_is_no_thumbnail(thumb):
     with pytest.raises(InputError, match="A thumbnail must be"):
