@@ -67,7 +67,7 @@ def test_quantiles_agree_with_the_sorted_values():
 
 
 def test_moments_closed_form():
-    rows, labels = rows_and_labels(0, 50, 3, 5.0)
+    rows, _ = rows_and_labels(0, 50, 3, 5.0)
     moments = Moments.of(rows)
     np.testing.assert_allclose(moments.covariance, np.cov(rows.T, bias=True), rtol=1e-10)
     about = np.mean([np.outer(x - 1.0, x - 1.0) for x in rows], axis=0)

@@ -31,7 +31,7 @@ class Problem:
 
 
 def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float64) -> Problem:
-    """Points around `classes` centres go through two random rectified layers (a stage, the features) and a trained head.
+    """Points around `classes` centres, two random rectified layers (a stage, the features), and a trained head.
 
     The unknown lie between the classes, so their logits are small, and off the directions that known points take,
     so their features are far: every detector can tell them. (With an untrained head, far features have large
@@ -141,6 +141,7 @@ def _check_namespace(detector: Detector, on: Problem, xp: Any) -> None:
         there = moved(detector, xp, getattr(xp, dtype))
         given = {path: xp.asarray(x, dtype=getattr(xp, dtype)) for path, x in batch.named().items()}
         score = there.score(Activations.of(given))
+        assert type(score) is type(given["logits"]), f"{xp.__name__} activations gave a {type(score).__name__}"
         assert str(score.dtype).rpartition(".")[2] == dtype, f"{dtype} activations gave {score.dtype} scores"
         _close(np.asarray(score), detector.score(batch), tolerance, f"{xp.__name__} {dtype}")
 

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import ActivationsError, CalibrationError, OptionError
+from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
 from ..stats import Want
 from .base import Detector, Recipe
 from .gen import GEN
@@ -43,7 +43,8 @@ class Combined(Detector):
         given: Mapping[str, Recipe] | None = recipe.options.get("members")
         if given is None:
             return default_recipe(offers)
-        if not given or not all(isinstance(r, Recipe) and issubclass(r.kind, Detector) for r in given.values()):
+        recipes = list(given.values()) if isinstance(given, Mapping) else []
+        if not recipes or not all(isinstance(r, Recipe) and issubclass(r.kind, Detector) for r in recipes):
             raise OptionError(f"members={given!r}: expected {{name: recipe of a detector}}, at least one.")
         members: dict[str, Recipe] = {}
         notes: list[str] = []
@@ -71,7 +72,10 @@ class Combined(Detector):
         fitted = []
         for name, recipe in (members or {}).items():
             own = {key.removeprefix(f"{name}: "): x for key, x in seen.items() if key.startswith(f"{name}: ")}
-            fitted.append(recipe.kind.fit(own, head, **recipe.options))
+            try:
+                fitted.append(recipe.kind.fit(own, head, **recipe.options))
+            except UnsoundError as error:
+                raise UnsoundError(f"{name}, a member of the combination: {error}") from error
         return cls(tuple(fitted), tuple(members or {}))
 
     @property

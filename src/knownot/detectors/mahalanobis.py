@@ -12,7 +12,9 @@ from ..stats import ClassMoments, Moments, Want
 from .base import Detector, flag, some_images
 from .formulas import nearest_squared, unit
 
-SMALLEST = 1e-10  # of the largest variance: below it a direction is rounding noise of float32 features
+# Below these a direction holds rounding noise of float32 features, not variation of the images:
+SMALLEST = 1e-10  # of the largest variance
+ROUNDING = 1e-14  # of the squared length of the mean
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Mahalanobis(Detector):
     def about(cls, center: np.ndarray, means: np.ndarray, covariance: np.ndarray, of: str, unit: bool) -> Self:
         """Distances to any `means` [k, d] under any `covariance` [d, d]."""
         variance, directions = np.linalg.eigh(covariance)
-        kept = (variance > SMALLEST * variance[-1]) & (variance > 0)
+        kept = variance > max(SMALLEST * variance[-1], ROUNDING * center @ center, 0)
         if not kept.any():
             raise UnsoundError(
                 f"The {of} of the known images do not vary within a class, so they give no scale to measure distances "

@@ -46,6 +46,8 @@ class Recipe:
 
     def check(self, offers: Offers) -> None:
         """Raise UnsoundError when the classifier does not offer what is needed."""
+        for inner in self.inner():  # first, so that the one at fault is named
+            inner.check(offers)
         missing = self.missing(offers)
         if missing:
             why = ""
