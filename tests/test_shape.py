@@ -19,7 +19,7 @@ RUNGS = [
     ["detectors", "calibration", "measure", "outliers", "remedies"],
     ["saving", "verdicts", "preprocessing", "progress"],
     ["gallery"],
-    ["walk"],
+    ["walk", "fitting"],
     ["classifier"],
     ["benchmark", "audit", "onnx_export", "distributed", "report"],
     ["cli", "service", "checks"],
@@ -93,7 +93,20 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-HEAVY = ["numpy", "torch", "keras", "onnxruntime", "onnx", "PIL", "rich", "scipy", "pandas", "pyarrow", "jinja2", "faiss"]
+HEAVY = [
+    "numpy",
+    "torch",
+    "keras",
+    "onnxruntime",
+    "onnx",
+    "PIL",
+    "rich",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "jinja2",
+    "faiss",
+]
 
 
 def test_importing_knownot_imports_nothing_heavy():
@@ -107,7 +120,9 @@ def test_the_light_import_test_can_fail():
 
 def test_fit_and_detectors_import_no_framework():
     frameworks = ["torch", "keras", "tensorflow", "jax", "onnxruntime", "faiss", "pandas", "pyarrow"]
-    code = f"import sys, knownot; knownot.fit, knownot.detectors(); print([m for m in {frameworks} if m in sys.modules])"
+    code = (
+        f"import sys, knownot; knownot.fit, knownot.detectors(); print([m for m in {frameworks} if m in sys.modules])"
+    )
     assert run(code) == "[]"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ import numpy as np
 
 from . import saving
 from .arrays import Activations, Head, Preprocess, softmax
-from .calibration import Calibration, images_needed, images_needed_sentence, p_values
+from .calibration import Calibration, images_needed, p_values
 from .calibration import check_options as check_calibration_options
-from .detectors import Detector, Recipe, classes, resolve
+from .detectors import Detector, classes, resolve
 from .detectors.base import moved
-from .errors import ActivationsError, CalibrationError, ImagesError, SavedError
+from .errors import ActivationsError, ImagesError, SavedError
+from .fitting import decide, fitted_on, measured_on
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
 from .models import Model, open_model
 from .preprocessing import Trial, choose, class_order
 from .progress import bar
-from .stats import gather
 from .verdicts import Verdicts
 from .version import __version__
 from .walk import HoldOut, Walk, batch_size_for, computed
@@ -62,7 +62,6 @@ class OpenSetClassifier:
     class_names: tuple[str, ...]
     bank: Bank | None
     record: Record
-    opened_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def alpha(self) -> float:
@@ -156,7 +155,7 @@ class OpenSetClassifier:
                 "framework": self.model.framework,
                 "fingerprint": self.model.fingerprint,
                 "stages": list(self.model.offers.stages),
-                "opened_with": dict(self.opened_with),
+                "opened_with": dict(self.model.opened_with),
             }
             names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
             files = tuple(sorted(p.name for p in draft.iterdir()))
@@ -277,8 +276,7 @@ def fit(
     """
     begin = time.perf_counter()
     check_calibration_options(alpha, delta, guarantee)
-    opened_with = {"head": head, "stages": list(stages) if stages else None}
-    opened = open_model(model, **{k: v for k, v in opened_with.items() if v is not None})
+    opened = open_model(model, head=head, stages=stages)
     images = open_images(known, labels)
     held = open_images(calibration, calibration_labels) if calibration is not None else None
     recipe, notes = resolve(detector, opened.offers)
@@ -292,33 +290,28 @@ def fit(
     needed = images_needed(alpha, delta, guarantee)
     if held is None:
         hold = HoldOut(images.count, needed * (2 if recipe.kind.ranks else 1), seed, alpha, delta, guarantee)
-        fitted = _fitted(recipe, walk.over(images, "fit", order, names, hold), opened)
+        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold), opened)
         walk.judge(names, trials)
-        measured = _measured(fitted, [hold.activations()] if hold.kept else [])
+        (parts,), predicted = measured_on(fitted, [hold.activations()] if hold.kept else [])
         rights = walk.rights(hold)
         notes.append(
-            f"No calibration images were given: {len(measured[0]):,} of the known images were held out instead. If the "
+            f"No calibration images were given: {len(parts):,} of the known images were held out instead. If the "
             "classifier was trained on them, it treats them better than new images and more than the promised share of "
             "new known images will be rejected. Give calibration= images that the classifier has never seen."
         )
     else:
-        fitted = _fitted(recipe, walk.over(images, "fit", order, names, None), opened)
+        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, None), opened)
         walk.judge(names, trials)
         second = Walk(opened, way, size, 0, seed, progress)
         held_names, held_order = class_order(held, opened, names)
-        measured = _measured(fitted, (a for a, _ in second.over(held, "calibrate", held_order, held_names, None)))
+        batches = second.over(held, "calibrate", held_order, held_names, None)
+        (parts,), predicted = measured_on(fitted, (activations for activations, _ in batches))
         second.judge(names, trials)
         rights = (second.confusion.accuracy, second.confusion.images)
         walk.unreadable += second.unreadable
     if not rights[1]:
         rights = (walk.confusion.accuracy, walk.confusion.images)
-    parts, predicted = measured
-    rank, rest = _split(len(parts), recipe.kind.ranks, needed, seed, alpha, delta, guarantee)
-    fitted = fitted.rank(parts[rank])
-    quick = moved(fitted, np, np.float32)
-    decided = Calibration.of(
-        np.asarray(quick.join(parts[rest])), predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta
-    )
+    decided = decide(fitted[0], parts, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
     if rights[1] >= 20 and rights[0] < 0.6:
         notes.append(
             f"The classifier is right on only {rights[0]:.1%} of {rights[1]:,} labelled known images. If it was better "
@@ -327,8 +320,8 @@ def fit(
     record = Record(
         known=walk.images,
         held_out=len(parts) if held is None else 0,
-        calibration=len(rest),
-        ranking=len(rank),
+        calibration=len(decided.calibration.scores),
+        ranking=len(parts) - len(decided.calibration.scores),
         accuracy=rights[0] if rights[1] else None,
         accuracy_images=rights[1],
         calibration_is_new=held is not None,
@@ -338,9 +331,8 @@ def fit(
         notes=tuple(notes),
         seconds=time.perf_counter() - begin,
     )
-    references = tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T)
     return OpenSetClassifier(
-        opened, way, fitted, decided, references, tuple(names), walk.bank(), record, opened_with=opened_with
+        opened, way, decided.detector, decided.calibration, decided.references, tuple(names), walk.bank(), record
     )
 
 
@@ -355,7 +347,10 @@ def load(folder: str | Path, *, model: Any = None) -> OpenSetClassifier:
     given = model if model is not None else about.get("model_file") and folder / str(about["model_file"])
     if not given:
         raise SavedError(f"{folder} was saved without its classifier: give load(folder, model=…).")
-    options = {k: v for k, v in dict(about.get("opened_with") or {}).items() if v is not None}
+    options = dict(about.get("opened_with") or {})
+    options.pop("unsafe_pickle", None)  # a hand-edited manifest must not make pickles run
+    if options.get("size"):
+        options["size"] = tuple(options["size"])
     opened = open_model(given, **options)
     if opened.fingerprint != about.get("fingerprint"):
         raise SavedError("This is not the classifier that was fitted: its weights have another fingerprint. Fit again.")
@@ -365,45 +360,9 @@ def load(folder: str | Path, *, model: Any = None) -> OpenSetClassifier:
             "Open it as at fit time (the same file), or fit again."
         )
     try:
-        return OpenSetClassifier(model=opened, opened_with=about.get("opened_with") or {}, **things)
+        return OpenSetClassifier(model=opened, **things)
     except TypeError as error:
         raise SavedError(f"{folder} does not hold what an open-set classifier needs: {error}.") from error
 
 
 OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial)}
-
-
-def _fitted(recipe: Recipe, batches: Iterator[tuple[Activations, np.ndarray]], model: Model) -> Detector:
-    found = gather(batches, recipe.wants(model.offers).values())
-    return recipe.fit(found, model.head, model.offers)
-
-
-def _measured(detector: Detector, batches: Iterable[Activations]) -> tuple[np.ndarray, np.ndarray]:
-    """(members' scores [n, m], predicted classes [n]) of calibration images."""
-    quick = moved(detector, np, np.float32)
-    parts, predicted = [], []
-    for batch in batches:
-        for begin in range(0, len(batch), 1024):
-            some = batch.take(slice(begin, begin + 1024))
-            parts.append(np.asarray(quick.parts(some)))
-            predicted.append(np.argmax(some.logits, axis=1))
-    if not parts:
-        raise CalibrationError("There is no calibration image that could be read.")
-    return np.concatenate(parts), np.concatenate(predicted)
-
-
-def _split(
-    n: int, ranks: bool, needed: int, seed: int, alpha: float, delta: float, guarantee: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """(rows that rank the members, rows that calibrate): never the same images, or exchangeability breaks."""
-    if not ranks:
-        return np.empty(0, np.int64), np.arange(n)
-    rank = min(n // 2, n - needed)
-    if rank < 10:
-        raise CalibrationError(
-            f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
-            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
-            "images, guarantee='marginal', a larger alpha, or a single detector."
-        )
-    order = np.random.default_rng([seed, 2]).permutation(n)
-    return np.sort(order[:rank]), np.sort(order[rank:])

@@ -40,6 +40,11 @@ class Confusion:
         return int(self.counts.sum())
 
     @property
+    def seen(self) -> int:
+        """How many classes have a labelled image."""
+        return int((self.counts.sum(axis=1) > 0).sum())
+
+    @property
     def accuracy(self) -> float:
         return float(np.trace(self.counts) / max(self.images, 1))
 
@@ -138,6 +143,8 @@ def choose(
         trials.append(_try(model, sample, other, order, batch_size))
         best = max(trials, key=lambda t: t[0].accuracy)
     table = tuple(t for t, _ in trials)
+    # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.
+    judge(max((c for _, c in trials), key=lambda c: c.reordered()[0]), sample.class_names, table, best[1].accuracy)
     judge(best[1], sample.class_names, table)
     others = ", ".join(f"{t.preprocess.name} {t.accuracy:.1%}" for t in table if t is not best[0])
     note = (
@@ -147,8 +154,13 @@ def choose(
     return best[0].preprocess, table, [note]
 
 
-def judge(confusion: Confusion, names: Sequence[str] | None, trials: Sequence[Trial] = ()) -> None:
-    """Raise LabelsError when labels and predictions do not belong together: chance level, or another class order."""
+def judge(
+    confusion: Confusion, names: Sequence[str] | None, trials: Sequence[Trial] = (), accuracy: float | None = None
+) -> None:
+    """Raise LabelsError when labels and predictions do not belong together: chance level, or another class order.
+
+    accuracy: what a renaming has to beat, if not the accuracy of the labels as they are.
+    """
     n, c = confusion.images, len(confusion.counts)
     if n < 20:
         return
@@ -159,14 +171,15 @@ def judge(confusion: Confusion, names: Sequence[str] | None, trials: Sequence[Tr
     def name(k: int) -> str:
         return repr(names[k]) if names and k < len(names) else str(k)
 
-    if better >= max(0.5, confusion.accuracy + max(0.08, 1.5 / c)) and len(moved) > 1:
+    beat = confusion.accuracy if accuracy is None else accuracy
+    if better >= max(0.5, beat + max(0.08, min(1 / c, 0.3))) and len(moved) > 1:
         pairs = ", ".join(f"label {name(r)} is output {k}" for r, k in moved[:6])
         raise LabelsError(
             f"The labels are in another order than the classifier's outputs: accuracy {confusion.accuracy:.1%} on {n} "
             f"known images as they are, {better:.1%} when renamed ({pairs}{', …' if len(moved) > 6 else ''}). "
             f"Give class_names=[…], the names of the classifier's outputs in order.{tried}"
         )
-    if confusion.near_chance:
+    if confusion.near_chance and accuracy is None:
         raise LabelsError(
             f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, which is chance for "
             f"{c} classes: the labels do not match, or the images are preprocessed in another way than in training. "

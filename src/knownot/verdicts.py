@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +135,13 @@ class Verdicts:
     def take(self, rows: Sequence[int] | np.ndarray) -> Verdicts:
         """The verdicts of some rows, by index."""
         rows = np.asarray(rows, dtype=np.int64)
-        chosen = {
+        chosen: dict[str, Any] = {
             f.name: x[rows] if isinstance(x, np.ndarray) else tuple(x[i] for i in rows)
             for f in fields(self)
             if f.name in PER_IMAGE
             for x in [getattr(self, f.name)]
         }
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*PER_IMAGE, "gallery")}
-        return Verdicts(**chosen, **rest)
+        return replace(self, **chosen, gallery=None)
 
     @classmethod
     def concat(cls, parts: Sequence[Verdicts], **changes: Any) -> Verdicts:

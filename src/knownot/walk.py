@@ -58,7 +58,14 @@ class Walk:
         self._bank: list[tuple[float, np.ndarray, np.ndarray, int]] = []
 
     def over(
-        self, images: Images, what: str, order: np.ndarray | None, names: Sequence[str], hold: HoldOut | None
+        self,
+        images: Images,
+        what: str,
+        order: np.ndarray | None,
+        names: Sequence[str],
+        hold: HoldOut | None,
+        *,
+        labelled: bool = True,
     ) -> Iterator[tuple[Activations, np.ndarray]]:
         way = None if images.ready else self.way
         if self.way is not None and images.ready:
@@ -78,16 +85,17 @@ class Walk:
                 activations, fine, errors = computed(self.model, batch)
                 self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
                 if len(fine):
-                    labels = in_order(batch.labels[batch.rows[fine]], order, classes)
+                    own = batch.labels[batch.rows[fine]]
+                    labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
                     self.confusion.add(labels, np.argmax(activations.logits, axis=1))
-                    if 1000 <= self.confusion.images < 1000 + self.size:
+                    if 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2:
                         judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
                     if hold is not None:
                         stay = hold.keep(activations, labels, seen + batch.rows[fine])
-                        thumbs = [batch.thumbs[i] for i in fine[stay]] if batch.thumbs else []
+                        thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
                         activations, labels = activations.take(stay), labels[stay]
                     else:
-                        thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
+                        thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
                     self._show(thumbs, activations, labels)
                     self.images += len(labels)
                     if len(labels):
@@ -112,7 +120,7 @@ class Walk:
         worst = self._bank[-1][0] if len(self._bank) >= self.thumbnails else 2.0
         looks = eyes(activations)
         for i in np.flatnonzero(numbers < worst):
-            self._bank.append((float(numbers[i]), squared(thumbs[i]), looks[i], int(labels[i])))
+            self._bank.append((float(numbers[i]), squared(thumbs[int(i)]), looks[i], int(labels[i])))
         self._bank.sort(key=lambda x: x[0])
         del self._bank[self.thumbnails :]
 

@@ -48,7 +48,7 @@ def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int)
 
     if text.lstrip().startswith("{"):
         try:
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
             return Preprocess(**fields)
         except (ValueError, TypeError) as error:
             raise OptionError(f"--preprocess is no JSON object of Preprocess fields: {error}") from error

@@ -71,7 +71,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         opened, known, calibration=calibration, detector=detectors[0] if len(detectors) == 1 else list(detectors),
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
-        class_names=names_from(class_names), head=head, stages=list(stages) or None, batch_size=batch_size,
+        class_names=names_from(class_names), batch_size=batch_size,
         thumbnails=thumbnails, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)

@@ -73,7 +73,8 @@ class Journal:
         """The gallery of the rows so far, written at once. Cheap: at most 48 thumbnails."""
         from safetensors.numpy import save
 
-        arrays, plain = {}, {"done": self.done}
+        arrays: dict[str, np.ndarray] = {}
+        plain: dict[str, Any] = {"done": self.done}
         for f in fields(gallery):
             x = getattr(gallery, f.name)
             if isinstance(x, Verdicts):

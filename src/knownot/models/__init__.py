@@ -52,8 +52,15 @@ def open_model(
     MissingExtraError when its framework is not installed.
     """
     if isinstance(thing, Model):
+        if head is not None or stages is not None or size is not None or options:
+            raise ModelError("This model is open already: give head, stages and size when opening it.")
         return thing
-    return _opener(thing).opened(thing, head=head, stages=stages, size=size, **options)
+    # Never remembered: a saved classifier must not open pickles because its first one was.
+    asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
+    asked.pop("unsafe_pickle", None)
+    opened: Model = _opener(thing).opened(thing, head=head, stages=stages, size=size, **options)
+    opened.opened_with = {name: value for name, value in asked.items() if value is not None}
+    return opened
 
 
 def _opener(thing: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Model(ABC):
     stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
         the last included; `offers.stages` holds the earlier ones only, which detectors read.
     notes: what was found at opening, one sentence each, for people.
+    opened_with: the options that `open_model` was given.
     """
 
     framework: str
@@ -32,6 +34,7 @@ class Model(ABC):
     preprocess: Preprocess | None = None
     stage_layers: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    opened_with: Mapping[str, Any] = {}
 
     def activations(self, batch: np.ndarray) -> Activations:
         """What the classifier computes for its own input `batch`, [n, h, w, k] or [n, k, h, w] float32.

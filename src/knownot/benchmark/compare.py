@@ -1,0 +1,164 @@
+"""Every detector on the same images: one pass to fit them all, one over each set to score them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Preprocess
+from ..calibration import check_options
+from ..detectors import DETECTORS, Detector, Recipe, resolve
+from ..detectors.base import moved
+from ..errors import KnownotError
+from ..fitting import decide, fitted_on, measured_on
+from ..images import open_images
+from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
+from ..models import open_model
+from ..preprocessing import choose, class_order
+from ..walk import Walk, batch_size_for
+
+
+@dataclass(frozen=True)
+class Line:
+    """One detector on one set of unknown images (shares, 0 to 1)."""
+
+    detector: str
+    unknown: str
+    auroc: float
+    aupr: float
+    fpr_at_95_unknown_recall: float
+    fpr_at_95_known_recall: float
+    caught: float  # share of the unknown images called unknown by the calibrated rule
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """lines: detector × unknown set. false_alarms: {detector: {known set: share called unknown}}.
+
+    accuracy: {known set: accuracy}. left_out: {detector: why it cannot be used on this classifier}.
+    scores: {set: {detector: scores [n]}}, of known and unknown sets, for whoever wants to look further.
+    """
+
+    lines: tuple[Line, ...]
+    false_alarms: Mapping[str, Mapping[str, float]]
+    accuracy: Mapping[str, float]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    scores: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def mean(self, detector: str, what: str = "auroc") -> float:
+        """Over the unknown sets."""
+        return float(np.mean([getattr(line, what) for line in self.lines if line.detector == detector]))
+
+    def worst(self, detector: str) -> float:
+        """The lowest AUROC over the unknown sets."""
+        return min(line.auroc for line in self.lines if line.detector == detector)
+
+
+def compare(
+    model: Any,
+    known: Any,
+    labels: Any = None,
+    *,
+    calibration: tuple[Any, Any],
+    test: Mapping[str, tuple[Any, Any]],
+    unknown: Mapping[str, Any],
+    detectors: Sequence[Any] | Mapping[str, Any] | None = None,
+    alpha: float = 0.05,
+    guarantee: str = "pac",
+    delta: float = 0.01,
+    preprocess: Preprocess | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Fit, calibrate and measure many detectors on one classifier; each image is seen once.
+
+    known, labels: what the detectors are fitted on. calibration: (images, labels) new to the classifier.
+    test: {name: (images, labels)} of known images, new again; the first is what unknown images are compared with,
+    the others (the same images compressed, blurred, …) show how the false-alarm rate holds under a shift.
+    unknown: {name: images}. detectors: names or recipes, all of the table by default; one that this classifier does
+    not allow is left out with its reason.
+    """
+    check_options(alpha, delta, guarantee)
+    opened = open_model(model)
+    recipes: dict[str, Recipe] = {}
+    left_out: dict[str, str] = {}
+    notes: list[str] = []
+    wanted = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
+    for name, asked in wanted.items():
+        try:
+            recipes[name], said = resolve(asked, opened.offers)
+            notes += [f"{name}: {sentence}" for sentence in said]
+        except KnownotError as error:
+            left_out[name] = str(error)
+    images = open_images(known, labels)
+    names, order = class_order(images, opened, class_names)
+    size = batch_size or batch_size_for(opened, preprocess)
+    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
+    size = batch_size or batch_size_for(opened, way)
+
+    def walk() -> Walk:
+        return Walk(opened, way, size, 0, seed, progress)
+
+    fitted = fitted_on(list(recipes.values()), walk().over(images, "fit", order, names, None), opened)
+    held = open_images(*calibration)
+    batches = walk().over(held, "calibrate", class_order(held, opened, names)[1], names, None)
+    parts, predicted = measured_on(fitted, (a for a, _ in batches))
+    rules = {
+        name: decide(detector, mine, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
+        for name, detector, mine in zip(recipes, fitted, parts, strict=True)
+    }
+    quick = {name: moved(rule.detector, np, np.float32) for name, rule in rules.items()}
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    rejected: dict[str, dict[str, float]] = {}
+    accuracy: dict[str, float] = {}
+    for name, given in {**test, **{name: (x, None) for name, x in unknown.items()}}.items():
+        source = open_images(*given)
+        pass_ = walk()
+        labels_order = class_order(source, opened, names)[1] if name in test else None
+        scores[name], classes = _scored(quick, pass_, source, name, labels_order, names, name in test)
+        rejected[name] = {
+            d: float(rule.calibration.unknown(rule.calibration.p_value(scores[name][d], classes), classes).mean())
+            for d, rule in rules.items()
+        }
+        if name in test:
+            accuracy[name] = pass_.confusion.accuracy
+    base = scores[next(iter(test))]
+    lines = tuple(
+        Line(
+            d,
+            name,
+            auroc(base[d], scores[name][d]),
+            aupr_unknown(base[d], scores[name][d]),
+            fpr_at_95_unknown_recall(base[d], scores[name][d]),
+            fpr_at_95_known_recall(base[d], scores[name][d]),
+            rejected[name][d],
+        )
+        for d in rules
+        for name in unknown
+    )
+    alarms = {d: {name: rejected[name][d] for name in test} for d in rules}
+    return Comparison(lines, alarms, accuracy, left_out, (*opened.notes, *found, *notes), scores)
+
+
+def _scored(
+    quick: Mapping[str, Detector],
+    walk: Walk,
+    source: Any,
+    name: str,
+    order: np.ndarray | None,
+    names: Sequence[str],
+    labelled: bool,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    found: dict[str, list[np.ndarray]] = {d: [] for d in quick}
+    classes = []
+    for activations, _ in walk.over(source, name, order, names, None, labelled=labelled):
+        classes.append(np.argmax(activations.logits, axis=1))
+        for d, detector in quick.items():
+            found[d].append(np.asarray(detector.score(activations)))
+    return {d: np.concatenate(x) for d, x in found.items()}, np.concatenate(classes)

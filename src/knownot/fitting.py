@@ -1,0 +1,89 @@
+"""From batches of activations to fitted, ranked and calibrated detectors: any number of them in the same pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import Activations
+from .calibration import Calibration, images_needed, images_needed_sentence
+from .detectors import Detector, Recipe
+from .detectors.base import moved
+from .errors import CalibrationError
+from .models import Model
+from .stats import gather
+
+
+def fitted_on(
+    recipes: Sequence[Recipe], batches: Iterable[tuple[Activations, np.ndarray]], model: Model
+) -> list[Detector]:
+    """Every recipe, fitted from one pass; what several want is gathered once."""
+    wanted = [want for recipe in recipes for want in recipe.wants(model.offers).values()]
+    found = gather(batches, wanted)
+    return [recipe.fit(found, model.head, model.offers) for recipe in recipes]
+
+
+def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:
+    """(for each detector its members' scores [n, m], the predicted classes [n]) of calibration images."""
+    quick = [moved(detector, np, np.float32) for detector in detectors]
+    parts: list[list[np.ndarray]] = [[] for _ in detectors]
+    predicted: list[np.ndarray] = []
+    for batch in batches:
+        for begin in range(0, len(batch), 1024):
+            some = batch.take(slice(begin, begin + 1024))
+            for mine, detector in zip(parts, quick, strict=True):
+                mine.append(np.asarray(detector.parts(some)))
+            predicted.append(np.argmax(some.logits, axis=1))
+    if not predicted:
+        raise CalibrationError("There is no calibration image that could be read.")
+    return [np.concatenate(mine) for mine in parts], np.concatenate(predicted)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A detector with its rule. references: each member's scores of the calibration images, ascending."""
+
+    detector: Detector
+    calibration: Calibration
+    references: tuple[np.ndarray, ...]
+
+
+def decide(
+    detector: Detector,
+    parts: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    alpha: float,
+    guarantee: str,
+    delta: float,
+    seed: int,
+) -> Decided:
+    """Rank and calibrate a detector from its members' scores [n, m] of known images that are new to the classifier.
+
+    The images that rank the members of a combination and those that set its threshold are different ones, drawn at
+    random: a known image to come is then exchangeable with the latter, and the guarantee holds.
+    Raises CalibrationError when there are too few.
+    """
+    rank, rest = _split(len(parts), detector.ranks, seed, alpha, guarantee, delta)
+    ranked = detector.rank(parts[rank]) if len(rank) else detector
+    scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
+    calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
+    return Decided(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
+
+
+def _split(n: int, ranks: bool, seed: int, alpha: float, guarantee: str, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    """(rows that rank the members, rows that calibrate)."""
+    if not ranks:
+        return np.empty(0, np.int64), np.arange(n)
+    needed = images_needed(alpha, delta, guarantee)
+    rank = min(n // 2, n - needed)
+    if rank < 10:
+        raise CalibrationError(
+            f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
+            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
+            "images, guarantee='marginal', a larger alpha, or a single detector."
+        )
+    order = np.random.default_rng([seed, 2]).permutation(n)
+    return np.sort(order[:rank]), np.sort(order[rank:])
