@@ -131,6 +131,8 @@ def _registered() -> list[str]:
 
 def _size(image: Any) -> tuple[int, int]:
     width, height = image.size
+    if image.format == "TIFF":  # of which some versions of Pillow swap the size on opening
+        width, height = image.tag_v2[256], image.tag_v2[257]
     return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 

@@ -26,7 +26,7 @@ from .rows import Entries, Entry, choice, common_size
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "png", "bytes", "content")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y", "cls")
-AT_ONCE = 64  # rows read at a time: what bounds the memory
+AT_ONCE = 64  # rows read at a time; with the file's page size (its writer's choice) they bound the memory
 SPLIT = re.compile(r"(train|test|val|valid|validation)(?=[-_.]|$)")
 
 

@@ -74,7 +74,7 @@ def _table(p: Preprocess) -> np.ndarray:  # [256, 1 or k] float32: where each pi
         raise OptionError(f"Preprocess(scale={p.scale!r}, std={p.std!r}): expected a finite scale and no zero.")
     if not 0 < p.crop_share <= 1:
         raise OptionError(f"Preprocess(crop_share={p.crop_share!r}): expected a share above 0 and up to 1.")
-    if (p.height is None) != (p.width is None) or min(p.height or 1, p.width or 1) < 1:
+    if (p.height is None) != (p.width is None) or any(s is not None and s < 1 for s in (p.height, p.width)):
         raise OptionError(f"Preprocess(height={p.height}, width={p.width}): give both, at least 1, or neither.")
     pixel = np.arange(256, dtype=np.float64)[:, None]
     return ((pixel * p.scale - np.asarray(p.mean)) / np.asarray(p.std)).astype(np.float32)
