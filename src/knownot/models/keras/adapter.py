@@ -17,11 +17,13 @@ from ...errors import ActivationsError, InputError, ModelError, unknown_name
 from ..base import Model, probe, verify_head
 from .backend import abstractly, compiled, eager
 from .describe import class_names_of, input_of, own_preprocess, saveable
-from .head import Tail, find_tail, head_of, is_linear, read_features, read_logits, single
+from .head import MANY, SIGMOID, Tail, find_tail, head_of, is_linear, read_features, read_logits, single
 from .stages import Stage, find_stages, layout_of_call, pool
 from .walk import Call, run
 
 TINY = float(np.finfo(np.float32).tiny)
+# What rounding in half precision leaves of a logit, and of a small probability; (tolerance, smallest probability).
+ROUNDING = {"float16": (1e-2, 1e-3), "bfloat16": (5e-2, 1e-2)}
 
 
 class KerasModel(Model):
@@ -50,10 +52,12 @@ class KerasModel(Model):
                 "The classifier has one output. knownot needs the scores of at least two classes, [n, c]: "
                 "a regression, or a yes-or-no of one number, is no such classifier."
             )
-        self._stages = self._named_stages(calls, stages) if stages else find_stages(calls, self.input.layout)
+        self._stages = (
+            self._named_stages(calls, stages) if stages else find_stages(calls[: self._tail.call], self.input.layout)
+        )
         self._paths = [call.path for call in calls]
         self.stage_layers = {f"stage{i}": self._paths[s.call] for i, s in enumerate(self._stages, 1)}
-        self._op = None if self._tail.call is None else calls[self._tail.call].op
+        self._op: Any = None if self._tail.call is None else calls[self._tail.call].op
         self._reads_features = self._tail.call is not None and _features_are_flat(calls[self._tail.call])
         self._reads_head = self._reads_features and (self._tail.clean or head is not None or self._tail.softmax is None)
         if getattr(self._op, "quantization_mode", None):
@@ -119,17 +123,23 @@ class KerasModel(Model):
             why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
             raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
         if self._reads_head:
-            logits = _numpy(found["logits"])
-            fits_softmax = _log_gap(own, logits) <= 1e-3 * max(1.0, float(np.abs(logits).max()))
-            softmax = fits_softmax and _is_distribution(own)
+            logits, features = _numpy(found["logits"]), _numpy(found["features"])
+            if logits.shape != own.shape:
+                raise ModelError(
+                    f"Layer {self._paths[self._tail.call or 0]!r} gives {logits.shape[1]} values, the classifier "
+                    f"{own.shape[1]}, so it is not the classifier's head. Name another layer with head=."
+                )
+            tolerance, floor = ROUNDING.get(self._op.compute_dtype, (1e-3, 1e-30))
             if self._tail.softmax is None:
+                gap = np.abs(_as_logits(own, logits, floor) - logits).max()
+                softmax = bool(gap <= tolerance * max(1.0, np.abs(logits).max())) and _is_distribution(own)
                 self._tail = Tail(self._tail.call, softmax, self._tail.clean, self._tail.before)
                 if not softmax and np.allclose(own, 1 / (1 + np.exp(-logits.astype(np.float64))), atol=1e-5):
-                    raise ModelError("The classifier ends in a sigmoid; knownot needs a softmax over the classes.")
+                    raise ModelError(SIGMOID.format(of="", what=f"{own.shape[1]} outputs", cure=MANY))
             self.head = head_of(self._op)
-            truth = _as_logits(own, logits) if self._tail.softmax else own
+            truth = _as_logits(own, logits, floor) if self._tail.softmax else own
             try:
-                verify_head(self.head, Activations(truth, _numpy(found["features"])))
+                verify_head(self.head, Activations(truth, features), tolerance=tolerance)
                 return
             except ModelError:
                 if self._tail.clean or head is not None:
@@ -142,6 +152,8 @@ class KerasModel(Model):
             "Something is computed between the last linear layer and the output, so there is no head to read; "
             "detectors that need one are not available.",
         )
+        if not self._tail.softmax and ((own >= 0) & (own <= 1)).all():
+            self.notes += ("All outputs for a random image lie between 0 and 1 and are no softmax: are they logits?",)
 
     def _kinds(self, stages: bool) -> frozenset[str]:
         exact = self._reads_head or not self._tail.softmax or self._tail.before is not None
@@ -260,17 +272,10 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
 
-def _log_gap(own: np.ndarray, logits: np.ndarray) -> float:
-    """The largest difference between log(own) and log softmax(logits), where float32 can tell."""
-    seen = own > 1e-30
-    gap = np.abs(np.log(np.where(seen, own, 1.0).astype(np.float64)) - _log_softmax(logits))
-    return float(np.where(seen, gap, 0.0).max())
-
-
-def _as_logits(own: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The probabilities `own` as logits, with the constant per row (and what float32 lost) taken from `logits`."""
-    lost = np.where(own > 1e-30, np.log(np.maximum(own.astype(np.float64), 1e-30)) - _log_softmax(logits), 0.0)
-    return logits + lost
+def _as_logits(own: np.ndarray, logits: np.ndarray, floor: float) -> np.ndarray:
+    """The probabilities `own` as logits; the constant per row, and what is below `floor`, taken from `logits`."""
+    lost = np.log(np.maximum(own.astype(np.float64), floor)) - _log_softmax(logits)
+    return logits + np.where(own > floor, lost, 0.0)
 
 
 def _first_line(error: BaseException) -> str:

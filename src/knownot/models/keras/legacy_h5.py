@@ -122,8 +122,10 @@ def _layers(layer: Json) -> Iterator[Json]:
 
 
 def _mend(layer: Json, dropped: set[str]) -> Json:
-    config, kind = layer["config"], layer["class_name"]
-    layer["class_name"] = kind = RENAMED.get(kind, kind)
+    config: Json = layer["config"]
+    written: str = layer["class_name"]
+    kind = RENAMED.get(written, written)
+    layer["class_name"] = kind
     if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
         dropped.add(f"{kind} {config.get('function', config.get('name'))} (put as a layer)")
         return translate_op(layer)

@@ -52,17 +52,17 @@ def _translated(function: str, node: list[Any]) -> tuple[str, Json, list[Any]] |
         return "Concatenate", {"axis": axis}, [[*c[:3], {}] for c in calls]
     x, keywords = call[:3], call[3] if len(call) > 3 else {}
     y, alone = keywords.get("y"), [[*x, {}]]
-    number = isinstance(y, int | float) and not isinstance(y, bool)
+    number = float(y) if isinstance(y, int | float) else None
     if function in ACTIVATIONS:
         axis = keywords.get("axis")
         if (function == "nn.softmax" and axis not in (None, -1)) or keywords.get("dtype") not in (None, "float32"):
             return None
         return "Activation", {"activation": ACTIVATIONS[function]}, alone
-    if function in ("math.truediv", "math.divide", "__operators__.truediv") and number and y:
-        return "Rescaling", {"scale": 1 / y}, alone
-    if function in SUMS and number:
-        scale = y if function == "math.multiply" else 1.0
-        offset = {"Add": y, "Subtract": -y}.get(SUMS[function], 0.0)
+    if function in ("math.truediv", "math.divide", "__operators__.truediv") and number:
+        return "Rescaling", {"scale": 1 / number}, alone
+    if function in SUMS and number is not None:
+        scale = number if function == "math.multiply" else 1.0
+        offset = {"Add": number, "Subtract": -number}.get(SUMS[function], 0.0)
         return "Rescaling", {"scale": scale, "offset": offset}, alone
     if function in SUMS and isinstance(y, list) and y and isinstance(y[0], str):
         return SUMS[function], {}, [[*x, {}], [*y[:3], {}]]
