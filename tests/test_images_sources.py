@@ -607,6 +607,7 @@ def test_tf_data():
     """In a process of its own: TensorFlow starts threads and warns on import."""
     code = """
 import numpy as np, tensorflow as tf
+from knownot.errors import ImagesError
 from knownot.images import open_images
 x = np.arange(7 * 6 * 5 * 3, dtype=np.float32).reshape(7, 6, 5, 3)
 for one_hot in (False, True):
@@ -622,7 +623,11 @@ raw = tf.data.Dataset.from_tensor_slices({"image": x.astype(np.uint8)}).batch(2)
 images = open_images(raw)
 assert not images.ready and not images.labelled
 assert np.array_equal(np.concatenate([b.x for b in images.batches(3, None)]), x.astype(np.uint8))
-print("well")
+try:
+    open_images(raw.repeat())
+except ImagesError as e:
+    assert "repeats for ever" in str(e)
+    print("well")
 """
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
@@ -645,6 +650,28 @@ def test_a_generator_gives_all_its_images_after_a_sample():
         images.batches(2, None)
     with pytest.raises(ImagesError, match="before it is walked"):
         images.sample(2)
+
+
+def test_an_iterator_without_end_that_has_items_and_a_length():
+    """As Keras's `flow_from_directory` gives."""
+
+    class Endless:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return READY[i * 4 : i * 4 + 4], LABELS[i * 4 : i * 4 + 4]
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return self[0]
+
+    images = open_images(Endless())
+    assert not images.once
+    for _ in range(2):
+        np.testing.assert_array_equal(everything(images)[0], READY)
 
 
 def test_an_array_that_is_filled_again_is_copied():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
 from contextlib import suppress
@@ -86,13 +87,16 @@ def _read(file: Any, limit: int, read: Any) -> Any:
         except Unreadable:
             raise
         except Image.DecompressionBombError as e:
-            raise Unreadable(f"too large: {_short(e)}") from None
+            found = re.search(r"\((\d+) pixels\).* limit of (\d+)", str(e))
+            how = f"{int(found[1]):,} pixels (limit {int(found[2]):,})" if found else _short(e)
+            raise Unreadable(f"too large: {how}") from None
         except Image.UnidentifiedImageError:
             raise Unreadable(_unidentified(head, name)) from None
         except MemoryError:
             raise Unreadable("too large for the memory left") from None
         except Exception as e:  # Pillow's plugins raise nearly anything for a broken file
-            what = "truncated" if "truncat" in str(e).lower() or isinstance(e, EOFError) else "corrupt"
+            cut = "truncat" in str(e).lower() or isinstance(e, EOFError) or _webp_cut(file, head, name)
+            what = "truncated" if cut else "corrupt"
             raise Unreadable(f"{what} {name or 'image'}: {_short(e)}") from e
 
 
@@ -104,8 +108,14 @@ def _unidentified(head: bytes, name: str | None) -> str:
     return is_not(head)
 
 
+def _webp_cut(file: Any, head: bytes, name: str | None) -> bool:
+    """Whether a WebP file is shorter than it says; its decoder does not tell."""
+    return name == "WebP" and file.seek(0, os.SEEK_END) < 8 + int.from_bytes(head[4:8], "little")
+
+
 def _short(e: BaseException) -> str:
-    text = " ".join(str(e).split()) or type(e).__name__
+    said = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+    text = " ".join(said.split()) or type(e).__name__
     return text if len(text) <= 120 else text[:117] + "..."
 
 

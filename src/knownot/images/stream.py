@@ -16,6 +16,7 @@ from .labels import Names, names_of, resolve, to_integers
 from .numbers import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .rows import Entries, Entry, common_size
 
+END = object()
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "input_1")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "fine_label", "class")
 
@@ -41,12 +42,13 @@ class Part:
 class StreamImages(Entries):
     """An iterable of batches (or of single images). Ids are "#<index>", or the path for files.
 
+    It is walked in the thread that reads, ahead by about two batches; decoding and preprocessing run in others.
     What was looked at before the walk is kept and given again, so that an iterator loses nothing.
     """
 
     def __init__(self, source: Any, labels: np.ndarray | None, names: Names, count: int | None) -> None:
         self._source, self._labels, self.class_names, self._count = source, labels, names, count
-        self.once = hasattr(source, "__next__")
+        self.once = hasattr(source, "__next__") and not _by_index(source)
         self.notes = _notes(source)
         self._walked = False
         self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
@@ -135,7 +137,7 @@ class StreamImages(Entries):
             raise ImagesError("A sample can be taken of an iterator only before it is walked.")
         have = sum(map(len, self._kept))
         iterator = self._source if self.once else walk(self._source)
-        while have < n and (item := next(iterator, None)) is not None:
+        while have < n and (item := next(iterator, END)) is not END:
             self._kept.append(part_of((len(self._kept), item)))
             have += len(self._kept[-1])
         return self._kept
@@ -143,19 +145,26 @@ class StreamImages(Entries):
 
 def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> StreamImages | None:
     """Reads any iterable, or anything with a length and items; None for anything else."""
-    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
-    if isinstance(source, str | bytes | os.PathLike | Mapping) or not (isinstance(source, Iterable) or indexed):
+    if isinstance(source, str | bytes | os.PathLike | Mapping):
         return None
+    if not (isinstance(source, Iterable) or _by_index(source)):
+        return None
+    if hasattr(source, "cardinality") and int(source.cardinality()) == -1:  # tf.data
+        raise ImagesError("This tf.data.Dataset repeats for ever. Leave out .repeat(), or limit it with .take(n).")
     count = _count(source)
     numbers, names = resolve(labels, count, names_of(class_names))
     return StreamImages(source, numbers, names, count)
 
 
 def walk(source: Any) -> Iterator[Any]:
-    """A fresh iterator; of a data set that has only items and a length, over its items."""
-    if hasattr(source, "__iter__"):
-        return iter(source)
-    return (source[i] for i in range(len(source)))
+    """A fresh iterator."""
+    return (source[i] for i in range(len(source))) if _by_index(source) else iter(source)
+
+
+def _by_index(source: Any) -> bool:
+    """Whether to walk by items: data sets that have only these, and those of Keras whose iterators never end."""
+    indexed = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    return indexed and (hasattr(source, "__next__") or not hasattr(source, "__iter__"))
 
 
 def part_of(numbered: tuple[int, Any]) -> Part:
