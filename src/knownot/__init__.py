@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import KnownotError
     from .images import open_images
     from .models import open_model
+    from .report.build import write_report
     from .verdicts import Verdicts
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "load": "classifier",
     "open_images": "images",
     "open_model": "models",
+    "write_report": "report.build",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "load",
     "open_images",
     "open_model",
+    "write_report",
 ]
 
 

@@ -13,10 +13,10 @@ from ..gallery import Gallery
 from ..verdicts import Verdicts
 from ..version import __version__
 from .data import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData
-from .html import write_report
+from .html import write_report as write
 
 
-def report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
+def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
     """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
     readable = ~verdicts.unreadable
     classes: dict[str, list[int]] = {}
@@ -26,7 +26,7 @@ def report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, sour
     bad = [(i, e) for i, e in zip(verdicts.ids, verdicts.error, strict=True) if e is not None]
     counts = (int(verdicts.known.sum()), int(verdicts.unknown.sum()), len(bad))
     scores = verdicts.score[readable].astype(np.float64)
-    write_report(path, build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source))
+    write(path, build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source))
 
 
 def build(
