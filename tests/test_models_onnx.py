@@ -340,14 +340,23 @@ def test_a_matmul_named_as_head_brings_its_bias() -> None:
 
 def transformer(blocks: int, shrink: bool) -> onnx.ModelProto:
     """Patches 4x4 -> tokens [n, 16, 6] -> blocks of x + relu(x w); `shrink` halves the tokens after each."""
-    w = weights(4, k=(D, K, 4, 4), pos=(1, 16, D), w=(C, D), b=(C,), m=(D, D)) | {"shape": i64(0, D, -1)}
+    w = weights(4, k=(D, K, 4, 4), pos=(1, 16, D), w=(C, D), b=(C,), m=(D, D)) | {
+        "shape": i64(0, D, -1),
+        "heads": i64(0, 0, 2, 3),
+    }
+    w |= {"tokens": i64(0, 0, -1), "one": np.float32(1)}
     w |= {"start": i64(0), "end": i64(99), "axis": i64(1), "step": i64(2)}
     nodes = [node("Conv", "x k", "c0", strides=[4, 4]), node("Reshape", "c0 shape", "c1")]
     nodes += [node("Transpose", "c1", "c2", perm=[0, 2, 1]), node("Add", "c2 pos", "t0")]
     last = "t0"
     for i in range(1, blocks + 1):
         nodes += [
-            node("MatMul", f"{last} m", f"u{i}"),
+            node("MatMul", f"{last} m", f"p{i}"),
+            node("Reshape", f"p{i} heads", f"h{i}"),  # as attention turns tokens about: no image, no resolution
+            node("Transpose", f"h{i}", f"k{i}", perm=[0, 2, 3, 1]),
+            node("Mul", f"k{i} one", f"o{i}"),
+            node("Transpose", f"o{i}", f"q{i}", perm=[0, 3, 1, 2]),
+            node("Reshape", f"q{i} tokens", f"u{i}"),
             node("Relu", f"u{i}", f"v{i}"),
             node("Add", f"{last} v{i}", f"t{i}"),
         ]

@@ -36,6 +36,8 @@ class Graph:
         proto = self._parsed(self.bytes) if self.bytes is not None else self._read()
         if not proto.HasField("graph") or not proto.graph.node:
             raise ModelError(f"{self.who} holds no ONNX graph. Export the classifier to ONNX again.")
+        if not all(isinstance(name, str) for name in _names(proto.graph)):  # bytes that are no UTF-8
+            raise ModelError(f"{self.who} is damaged: names in it are no text. Copy or export it again.")
         self.external = tuple(sorted({self._location(t) for t in tensors(proto.graph) if is_external(t)}))
         self.fingerprint = self._hash(proto)
         self.metadata = {p.key: p.value for p in proto.metadata_props}
@@ -235,7 +237,8 @@ def session(
         folder = os.path.abspath(graph.folder or ".")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=list(providers or ["CPUExecutionProvider"]))
+        devices = list(providers or ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=devices, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(
             f"onnxruntime {onnxruntime.__version__} cannot open {graph.who} (opset {graph.opset}): {error} "
@@ -254,6 +257,13 @@ def tensors(graph: GraphProto) -> Iterator[TensorProto]:
             yield from a.tensors
             for inner in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
                 yield from tensors(inner)
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
 
 
 def is_external(tensor: TensorProto) -> bool:

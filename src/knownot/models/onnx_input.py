@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto
 
 from ..arrays import InputSpec, Preprocess
 from ..errors import ModelError, OptionError
@@ -35,9 +35,7 @@ def image_input(graph: Graph) -> ValueInfoProto:
         )
     (value,) = graph.inputs
     if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in DTYPES:
-        kind = (
-            helper.tensor_dtype_to_string(value.type.tensor_type.elem_type) if value.type.tensor_type.elem_type else "?"
-        )
+        kind = {v: k for k, v in TensorProto.DataType.items()}.get(value.type.tensor_type.elem_type, "something else")
         raise ModelError(
             f"{graph.who} reads {kind} ({value.name!r}); images are read as float32, float16, double, uint8 or int32."
         )
@@ -155,7 +153,9 @@ def _evidence(graph: Graph, tensor: str) -> tuple[str | None, int | None]:
     while (readers := graph.consumers.get(tensor)) and (node := readers[0]).op_type != "Shape":
         if node.op_type == "Conv":
             weight = graph.value(node.input[1])
-            return "NCHW", None if weight is None else int(weight.shape[1] * attribute(node, "group", 1))
+            return "NCHW", None if weight is None or weight.ndim != 4 else int(
+                weight.shape[1] * attribute(node, "group", 1)
+            )
         if node.op_type == "Transpose":
             return ("NHWC" if list(attribute(node, "perm", [])) == [0, 3, 1, 2] else None), None
         if node.op_type not in STEPS | {"Pad", "QuantizeLinear", "DequantizeLinear"}:

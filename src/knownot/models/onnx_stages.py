@@ -22,7 +22,7 @@ ALWAYS_NCHW = {
     *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"),
 }
 FORGETS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Gather", "Einsum", "MatMul", "Gemm", "Shape"}
-TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+TURNED = {("NCHW", 0, 2, 3, 1): "NHWC", ("NHWC", 0, 3, 1, 2): "NCHW"}  # (layout, *perm): layout
 GROUPS = 4  # of a transformer whose token count never changes
 
 
@@ -49,8 +49,7 @@ def layouts(graph: Graph, of_input: str) -> dict[str, str]:
         if node.op_type in ALWAYS_NCHW:
             given = "NCHW"
         elif node.op_type == "Transpose":
-            perm = list(attribute(node, "perm", []))
-            given = "NHWC" if perm == TO_NHWC else "NCHW" if perm == TO_NCHW else None
+            given = TURNED.get((given, *attribute(node, "perm", ())))  # of an unknown one, as in attention: unknown
         elif node.op_type in FORGETS:
             given = None
         if given:
