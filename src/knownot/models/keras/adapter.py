@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from keras import ops
 from ...arrays import Activations, Offers
 from ...errors import ActivationsError, InputError, ModelError, unknown_name
 from ..base import Model, probe, verify_head
-from .backend import abstractly, compiled, eager
+from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
 from .head import MANY, SIGMOID, Tail, find_tail, head_of, is_linear, read_features, read_logits, single
 from .stages import Stage, find_stages, layout_of_call, pool
@@ -91,7 +92,7 @@ class KerasModel(Model):
             return eager(function)(np.zeros(shape, np.float32))
         except Exception as error:
             raise ModelError(
-                f"The classifier fails on a batch of shape {shape}: {_first_line(error)} If that is not the size of "
+                f"The classifier fails on a batch of shape {shape}: {_reason(error)} If that is not the size of "
                 "its images, give it with size=(height, width)."
             ) from error
 
@@ -196,7 +197,7 @@ class KerasModel(Model):
         try:
             found = self._run(batch)
         except (ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"The classifier fails on a batch of shape {batch.shape}: {_first_line(error)}") from error
+            raise InputError(f"The classifier fails on a batch of shape {batch.shape}: {_reason(error)}") from error
         stages = {name: _numpy(found[name]) for name in self.stage_layers if name in found}
         features = _numpy(found["features"]) if self._reads_features else None
         return Activations(_numpy(found["logits"]), features, stages)
@@ -222,14 +223,15 @@ def fingerprint_of(weights: Sequence[Any]) -> str:
     """sha256 over the sorted hashes of (shape, dtype, bytes): the same whatever the layers are called."""
 
     def one(w: Any) -> bytes:
-        x = np.ascontiguousarray(_numpy(w, None))
-        return hashlib.sha256(f"{x.shape} {x.dtype}".encode() + x.tobytes()).digest()
+        dtype = keras.backend.standardize_dtype(w.dtype)
+        x = to_numpy(w).astype("float32" if dtype == "bfloat16" else dtype, order="C", copy=False)
+        return hashlib.sha256(f"{x.shape} {dtype}".encode() + x.tobytes()).digest()
 
     return hashlib.sha256(b"".join(sorted(map(one, weights)))).hexdigest()
 
 
-def _numpy(x: Any, dtype: Any = np.float32) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(x), dtype=dtype)
+def _numpy(x: Any) -> np.ndarray:
+    return np.asarray(to_numpy(x), dtype=np.float32)
 
 
 def _features_are_flat(call: Call) -> bool:
@@ -278,6 +280,7 @@ def _as_logits(own: np.ndarray, logits: np.ndarray, floor: float) -> np.ndarray:
     return logits + np.where(own > floor, lost, 0.0)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(".") + "."
+def _reason(error: BaseException) -> str:
+    """The beginning of an exception's text, without the colours of a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Arguments received")[0]
+    return f"{type(error).__name__}: {' '.join(text.split())[:300]}".rstrip(". ") + "."

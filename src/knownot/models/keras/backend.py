@@ -123,6 +123,17 @@ def compiled(function: Run, variables: Callable[[], list[Any]]) -> Run:
     return run
 
 
+def to_numpy(x: Any) -> Any:
+    """The backend's array or variable as NumPy, on the host, detached."""
+    import keras
+
+    if keras.backend.backend() != "torch":
+        return keras.ops.convert_to_numpy(x)
+    # Not through Keras, whose np.array(tensor) makes NumPy 2 warn.
+    tensor = keras.ops.convert_to_tensor(x).detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
 def rounded(n: int) -> int:
     """The batch size compiled for n images: at most an eighth more, so few sizes are, and always the same for one n."""
     step = max(1, 1 << max(0, n.bit_length() - 4))

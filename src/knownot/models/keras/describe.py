@@ -11,6 +11,7 @@ import numpy as np
 
 from ...arrays import InputSpec, Preprocess
 from ...errors import ModelError
+from .backend import to_numpy
 from .stages import first_computing
 from .walk import Call
 
@@ -103,7 +104,7 @@ def _takes_raw(call: Call) -> bool | None:
     kind = type(call.op).__name__
     if kind == "Normalization":
         mean = getattr(call.op, "mean", None)
-        return None if mean is None else bool(np.abs(keras.ops.convert_to_numpy(mean)).max() > 2)
+        return None if mean is None else bool(np.abs(to_numpy(mean)).max() > 2)
     factor = None
     if kind == "Rescaling":
         factor = float(np.max(np.abs(np.asarray(call.op.scale))))

@@ -11,6 +11,7 @@ from keras import ops
 
 from ...arrays import Head
 from ...errors import ModelError
+from .backend import to_numpy
 from .walk import Call, Op
 
 SIGMOID = (
@@ -182,6 +183,6 @@ def read_logits(op: Op, features: Any) -> Any:
 
 def head_of(op: Op) -> Head:
     """A copy of the weights as NumPy."""
-    kernel, bias = (None if w is None else np.array(ops.convert_to_numpy(w)) for w in weights_of(op))
+    kernel, bias = (None if w is None else np.array(to_numpy(w)) for w in weights_of(op))
     assert kernel is not None  # every linear layer has one
     return Head(np.ascontiguousarray(kernel.T), np.zeros(kernel.shape[1], np.float32) if bias is None else bias)

@@ -135,10 +135,10 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
     if isinstance(config.get("dtype"), dict) and "module" not in config["dtype"]:
         config["dtype"] = config["dtype"].get("config", {}).get("name", "float32")
     if "layers" in config:
-        config["layers"] = [_mend(child, dropped) for child in config["layers"]]
         if kind == "Sequential":
             config["layers"] = _with_input(config)
-        else:
+        config["layers"] = [_mend(child, dropped) for child in config["layers"]]
+        if kind != "Sequential":
             _renumber(config)
         return layer
     if kind != "InputLayer":

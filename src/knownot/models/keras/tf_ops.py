@@ -59,7 +59,7 @@ def _translated(function: str, node: list[Any]) -> tuple[str, Json, list[Any]] |
             return None
         return "Activation", {"activation": ACTIVATIONS[function]}, alone
     if function in ("math.truediv", "math.divide", "__operators__.truediv") and number:
-        return "Rescaling", {"scale": 1 / number}, alone
+        return "Rescaling", {"scale": 1 / number, "offset": 0.0}, alone
     if function in SUMS and number is not None:
         scale = number if function == "math.multiply" else 1.0
         offset = {"Add": number, "Subtract": -number}.get(SUMS[function], 0.0)
