@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from ..arrays import Activations, Head, InputSpec, Offers, Preprocess
 from ..errors import InputError, ModelError, OptionError, unknown_name
 from . import onnx_stages
 from .base import Model, probe, verify_head
-from .onnx_graph import Graph, session, stamp
+from .onnx_file import OnnxFile
+from .onnx_graph import Graph, session
 from .onnx_head import Found
 from .onnx_input import class_names, dtype_of, image_input, input_spec, preprocess
 from .onnx_look import Look, best, look, outputs, tensors_of
@@ -33,7 +33,7 @@ class OnnxModel(Model):
 
     def __init__(
         self,
-        graph: Graph,
+        file: OnnxFile,
         run: onnxruntime.InferenceSession,
         spec: InputSpec,
         dtype: np.dtype,
@@ -47,8 +47,7 @@ class OnnxModel(Model):
     ) -> None:
         self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
-        self._fingerprint, self._who = graph.fingerprint, graph.who
-        self._path, self._stamp, self._bytes, self._external = graph.path, graph.stamp, graph.bytes, graph.external
+        self._file, self._who = file, file.who
         self._run, self._dtype = run, dtype
         self.input_name = run.get_inputs()[0].name
         self._outputs = [o.name for o in run.get_outputs()]
@@ -87,24 +86,10 @@ class OnnxModel(Model):
 
     @property
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return self._file.fingerprint
 
     def save(self, folder: Path) -> str:
-        target = Path(folder) / "model.onnx"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if self._path is None:
-            target.write_bytes(self._bytes or b"")
-            return target.name
-        if not self._path.is_file() or stamp(self._path) != self._stamp:
-            raise ModelError(f"{str(self._path)!r} has been changed or removed since it was opened. Open it again.")
-        for source, copy in [(self._path, target)] + [
-            (self._path.parent / name, target.parent / name) for name in self._external
-        ]:
-            if copy.exists() and copy.samefile(source):
-                continue
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-        return target.name
+        return self._file.copy_to(Path(folder))
 
 
 def opened(
@@ -133,7 +118,8 @@ def opened(
         name = given if isinstance(given, str) else given[0]
         if name not in onnxruntime.get_available_providers():
             raise unknown_name("onnxruntime provider", str(name), onnxruntime.get_available_providers())
-    graph = Graph(thing)
+    file = OnnxFile(thing)
+    graph = Graph(file)
 
     def opener(model: bytes, optimise: bool) -> onnxruntime.InferenceSession:
         return session(model, graph, providers=providers, threads=threads, optimise=optimise)
@@ -158,14 +144,14 @@ def opened(
         "stages": bool(earlier),
     }
     model = OnnxModel(
-        graph,
+        file,
         opener(_served(graph, chosen, layers, tensors), True),
         seen.spec,
         dtype,
         Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier),
         chosen.head,
         layers,
-        names=class_names(graph.metadata, classes),
+        names=class_names(file.metadata, classes),
         preprocess=preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
     )

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper
 
 from ..errors import ModelError, unknown_name
+from .onnx_file import OnnxFile, serialised
 
-LARGEST = 2**31 - 1  # bytes in one protobuf message
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 class Graph:
-    """The main graph of a model, local functions inlined; the file or `ModelProto` it came from is never touched.
+    """The main graph of a model. `proto` is the file's own copy, and is as it was after every call.
 
     nodes: in order of computation. producer: {tensor: node}. consumers: {tensor: nodes}. constants: tensors that no
-    input reaches. inputs, outputs: [ValueInfoProto], initializers left out. folder: where external data lies.
-    external: external data files, relative to `folder`.
+    input reaches. inputs, outputs: [ValueInfoProto], initializers left out.
     """
 
-    def __init__(self, thing: str | os.PathLike[str] | ModelProto) -> None:
-        self.path = None if isinstance(thing, ModelProto) else Path(thing)
-        self.folder = self.path.parent if self.path else None
-        self.stamp = stamp(self.path) if self.path else None
-        self.bytes = _serialised(thing) if isinstance(thing, ModelProto) else None
-        self.who = f"{self.path.name!r}" if self.path else "This onnx.ModelProto"
-        proto = self._parsed(self.bytes) if self.bytes is not None else self._read()
-        if not proto.HasField("graph") or not proto.graph.node:
-            raise ModelError(f"{self.who} holds no ONNX graph. Export the classifier to ONNX again.")
-        if not all(isinstance(name, str) for name in _names(proto.graph)):  # bytes that are no UTF-8
-            raise ModelError(f"{self.who} is damaged: names in it are no text. Copy or export it again.")
-        self.external = tuple(sorted({self._location(t) for t in tensors(proto.graph) if is_external(t)}))
-        self.fingerprint = self._hash(proto)
-        self.metadata = {p.key: p.value for p in proto.metadata_props}
-        self.proto = _inlined(proto)
+    def __init__(self, file: OnnxFile) -> None:
+        self.file, self.who = file, file.who
+        self.proto = file.take()
         graph = self.proto.graph
         self.initializers = {t.name: t for t in graph.initializer}
         sparse = {t.values.name for t in graph.sparse_initializer}
@@ -67,74 +52,6 @@ class Graph:
             self.opset = 17
             self.proto.opset_import.append(helper.make_opsetid("", self.opset))
         self._values: dict[str, np.ndarray] = {}
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    def _read(self) -> ModelProto:
-        assert self.path is not None
-        if not self.path.is_file():
-            raise ModelError(f"There is no file {str(self.path)!r}.")
-        data = self.path.read_bytes()
-        if not data:
-            raise ModelError(f"{self.who} is empty (0 bytes). Copy or export it again.")
-        return self._parsed(data)
-
-    def _parsed(self, data: bytes) -> ModelProto:
-        proto = ModelProto()
-        try:
-            proto.ParseFromString(data)
-        except Exception as error:  # google.protobuf's DecodeError, of whichever protobuf there is
-            if data.startswith(b"version https://git-lfs"):
-                raise ModelError(f"{self.who} is a Git LFS pointer, not the model. Fetch it: git lfs pull") from error
-            raise ModelError(
-                f"{self.who} is no ONNX model or is damaged ({len(data)} bytes, {error}). Copy or export it again."
-            ) from error
-        return proto
-
-    def _location(self, tensor: TensorProto) -> str:
-        """The external data file of a tensor, relative to the model's folder, inside it and there."""
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        if self.folder is None:
-            raise ModelError(
-                f"The weights of this onnx.ModelProto lie in another file ({location!r}) and a ModelProto does not say "
-                "where. Give the path of the .onnx file, or load it with onnx.load(path)."
-            )
-        parts = PurePosixPath(location.replace("\\", "/")).parts
-        outside = ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive
-        if not location or outside:
-            raise ModelError(
-                f"{self.who} keeps the weights of {tensor.name!r} in {location!r}, outside its own folder. Such a file "
-                "is not read. Save the model with its external data beside it."
-            )
-        if not (self.folder / location).is_file():
-            raise ModelError(
-                f"{self.who} keeps its weights in {location!r} beside it, and that file is not there. Copy it into "
-                f"{str(self.folder)!r}."
-            )
-        return location
-
-    def _array(self, tensor: TensorProto) -> np.ndarray:
-        try:
-            return numpy_helper.to_array(tensor, base_dir=str(self.folder or ""))
-        except Exception as error:
-            raise ModelError(f"{self.who}: the weights {tensor.name!r} cannot be read ({error}).") from error
-
-    def _hash(self, proto: ModelProto) -> str:
-        """Of the computation and the weights, wherever those are kept; not of doc strings and metadata."""
-        digest = hashlib.sha256()
-        for o in sorted(proto.opset_import, key=lambda o: o.domain):
-            digest.update(f"{o.domain}:{o.version};".encode())
-        for tensor in proto.graph.initializer:
-            array = self._array(tensor)
-            digest.update(f"{tensor.name}:{tensor.data_type}:{list(tensor.dims)};".encode())
-            digest.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
-        for part in (*proto.graph.input, *proto.graph.output, *proto.functions):
-            digest.update(part.SerializeToString(deterministic=True))
-        for node in proto.graph.node:
-            digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output))).encode())
-            for attribute in node.attribute:
-                digest.update(attribute.SerializeToString(deterministic=True))
-        return digest.hexdigest()
 
     def _ordered(self, nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
         """In order of computation, as the standard demands, so that walking back always ends."""
@@ -167,14 +84,14 @@ class Graph:
             return None
         if name not in self._values:
             if name in self.initializers:
-                self._values[name] = self._array(self.initializers[name])
+                self._values[name] = self.file.array(self.initializers[name])
             else:
                 self._values[name] = self._computed(name)
         return self._values[name]
 
     def floats(self, name: str) -> np.ndarray:
         """The stored floating-point weights called `name`, none for integers."""
-        array = self._array(self.initializers[name])
+        array = self.file.array(self.initializers[name])
         return array if array.dtype.kind == "f" else np.zeros(0)
 
     def _computed(self, name: str) -> np.ndarray:
@@ -216,7 +133,7 @@ class Graph:
         del graph.output[:]
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         try:
-            return _serialised(self.proto)
+            return serialised(self.proto)
         finally:
             del graph.node[count:]
             del graph.output[:]
@@ -233,8 +150,8 @@ def session(
     options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if graph.external:
-        folder = os.path.abspath(graph.folder or ".")
+    if graph.file.external:
+        folder = os.path.abspath(graph.file.folder or ".")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         devices = list(providers or ["CPUExecutionProvider"])
@@ -245,35 +162,6 @@ def session(
             "If an operator or opset is unknown, update onnxruntime or export with an older opset; otherwise the file "
             "is damaged."
         ) from error
-
-
-def tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every stored tensor of a graph, those in attributes and sub-graphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for a in node.attribute:
-            if a.HasField("t"):
-                yield a.t
-            yield from a.tensors
-            for inner in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
-                yield from tensors(inner)
-
-
-def _names(graph: GraphProto) -> Iterator[str]:
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        yield value.name
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
-
-
-def is_external(tensor: TensorProto) -> bool:
-    return bool(tensor.data_location == TensorProto.EXTERNAL)
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file, to notice that it was replaced."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
@@ -292,25 +180,3 @@ def _captured(node: NodeProto) -> Iterator[str]:
                 yield from filter(None, n.input)
                 yield from _captured(n)
             yield from (o.name for o in inner.output)
-
-
-def _inlined(proto: ModelProto) -> ModelProto:
-    if not proto.functions:
-        return proto
-    from onnx.inliner import inline_local_functions
-
-    return inline_local_functions(proto)
-
-
-def _serialised(proto: ModelProto) -> bytes:
-    data, cause = b"", None
-    try:
-        data = proto.SerializeToString(deterministic=True)
-    except Exception as error:  # protobuf refuses messages above 2 GB, each version with an error of its own
-        cause = error
-    if not data or len(data) > LARGEST:
-        raise ModelError(
-            "This onnx.ModelProto is empty, or larger than the 2 GB that one message can hold. Save it with "
-            "onnx.save(proto, path, save_as_external_data=True) and give the path."
-        ) from cause
-    return data
