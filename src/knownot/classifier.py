@@ -343,8 +343,11 @@ def load(folder: str | Path, *, model: Any = None) -> OpenSetClassifier:
     the folder is damaged, of another format, or the model is not the one that was fitted.
     """
     folder = Path(folder)
-    things, about, _ = saving.read(folder, {**classes(), **OUR_KINDS})
-    given = model if model is not None else about.get("model_file") and folder / str(about["model_file"])
+    things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
+    file = about.get("model_file")
+    if file is not None and file not in files:
+        raise SavedError(f"The manifest names a model outside its folder: {file!r}. Do not use this folder.")
+    given = model if model is not None else file and folder / file
     if not given:
         raise SavedError(f"{folder} was saved without its classifier: give load(folder, model=…).")
     options = dict(about.get("opened_with") or {})

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SavedError
+from .errors import KnownotError, SavedError
 
 FORMAT = 1
 MANIFEST, STATE = "manifest.json", "state.safetensors"
@@ -69,7 +69,7 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     arrays = _arrays(folder / STATE)
     try:
         things = {name: _unpacked(thing, arrays, kinds) for name, thing in tree.items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, KnownotError) as error:
         raise SavedError(f"{folder / MANIFEST} does not describe a saved classifier: {error!r}.") from error
     return things, about, tuple(name for name in files if name != STATE)
 

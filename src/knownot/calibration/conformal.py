@@ -92,6 +92,11 @@ class Calibration:
     guarantee: str = "pac"
     delta: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_options(self.alpha, self.delta, self.guarantee)
+        if len(_finite(self.scores, "calibration scores")) != len(self.predicted) or (np.diff(self.scores) < 0).any():
+            raise CalibrationError("Calibration scores have to be ascending, with one predicted class for each.")
+
     @classmethod
     def of(
         cls,
