@@ -80,6 +80,7 @@ class TorchModel(Model):
         with network.untouched():
             self.input, self.look = inputs.input_of(network, size)
             self._trace(head, stages)
+        self.used = self.look  # the size of the last batch
         self.class_names = said.get("class_names") or inputs.class_names_of(network.thing, self.offers.classes)
         self.preprocess: Preprocess | None = said.get("preprocess") or inputs.preprocess_of(network.thing)
         self._check()
@@ -162,7 +163,7 @@ class TorchModel(Model):
         n, fixed = len(batch), self.input.batch
         if n == 0:
             raise ActivationsError("A batch without images was given; one or more are expected.")
-        self.look = self.look if self.input.height else self._size_of(batch)
+        self.used = self._size_of(batch)
         parts = []
         with self.network.untouched():
             for start in range(0, n, fixed or n):
@@ -181,8 +182,8 @@ class TorchModel(Model):
         return int(h), int(w)
 
     def _run(self, batch: np.ndarray) -> Activations:
-        x = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
-        x = x.to(self.network.device, self.network.dtype, copy=True)  # it may be changed in place
+        own = np.array(batch, dtype=np.float32, order="C")  # a copy: the classifier may change it in place
+        x = torch.from_numpy(own).to(self.network.device, self.network.dtype)
         with Reader(self.expected, self.takes, self.network.layers()) as reader:
             output = self.network(x)
         kept = {key: _float32(tensor) for key, tensor in reader.finish().items()}

@@ -119,11 +119,13 @@ def _weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-# torch.export.load evaluates these two kinds of string: sizes as Python, operators as a path of attributes from torch.
+# torch.export.load evaluates sizes as Python, and finds operators as a path of attributes from torch: both are strings
+# of the file. What is left of a size without these words is code; an operator is one of torch.ops, or arithmetic.
 EXPRESSION = re.compile(
-    r"[\s\d()+\-*/%,<>=!&|~.]|\b(?:[su]\d+|zuf\d+|zf\d+|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|"
-    r"CeilDiv|ModularIndexing|Eq|Ne|And|Or|Not|true|false|True|False|oo|int_oo|"
-    r"IntTrueDiv|FloatTrueDiv|ToFloat|TruncToInt|FloorToInt|CeilToInt|Where|PowByNatural)\b"
+    r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)|[\s\d()+\-*/%,<>=!&|~]|\d\.\d|\b([suz]f?\d+|zuf\d+|Max|Min|Mod|"
+    r"PythonMod|FloorDiv|CleanDiv|CeilDiv|ModularIndexing|Eq|Ne|And|Or|Not|true|false|True|False|oo|int_oo|IntTrueDiv|"
+    r"FloatTrueDiv|ToFloat|TruncToInt|FloorToInt|CeilToInt|Where|PowByNatural|Integer|Float|Rational|Add|Mul|Pow|"
+    r"Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Identity)\b"
 )
 OPERATOR = re.compile(
     r"torch\.ops\.[A-Za-z]\w*\.\w+(\.\w+)?|_operator\.[a-z]+|math\.[a-z]+|torch\.sym_[a-z]+|torch\._check"

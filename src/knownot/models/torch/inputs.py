@@ -126,9 +126,9 @@ def _candidates(network: Network, channels: list[int]) -> Iterator[tuple[int, in
 
 
 def _error(network: Network, k: int, h: int, w: int) -> ModelError | None:
-    """What the classifier says to one grey image of this size; None when it runs."""
+    """What the classifier says to two grey images of this size; None when it runs."""
     try:
-        network(torch.full((1, k, h, w), 0.5, dtype=network.dtype, device=network.device))
+        network(torch.full((2, k, h, w), 0.5, dtype=network.dtype, device=network.device))
     except ModelError as error:
         return error
     return None

@@ -35,7 +35,7 @@ class Network:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.module: nn.Module = thing.module()
-            self.keyword = self._only_keyword(thing)
+                self.keyword = self._only_keyword(thing)
         elif isinstance(thing, torch.jit.ScriptModule):
             self.kind, self.module = "script", thing
         elif isinstance(thing, nn.Module):
@@ -119,7 +119,7 @@ class Network:
         except Exception as error:
             raise ModelError(
                 f"The classifier raised {type(error).__name__} for a batch of shape {tuple(x.shape)}, {x.dtype}: "
-                f"{_last_lines(error)}"
+                f"{_shortened(error)}"
             ) from error
 
     def fingerprint(self) -> str:
@@ -161,12 +161,14 @@ def _digest(tensor: torch.Tensor) -> str:
 def _constants(script: Any) -> list[torch.Tensor]:
     """The weights of a frozen TorchScript module, which are constants of its graph."""
     found = []
-    for node in script.inlined_graph.findAllNodes("prim::Constant"):
+    graph = script.inlined_graph  # its nodes live as long as it is held
+    for node in graph.findAllNodes("prim::Constant"):
         if "value" in node.attributeNames() and node.kindOf("value") == "t":
             found.append(node.t("value"))
     return found
 
 
-def _last_lines(error: Exception, most: int = 400) -> str:
+def _shortened(error: Exception, most: int = 400) -> str:
+    """On one line; of a long message the beginning and the end, where TorchScript says what happened."""
     text = " ".join(str(error).split())
-    return text if len(text) <= most else "… " + text[-most:]
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"

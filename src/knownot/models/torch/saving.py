@@ -46,6 +46,7 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
             difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not difference:
             return name, note
+        print(name, difference)
         failures.append(f"{name}{f' ({note})' if note else ''}: {difference}")
         path.unlink(missing_ok=True)
     raise ModelError(
@@ -72,7 +73,8 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     if network.kind == "script":
         yield "model.ts", lambda p: torch.jit.save(network.thing, str(p), _extra_files=extra), ""
         return
-    x = torch.from_numpy(model._sample(2)).to(network.device, network.dtype)
+    shape = (2, spec.channels or 3, *model.used)
+    x = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(network.device, network.dtype)
 
     def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
         def write(path: Path) -> None:
@@ -86,11 +88,15 @@ def _routes(model: TorchModel) -> Iterator[Route]:
         traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
         torch.jit.save(traced, str(path), _extra_files=extra)
 
+    def script(path: Path) -> None:
+        torch.jit.save(torch.jit.script(copy.deepcopy(network.module)), str(path), _extra_files=extra)
+
     auto, batch = torch.export.Dim.AUTO, {0: torch.export.Dim.DYNAMIC}
-    h, w = model.look
+    h, w = model.used
     if spec.height is None:
         yield "model.pt2", export({0: auto, 2: auto, 3: auto}), ""
-        yield "model.ts", trace, "Saved as a TorchScript trace: torch.export would have fixed the image size."
+        yield "model.ts", trace, "Saved as TorchScript: torch.export would have fixed the image size."
+        yield "model.ts", script, "Saved as TorchScript: torch.export would have fixed the image size."
         yield "model.pt2", export(batch), f"Saved for images of {h} x {w} pixels only."
     else:
         yield "model.pt2", export(batch), ""
@@ -107,18 +113,20 @@ def _difference(model: TorchModel, path: Path) -> str:
         return "other weights"
     if again.offers != model.offers:
         return f"it offers {again.offers}, not {model.offers}"
-    sizes = {model.look}
+    h, w = used = model.used
+    probes = [(1, h, w), (3, h, w)]
     if again.input.height is None:
-        sizes |= {(model.look[0] + 32, model.look[1] + 64)}
-    for n in (1, 3, 5):
-        for h, w in sizes:
-            x = np.random.default_rng(n).random((n, model.input.channels or 3, h, w), dtype=np.float32)
-            try:
-                ours = model.forward(x).named()
-            except KnownotError:
-                continue  # the classifier itself does not take this size
-            theirs = again.forward(x).named()
-            for key, values in ours.items():
-                if not np.array_equal(values, theirs[key]):
-                    return f"{key} differ by up to {np.abs(values - theirs[key]).max():.3g}"
+        probes += [(2, h + 32, w + 32), (2, 2 * h, w + 32)]
+    for n, h, w in probes:
+        x = np.random.default_rng(n).random((n, model.input.channels or 3, h, w), dtype=np.float32)
+        try:
+            ours = model.forward(x).named()
+        except KnownotError:
+            continue  # the classifier itself does not take this size
+        finally:
+            model.used = used
+        theirs = again.forward(x).named()
+        for key, values in ours.items():
+            if not np.array_equal(values, theirs[key]):
+                return f"{key} differ by up to {np.abs(values - theirs[key]).max():.3g}"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import ceil, prod
 
@@ -17,23 +18,20 @@ GROUPS = 4  # of blocks, where the number of tokens never changes
 def find_stages(recorder: Recorder, n: int) -> list[Node]:
     """The steps whose outputs are the stages, in the order of computation.
 
-    The last computing step at each number of positions (pixels or tokens). Where one number of tokens runs
-    through many transformer blocks, the last residual sum of each quarter of the blocks instead.
+    The last computing step at each number of positions: pixels, or tokens (of these, residual sums only). Where one
+    number of tokens runs through many transformer blocks, the last residual sum of each quarter of them instead.
     """
-    last: dict[int, Node] = {}
-    many: dict[int, int] = {}
-    for node in recorder.steps:
-        if _is_map(node, n):
-            last[_positions(node)] = node
-            many[_positions(node)] = many.get(_positions(node), 0) + 1
-    sums = [node for node in recorder.steps if _is_map(node, n) and _closes_block(node)]
+    maps = [node for node in recorder.steps if _is_map(node, n)]
+    sums = [node for node in maps if _closes_block(node)]
+    if sums:  # what is normalised or projected within a block is not what the block gives
+        maps = [node for node in maps if node.layout != "NTC" or _closes_block(node)]
+    last = {_positions(node): node for node in maps}
     if len({_positions(node) for node in sums}) == 1 and len(sums) >= GROUPS:
-        first, tokens = sums[0].step, _positions(sums[0])
-        embedding = {t for t, node in last.items() if many[t] < 3 and node.step < first}  # type: ignore[operator]
-        last = {t: node for t, node in last.items() if t != tokens and t not in embedding}
-        last = {t: node for t, node in last.items() if node.step < first}  # type: ignore[operator]
+        tokens, start = _positions(sums[0]), _order(sums[0])
+        many = Counter(_positions(node) for node in maps)
+        before = [node for t, node in last.items() if t != tokens and many[t] > 2 and _order(node) < start]
         groups = [sums[ceil(len(sums) * (q + 1) / GROUPS) - 1] for q in range(GROUPS)]
-        return sorted(last.values(), key=_order) + groups
+        return sorted(before, key=_order) + groups  # the one or two steps that make the tokens are no stage
     return sorted(last.values(), key=_order)
 
 
@@ -52,6 +50,7 @@ def _is_map(node: Node, n: int) -> bool:
         and node.out.is_floating_point()
         and node.shape[0] == n
         and _positions(node) > 1
+        and node.shape[node.layout.index("C")] > 1
     )
 
 
