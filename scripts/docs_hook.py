@@ -1,0 +1,115 @@
+"""Fills the pages of the documentation with what the code says of itself; mkdocs calls `on_page_markdown`.
+
+    <!-- detectors: table -->           the table DETECTORS
+    <!-- detectors: details -->         each method's docstring: equation, choices, traps
+    <!-- options: fit -->               the options of a command
+    <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
+
+So adding a detector or an option changes no page. A marker that names nothing stops the build.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+MARKER = re.compile(r"^<!-- (detectors|options|signature): (\S+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The page with its markers filled."""
+    return MARKER.sub(lambda match: WRITERS[match[1]](match[2]), markdown)
+
+
+def detectors(what: str) -> str:
+    return {"table": table, "details": details}[what]()
+
+
+def table() -> str:
+    from knownot.detectors import rows
+
+    lines = ["| name | needs | the score, in words | paper |", "|---|---|---|---|"]
+    lines += [f"| `{r.name}` | {', '.join(sorted(r.needs))} | {r.summary} | {r.paper} |" for r in rows()]
+    return "\n".join(lines)
+
+
+def details() -> str:
+    from knownot.detectors import DETECTORS
+
+    names: dict[type, list[str]] = {}
+    for name, recipe in DETECTORS.items():
+        for kind in (recipe.kind, *(inner.kind for inner in recipe.inner())):
+            names.setdefault(kind, []).append(name)
+    return "\n\n".join(
+        f"### {kind.__name__}\n\nIn the table: {', '.join(f'`{n}`' for n in named)}.\n\n{fenced(inspect.getdoc(kind))}"
+        for kind, named in names.items()
+    )
+
+
+def options(command: str) -> str:
+    """A table of the options of a command, as click knows them."""
+    import click
+
+    lines = ["| option | default | what it is |", "|---|---|---|"]
+    context = click.Context(command_of(command), info_name=command)
+    for parameter in context.command.get_params(context):
+        if isinstance(parameter, click.Option):
+            says = parameter.to_info_dict()
+            names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+            kind = "" if says["is_flag"] else f" {parameter.make_metavar(context)}".replace("|", " \\| ")
+            lines.append(f"| {names}{kind} | {default(parameter)} | {parameter.help or ''} |")
+    return "\n".join(lines)
+
+
+def command_of(name: str) -> Any:
+    return importlib.import_module(f"knownot.cli.{name}").command
+
+
+def default(option: Any) -> str:
+    value = option.default
+    if option.required:
+        return "required"
+    if option.is_flag or not isinstance(value, str | int | float | tuple) and not hasattr(value, "parts"):
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def signature(path: str) -> str:
+    """`knownot.fit` or `knownot.classifier:OpenSetClassifier.predict`: signature and docstring."""
+    thing, name = found(path)
+    return f"{fenced(shown(name, thing))}\n\n{fenced(inspect.getdoc(thing))}"
+
+
+def found(path: str) -> tuple[Any, str]:
+    module, _, inside = path.partition(":")
+    if not inside:
+        module, _, inside = path.rpartition(".")
+    thing: Any = importlib.import_module(module)
+    for part in inside.split("."):
+        thing = getattr(thing, part)
+    return thing, inside
+
+
+def shown(name: str, thing: Any) -> str:
+    """The signature, one parameter a line where it is long."""
+    signature = inspect.signature(thing)
+    whole = f"{name}{signature}".replace("'", "")
+    if len(whole) <= 100:
+        return whole
+    lines, star = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not star:
+            lines, star = [*lines, "    *,"], True
+        lines.append(f"    {parameter},".replace(": '", ": ").replace("' =", " =").replace("',", ","))
+    back = signature.return_annotation
+    ends = "" if back is inspect.Signature.empty else f" -> {back}"
+    return "\n".join([f"{name}(", *lines, f"){ends}"])
+
+
+def fenced(text: str | None) -> str:
+    return f"```text\n{text or ''}\n```"
+
+
+WRITERS = {"detectors": detectors, "options": options, "signature": signature}
