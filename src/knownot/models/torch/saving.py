@@ -6,19 +6,22 @@ import copy
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ...arrays import InputSpec
 from ...errors import KnownotError, ModelError
 from . import files
 
 if TYPE_CHECKING:
     from . import TorchModel
 
-Route = tuple[str, Callable[[Path], None], str]  # file name, how to write it, what to tell the user
+# File name, how to write it, what to tell the user, what the file then reads.
+Route = tuple[str, Callable[[Path], None], str, InputSpec]
 
 
 def save(model: TorchModel, folder: Path) -> tuple[str, str]:
@@ -34,19 +37,18 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
             shutil.copyfile(model.file, folder / name)
         return name, ""
     failures = []
-    for name, write, note in _routes(model):
+    for name, write, note, spec in _routes(model):
         path = folder / name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with model.network.untouched(), torch.inference_mode(False), torch.no_grad():
                     write(path)
-            difference = _difference(model, path)
+            difference = _difference(model, path, spec)
         except Exception as error:
             difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not difference:
             return name, note
-        print(name, difference)
         failures.append(f"{name}{f' ({note})' if note else ''}: {difference}")
         path.unlink(missing_ok=True)
     raise ModelError(
@@ -68,10 +70,10 @@ def _routes(model: TorchModel) -> Iterator[Route]:
         )
     }
     if network.kind == "program":
-        yield "model.pt2", lambda p: torch.export.save(network.thing, str(p), extra_files=extra), ""
+        yield "model.pt2", lambda p: torch.export.save(network.thing, str(p), extra_files=extra), "", spec
         return
     if network.kind == "script":
-        yield "model.ts", lambda p: torch.jit.save(network.thing, str(p), _extra_files=extra), ""
+        yield "model.ts", lambda p: torch.jit.save(network.thing, str(p), _extra_files=extra), "", spec
         return
     shape = (2, spec.channels or 3, *model.used)
     x = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(network.device, network.dtype)
@@ -93,22 +95,25 @@ def _routes(model: TorchModel) -> Iterator[Route]:
 
     auto, batch = torch.export.Dim.AUTO, {0: torch.export.Dim.DYNAMIC}
     h, w = model.used
+    sized = replace(spec, height=h, width=w)
     if spec.height is None:
-        yield "model.pt2", export({0: auto, 2: auto, 3: auto}), ""
-        yield "model.ts", trace, "Saved as TorchScript: torch.export would have fixed the image size."
-        yield "model.ts", script, "Saved as TorchScript: torch.export would have fixed the image size."
-        yield "model.pt2", export(batch), f"Saved for images of {h} x {w} pixels only."
+        yield "model.pt2", export({0: auto, 2: auto, 3: auto}), "", spec
+        yield "model.ts", trace, "Saved as TorchScript: torch.export would have fixed the image size.", spec
+        yield "model.ts", script, "Saved as TorchScript: torch.export would have fixed the image size.", spec
+        yield "model.pt2", export(batch), f"Saved for images of {h} x {w} pixels only.", sized
     else:
-        yield "model.pt2", export(batch), ""
-        yield "model.ts", trace, "Saved as a TorchScript trace: torch.export did not give a batch of any size."
-    yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower."
+        yield "model.pt2", export(batch), "", spec
+        yield "model.ts", trace, "Saved as a TorchScript trace: torch.export did not give a batch of any size.", spec
+    yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower.", replace(sized, batch=2)
 
 
-def _difference(model: TorchModel, path: Path) -> str:
+def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
     """What differs between a model and the file written from it; "" when no bit does."""
     from . import opened
 
     again = opened(path)
+    if again.input != spec:
+        return f"it reads {again.input}, not {spec}"
     if again.fingerprint != model.fingerprint:
         return "other weights"
     if again.offers != model.offers:
