@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from knownot.arrays import Activations, Head, Offers
-from knownot.detectors import DETECTORS, Combined, Detector, configure, formulas, moved, resolve
+from knownot.detectors import DETECTORS, KNN, Combined, Detector, configure, formulas, moved, resolve
 from knownot.errors import CalibrationError, KnownotError, OptionError, UnsoundError
 from knownot.stats import ClassMeans, Want, gather
 
@@ -513,6 +514,8 @@ def test_combined_before_and_after_ranking(case):
         detector.rank(np.array([[0.0, np.nan, 0, 0]]))
     ranked = detector.rank(detector.parts(case.batch))
     assert detector.references == ()
+    assert detector.ranks
+    assert not KNN.ranks
     assert (np.diff(ranked.references) >= 0).all()
 
 
@@ -599,3 +602,45 @@ def test_wants_of_equal_needs_are_equal():
     case = Case()
     assert DETECTORS["knn"].wants(case.offers) == configure("knn", k=3).wants(case.offers)
     assert DETECTORS["she"].wants(case.offers)["all"] == Want(ClassMeans, "features")
+
+
+# Real features: those of the CIFAR-10 ResNet-20, in float32 as every classifier gives them
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path) -> Case:
+    import torch
+
+    from helpers_resnet import cifar10, normalised, resnet20
+    from knownot.models import open_model
+
+    torch.set_num_threads(1)
+    model = open_model(resnet20(shared))
+    images, labels = cifar10(shared, 700, "cifar10/train-20000.parquet")
+    case = Case(n=1)
+    case.head, case.offers, case.labels = model.head, model.offers, labels[:600]
+    seen = model.activations(normalised(images))
+    noise = np.random.default_rng(0).integers(0, 256, size=(50, 32, 32, 3), dtype=np.uint8)
+    case.train, case.new = seen.take(slice(0, 600)), seen.take(slice(600, None))
+    case.batch = model.activations(normalised(np.concatenate([images[:100], noise])))
+    return case
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_real_features_in_float32_and_float64(real: Case, name: str) -> None:
+    detector = real.fit(resolve(name, real.offers)[0])
+    double, single = ({p: x.astype(t) for p, x in real.batch.named().items()} for t in (np.float64, np.float32))
+    parts = moved(detector, np, np.float64).parts(Activations.of(double))
+    again = moved(detector, np, np.float32).parts(Activations.of(single))
+    for a, b in zip(parts.T, again.T, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.ptp(a))
+    detector = moved(detector, np, np.float32)
+    score = detector.rank(detector.parts(real.new)).score(real.batch)
+    auroc = np.mean(score[100:, None] > score[:100]) + np.mean(score[100:, None] == score[:100]) / 2
+    assert auroc > 0.8, "noise should look more unknown than images the network was trained on"
+
+
+def test_real_mahalanobis_against_the_reference(real: Case) -> None:
+    x, f = (a.features.astype(np.float64) for a in (real.train, real.batch))
+    expected = mahalanobis(l2(x), real.labels, l2(f)).min(axis=1)
+    close(real.score("mahalanobis++"), expected, 1e-6)

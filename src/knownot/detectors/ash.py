@@ -11,8 +11,6 @@ from ..stats import Want
 from .base import Shaper, number
 from .formulas import largest
 
-MOST = 50.0  # of the exponent, so that float32 does not overflow
-
 
 @dataclass(frozen=True)
 class AshS(Shaper):
@@ -22,8 +20,8 @@ class AshS(Shaper):
 
     The largest (100 - percentile) % of an image's values are kept, all those that equal the smallest kept one too;
     s1 is the sum of all values, s2 that of the kept ones. Of the pooled features; one peer shapes the feature map.
-    s1 / s2 is limited to [0, d / kept] and to 50: without negative features the former never acts. An image
-    whose kept values are all 0 stays 0.
+    An image with s2 <= 0 (all zeros) is not scaled. s1 / s2 is at most d / kept, as no mean is above that of the
+    largest values, so with percentile <= 95 nothing overflows.
     """
 
     percentile: float = 90.0
@@ -34,7 +32,7 @@ class AshS(Shaper):
 
     @classmethod
     def wants(cls, offers: Offers, *, percentile: float = 90.0) -> dict[str, Want]:
-        number("percentile", percentile, 0, 99.9)
+        number("percentile", percentile, 0, 95)
         return {}
 
     @classmethod
@@ -50,5 +48,5 @@ class AshS(Shaper):
         kept = xp.where(f >= smallest, f, xp.zeros_like(f))
         s1, s2 = (xp.sum(x, axis=-1, keepdims=True) for x in (f, kept))
         ratio = xp.where(s2 > 0, s1 / xp.where(s2 > 0, s2, xp.ones_like(s2)), xp.zeros_like(s2))
-        features = kept * xp.exp(xp.clip(ratio, min=0.0, max=min(d / keep, MOST)))
+        features = kept * xp.exp(ratio)
         return replace(batch, features=features, logits=head(features))
