@@ -98,7 +98,7 @@ ATTACKS = {
     ),
     "arrays of another shape": (
         lambda f: state(f, lambda a: a.update({"calibration.scores": a["calibration.scores"][:7]})),
-        "calibration",
+        "one predicted class for each",
     ),
     "NaN among calibration scores": (
         lambda f: state(f, lambda a: a.update({"calibration.scores": a["calibration.scores"] * np.nan})),
