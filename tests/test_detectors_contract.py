@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
 from knownot.checks.detectors import CHECKS, Problem, check_detector, fitted, problem
-from knownot.detectors import DETECTORS, Detector, resolve
+from knownot.detectors import DETECTORS, Detector, moved, resolve
 
 # {detector: {check: why it does not keep this promise}}
 EXEMPT: dict[str, dict[str, str]] = {}
@@ -26,3 +29,20 @@ def test_promise(name: str, check: str) -> None:
     if check in EXEMPT.get(name, {}):
         pytest.skip(EXEMPT[name][check])
     CHECKS[check](*ready(name))
+
+
+@dataclass(frozen=True)
+class _Nested:
+    counts: np.ndarray
+    inner: tuple[np.ndarray, ...]
+    name: str
+
+
+def test_moved_takes_everything_along() -> None:
+    import torch
+
+    there = moved(
+        _Nested(np.arange(3), (np.ones(2), np.array([True])), "a"), array_namespace(torch.ones(1)), torch.float32
+    )
+    assert (there.counts.dtype, there.name) == (torch.int64, "a")
+    assert [x.dtype for x in there.inner] == [torch.float32, torch.bool]

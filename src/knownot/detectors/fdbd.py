@@ -18,7 +18,7 @@ SMALLEST = 1e-12  # length of f - mean, below which it is taken to be this: the 
 
 @dataclass(frozen=True)
 class FDBD(Detector):
-    r"""Liu & Qin, Fast Decision Boundary based OOD Detector, ICML 2024 (arXiv:2312.11536), eq. 4-6.
+    r"""Liu & Qin, Fast Decision Boundary based OOD Detector, ICML 2024 (arXiv:2312.11536).
 
         score(x) = -mean over k != c of |logit_c - logit_k| / ||w_c - w_k||  /  ||f(x) - mu||
 

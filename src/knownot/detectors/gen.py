@@ -14,7 +14,7 @@ from .formulas import largest, log_probabilities
 
 @dataclass(frozen=True)
 class GEN(Detector):
-    r"""Liu, Lochman & Zach, GEN: Pushing the Limits of Softmax-Based OOD Detection, CVPR 2023, eq. 3.
+    r"""Liu, Lochman & Zach, GEN: Pushing the Limits of Softmax-Based OOD Detection, CVPR 2023.
 
         score(x) = sum over the M most probable classes of p_k^gamma (1 - p_k)^gamma
 

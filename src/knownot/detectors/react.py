@@ -15,7 +15,7 @@ from .base import Shaper, number, some_images
 @dataclass(frozen=True)
 class ReAct(Shaper):
     r"""Sun, Guo & Li, ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021
-    (arXiv:2111.12797), eq. 1.
+    (arXiv:2111.12797).
 
         f'(x) = min(f(x), threshold), element by element
 

@@ -16,7 +16,7 @@ from .formulas import predicted
 @dataclass(frozen=True)
 class SHE(Detector):
     r"""Zhang et al., OOD Detection based on In-Distribution Data Patterns Memorization with Modern Hopfield Energy,
-    ICLR 2023, eq. 8.
+    ICLR 2023.
 
         score(x) = -<f(x), s_c>,  c the predicted class, s_c the mean feature of its correctly classified images
 

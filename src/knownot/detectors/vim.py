@@ -17,7 +17,7 @@ SMALLEST = 1e-10  # of the largest second moment: below it a direction is roundi
 
 @dataclass(frozen=True)
 class ViM(Detector):
-    r"""Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv:2203.10807), eq. 6-8.
+    r"""Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv:2203.10807).
 
         score(x) = alpha ||R^T (f(x) - o)|| - log sum_k exp(logit_k(x))
 

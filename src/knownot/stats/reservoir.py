@@ -37,6 +37,9 @@ class Reservoir(Statistic):
         return cls._smallest(rows, rank, size)
 
     def merge(self, other: Self) -> Self:
+        full = len(self) == self.size
+        if full and not (other.rank < self.rank[-1]).any():
+            return self  # the usual case late in a long pass: nothing to copy
         rows = {name: np.concatenate([x, other.rows[name]]) for name, x in self.rows.items()}
         return self._smallest(rows, np.concatenate([self.rank, other.rank]), self.size)
 
