@@ -53,7 +53,10 @@ def options(command: str) -> str:
     import click
 
     lines = ["| option | default | what it is |", "|---|---|---|"]
-    context = click.Context(command_of(command), info_name=command)
+    from knownot.cli import group
+
+    above = click.Context(group, info_name="knownot", **group.context_settings)
+    context = click.Context(command_of(command), above, command)
     for parameter in context.command.get_params(context):
         if isinstance(parameter, click.Option):
             says = parameter.to_info_dict()
@@ -71,7 +74,7 @@ def default(option: Any) -> str:
     value = option.default
     if option.required:
         return "required"
-    if option.is_flag or not isinstance(value, str | int | float | tuple) and not hasattr(value, "parts"):
+    if option.is_flag or not (isinstance(value, str | int | float | tuple) or hasattr(value, "parts")):
         return ""
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -95,17 +98,22 @@ def found(path: str) -> tuple[Any, str]:
 def shown(name: str, thing: Any) -> str:
     """The signature, one parameter a line where it is long."""
     signature = inspect.signature(thing)
-    whole = f"{name}{signature}".replace("'", "")
-    if len(whole) <= 100:
-        return whole
-    lines, star = [], False
+    parts: list[str] = []
     for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY and not star:
-            lines, star = [*lines, "    *,"], True
-        lines.append(f"    {parameter},".replace(": '", ": ").replace("' =", " =").replace("',", ","))
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        parts.append(one(parameter))
     back = signature.return_annotation
-    ends = "" if back is inspect.Signature.empty else f" -> {back}"
-    return "\n".join([f"{name}(", *lines, f"){ends}"])
+    ends = "" if back is inspect.Signature.empty or isinstance(thing, type) else f" -> {back}"
+    whole = f"{name}({', '.join(parts)}){ends}"
+    return whole if len(whole) <= 100 else "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){ends}"])
+
+
+def one(parameter: inspect.Parameter) -> str:
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    kind = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
+    value = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"{stars}{parameter.name}{kind}{value}"
 
 
 def fenced(text: str | None) -> str:

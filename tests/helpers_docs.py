@@ -172,7 +172,8 @@ def execute() -> None:
                 flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
                 runner = doctest.DocTestRunner(optionflags=flags, verbose=False)
                 runner.run(test, out=said.append, clear_globs=False)
-                assert not runner.failures and test.examples, "".join(said) or "no >>> in a pycon block"
+                assert test.examples, "no >>> in a pycon block"
+                assert not runner.failures, "".join(said)
             else:
                 shell(block)
         except BaseException:
@@ -197,9 +198,12 @@ def shell(block: Block) -> None:
 
 
 def called(command: str) -> str:
-    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=False, env=environment())
-    assert done.returncode == 0, f"exit code {done.returncode} of {command!r}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+    done = subprocess.run(
+        ["bash", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, f"exit code {done.returncode} of {command!r}:\n{done.stdout}"
+    return done.stdout
 
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
