@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from knownot.checks.detectors import CHECKS, Problem, check_detector, fitted, problem
+from knownot.checks.detectors import CHECKS, Problem, fitted, problem
 from knownot.detectors import DETECTORS, Detector, moved, resolve
 
 # {detector: {check: why it does not keep this promise}}
