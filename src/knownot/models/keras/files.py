@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,11 @@ def translated(path: Path, error: BaseException) -> ModelError:
     text = str(error)
     if "lambda" in text.lower():
         return ModelError(LAMBDA.format(name=path.name, which=""))
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    found = re.search(r"Unrecognized keyword arguments.*", text)
+    lines = [found[0]] if found else [line.strip() for line in text.splitlines() if line.strip()]
+    first = (lines or [repr(error)])[0]
     first = first if len(first) < 300 else first[:300] + " …"
-    if "locate" in text or "Unknown layer" in text or "registered" in text:
+    if re.search(r"[Cc]ould not locate|Unknown (layer|object)|is not registered", text):
         return ModelError(
             f"{path.name} uses a class that Keras does not know: {first} Import the module that defines and registers "
             "it (@keras.saving.register_keras_serializable()) first, or open the model yourself and give the object."
