@@ -82,7 +82,8 @@ def default(option: Any) -> str:
 def signature(path: str) -> str:
     """`knownot.fit` or `knownot.classifier:OpenSetClassifier.predict`: signature and docstring."""
     thing, name = found(path)
-    return f"{fenced(shown(name, thing))}\n\n{fenced(inspect.getdoc(thing))}"
+    says = fenced(inspect.getdoc(thing))
+    return says if inspect.ismodule(thing) else f"{fenced(shown(name, thing))}\n\n{says}"
 
 
 def found(path: str) -> tuple[Any, str]:
