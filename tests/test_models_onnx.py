@@ -307,6 +307,40 @@ def test_the_standard_deviation_does_not_cancel() -> None:
     np.testing.assert_allclose(seen[:, 4:], expected[:, 4:], rtol=0.05, atol=2e-4)
 
 
+def test_scaling_before_the_first_weight_is_no_stage() -> None:
+    w = weights(2, a=(4, K, 1, 1), b=(5, 4, 1, 1), w=(C, 5), bias=(C,))
+    nodes = [
+        node("Div", "x two", "x1"),
+        node("Conv", "x1 a", "a1", strides=[2, 2]),
+        node("Conv", "a1 b", "b1", strides=[2, 2]),
+        node("GlobalAveragePool", "b1", "p"),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f w bias", "y", transB=1),
+    ]
+    opened = open_model(model(nodes, w | {"two": np.float32(2)}))
+    assert opened.stage_layers == {"stage1": "a1", "stage2": "b1"}
+
+
+def test_what_an_auxiliary_head_computes_is_no_stage() -> None:
+    proto, _ = staged()
+    side = weights(8, sk=(2, 4, 1, 1), sw=(C, 2))
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in side.items())
+    proto.graph.node.extend([node("Conv", "a2 sk", "s1"), node("GlobalAveragePool", "s1", "s2")])
+    proto.graph.node.extend([node("Flatten", "s2", "s3"), node("Gemm", "s3 sw", "aux", transB=1)])
+    proto.graph.output.append(helper.make_tensor_value_info("aux", TensorProto.FLOAT, None))
+    assert open_model(proto).stage_layers == {"stage1": "a2", "stage2": "b2", "stage3": "c2"}
+    assert open_model(proto, head="aux").stage_layers == {"stage1": "s1"}
+
+
+@pytest.mark.parametrize("attributes", [{"strides": [2, 2]}, {"pads": [1, 1, 1, 1]}])
+def test_a_pooled_convolution_that_does_not_read_each_pixel_once_is_no_head(attributes: dict[str, list[int]]) -> None:
+    w = weights(1, k=(D, K, 1, 1), kb=(D,), w=(C, D, 1, 1), b=(C,))
+    nodes = [node("Conv", "x k kb", "r"), node("Conv", "r w b", "z", **attributes), node("GlobalAveragePool", "z", "p")]
+    opened = open_model(model([*nodes, node("Flatten", "p", "y")], w))
+    check_model(opened, images())
+    assert opened.head is None
+
+
 def test_stages_and_head_can_be_named() -> None:
     proto, _ = staged()
     x = images(shape=(K, 16, 16))
@@ -341,13 +375,13 @@ def test_a_matmul_named_as_head_brings_its_bias() -> None:
 def transformer(blocks: int, shrink: bool) -> onnx.ModelProto:
     """Patches 4x4 -> tokens [n, 16, 6] -> blocks of x + relu(x w); `shrink` halves the tokens after each."""
     w = weights(4, k=(D, K, 4, 4), pos=(1, 16, D), w=(C, D), b=(C,), m=(D, D)) | {
-        "shape": i64(0, D, -1),
+        "shape": i64(0, 16, D),
         "heads": i64(0, 0, 2, 3),
     }
     w |= {"tokens": i64(0, 0, -1), "one": np.float32(1)}
     w |= {"start": i64(0), "end": i64(99), "axis": i64(1), "step": i64(2)}
     nodes = [node("Conv", "x k", "c0", strides=[4, 4]), node("Reshape", "c0 shape", "c1")]
-    nodes += [node("Transpose", "c1", "c2", perm=[0, 2, 1]), node("Add", "c2 pos", "t0")]
+    nodes += [node("Add", "c1 pos", "t0")]
     last = "t0"
     for i in range(1, blocks + 1):
         nodes += [

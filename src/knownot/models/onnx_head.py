@@ -117,8 +117,10 @@ def find(graph: Graph, output: str) -> Found:
         return replace(base, why="its outputs are averaged over positions before the output")
     pointwise = weight.shape[2:] == (1,) * (weight.ndim - 2) and _plain(node)
     head = affine.head(weight.reshape(len(weight), -1), bias) if pointwise and not active else None
-    between = active or "a convolution wider than one pixel"
-    why = "" if head else f"{between} stands between the last layer and the pooling"
+    between = (
+        f"{active} stands between" if active else "padding, strides or a window wider than one pixel stand between"
+    )
+    why = "" if head else f"{between} the last layer's features and their average"
     return replace(base, features=features, pooled=True, head=head, why=why)
 
 
