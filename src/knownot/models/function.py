@@ -73,8 +73,8 @@ class FunctionModel(Model):
 
     def save(self, folder: Path) -> str:
         raise ModelError(
-            f"The function {self.name!r} cannot be saved to a file. Save without the model, and give the "
-            "function again when loading: knownot.load(folder, model=function)."
+            f"The function {self.name!r} cannot be saved to a file. Save without it, "
+            "osc.save(folder, include_model=False), and give it when loading: knownot.load(folder, model=function)."
         )
 
     def _check_outputs(self, given: np.ndarray, n: int) -> None:
