@@ -88,6 +88,8 @@ def signature(path: str) -> str:
 
 def found(path: str) -> tuple[Any, str]:
     module, _, inside = path.partition(":")
+    if module == "knownot.errors":
+        return importlib.import_module(module), ""
     if not inside:
         module, _, inside = path.rpartition(".")
     thing: Any = importlib.import_module(module)

@@ -1,0 +1,279 @@
+"""The documentation is true: its code runs, its links resolve, its tables are those of the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import helpers_docs as docs
+import knownot
+from knownot.cli import COMMANDS, main
+
+ROOT = docs.ROOT
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [*DOCS, *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+RUN = [ROOT / "README.md", *DOCS]
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return docs.prepare(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.fixture
+def home(prepared, tmp_path):
+    """A copy for one page."""
+    shutil.copytree(prepared, tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("page", [p for p in RUN if any(b.kind in docs.RUN for b in docs.blocks(p))], ids=named)
+def test_code_blocks_run(page, home):
+    done = docs.run(page, home)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nimport knownot\nknownot.fitt\n```",
+        "```pycon\n>>> 1 + 1\n3\n```",
+        "```python\nx = 1\n```\n\n```pycon\n>>> x\n2\n```",
+        "```bash\nknownot fitt 2> /dev/null\n```",
+        "```console\n$ echo one\ntwo\n```",
+        "```console\n$ echo 100 images\n200 images\n```",
+        "```console\n$ printf 'one\\ntwo\\n'\none\n```",
+        "```console\n$ echo one\n…\ntwo\n```",
+    ],
+)
+def test_a_block_that_is_wrong_fails(text, tmp_path):
+    (tmp_path / "page.md").write_text(text + "\n", encoding="utf-8")
+    done = docs.run(tmp_path / "page.md", tmp_path)
+    assert done.returncode == 1
+    assert "page.md:" in done.stderr
+
+
+def test_a_block_that_is_right_passes(tmp_path):
+    text = (
+        "```python\nx = 2\n```\n\n```pycon\n>>> x\n2\n```\n\n"
+        "```console\n$ printf 'a 101 b\\nskipped\\nlast\\n'\na 100 b\n…\nlast\n$ echo done\n```\n"
+    )
+    (tmp_path / "page.md").write_text(text, encoding="utf-8")
+    done = docs.run(tmp_path / "page.md", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_every_fence_is_of_a_kind_that_is_run_or_deliberately_not(page):
+    kinds = {block.kind for block in docs.blocks(page)}
+    assert kinds <= {*docs.RUN, *docs.NOT_RUN}, kinds
+    text = page.read_text(encoding="utf-8")
+    assert text.count("```") == 2 * len(docs.blocks(page)), "a fence that is not closed, or not seen"
+
+
+# Links
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def slugs(page: Path) -> set[str]:
+    """Anchors of a page: its headings as GitHub and mkdocs both write them, and named ones."""
+    text = docs.FENCE.sub("", page.read_text(encoding="utf-8"))
+    found = set(re.findall(r'<a id="([^"]+)"', text))
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip()
+        found.add(plain.replace(" ", "-"))
+    return found
+
+
+def dead_links(page: Path) -> list[str]:
+    text = docs.FENCE.sub("", page.read_text(encoding="utf-8"))
+    dead = []
+    for link in LINK.findall(text):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and anchor not in slugs(target)):
+            dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_links_resolve(page):
+    assert dead_links(page) == []
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# One two\n\n[a](#one-two) [b](#three) [c](gone.md) [d](page.md#one-two) [e](https://x.org)\n")
+    assert dead_links(page) == ["#three", "gone.md"]
+
+
+# What the code says of itself
+
+
+def hook():
+    spec = importlib.util.spec_from_file_location("docs_hook", ROOT / "scripts" / "docs_hook.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(name: str) -> str:
+    """A page as the site shows it."""
+    return hook().on_page_markdown((ROOT / "docs" / name).read_text(encoding="utf-8"))
+
+
+def test_the_table_of_detectors_is_that_of_the_code():
+    page = written("detectors.md")
+    lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    shown = {cells[0].strip("|` "): cells for cells in lines}
+    assert list(shown) == [row.name for row in knownot.detectors()]
+    for row in knownot.detectors():
+        assert shown[row.name][1:] == [", ".join(sorted(row.needs)), row.summary, f"{row.paper} |"]
+        assert f"### {row.kind.__name__}\n" in page
+    assert "score(x) = -max_k logit_k(x)" in page
+
+
+def test_the_number_of_detectors_in_the_text():
+    assert f"- {len(knownot.detectors())} detectors" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def helped(command: str, capsys) -> str:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documented_options_are_those_of_the_help(command, capsys):
+    shown = hook().on_page_markdown(f"<!-- options: {command} -->")
+    documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(re.findall(r"`([^`]+)`", shown))))
+    lines = [line for line in helped(command, capsys).splitlines() if re.match(r"  -", line)]
+    real = {
+        o for line in lines for o in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line.split("   ")[0].split("  -")[-1])
+    }
+    real |= {o for line in lines for o in re.findall(r"--[a-z][a-z-]*", line[:34])}
+    assert real <= documented, real - documented
+    assert f"<!-- options: {command} -->" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def test_defaults_in_the_options_table():
+    shown = hook().on_page_markdown("<!-- options: fit -->")
+    for line in ("| `--alpha` FLOAT | 0.05 |", "| `--delta` FLOAT | 0.01 |", "PATH | required |", "| pac | With"):
+        assert line in shown
+
+
+def options(command: str) -> set[str]:
+    shown = hook().on_page_markdown(f"<!-- options: {command} -->")
+    return set(re.findall(r"`(--[a-z-]+)`", shown))
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_every_option_in_the_text_exists(page):
+    """Also in commands that are shown and not run."""
+    known = set().union(*(options(c) for c in COMMANDS)) | {"--version", "--help"}
+    text = page.read_text(encoding="utf-8")
+    in_text = set(re.findall(r"`(--[a-z-]+)", docs.FENCE.sub("", text)))
+    commands = [line for b in docs.blocks(page) for line in b.code.splitlines() if "knownot " in line]
+    in_code = {o for line in commands if "pip" not in line for o in re.findall(r"(?<=\s)--[a-z][a-z-]+", line)}
+    assert (in_text | in_code) <= known, (in_text | in_code) - known
+
+
+def test_the_api_page_has_every_public_name():
+    page = written("api.md")
+    for name in knownot.__all__:
+        assert name == "__version__" or f"knownot.{name}\n" in page, name
+    assert "<!--" not in page
+
+
+def test_signatures_on_the_api_page_are_those_of_inspect():
+    """Every parameter with its default, counted by hand for two of them."""
+    page = written("api.md")
+    fit = page.split("### knownot.fit\n")[1].split("###")[0]
+    for line in ("    *,", "    detector: Any = 'default',", "    alpha: float = 0.05,", ") -> OpenSetClassifier"):
+        assert f"\n{line}\n" in fit
+    assert fit.split("```")[1].count(",\n") == 18  # 17 parameters and the star
+    assert "p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray" in page
+    assert "MissingExtraError" in page
+
+
+def test_a_marker_that_names_nothing_stops_the_build():
+    for marker in ("signature: knownot.fitt", "options: fitt", "detectors: tabel"):
+        with pytest.raises((AttributeError, ImportError, KeyError)):
+            hook().on_page_markdown(f"<!-- {marker} -->")
+
+
+def test_columns_of_verdicts_are_all_explained():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## How to read a verdict")[1].split("\n## ")[0]
+    shown = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `")))
+    assert shown == list(knownot.verdicts.COLUMNS)
+
+
+def test_fields_of_preprocess_are_all_explained():
+    text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    missing = [name for name in knownot.Preprocess.__dataclass_fields__ if f"`{name}`" not in text]
+    assert missing == ["name"]
+
+
+def test_extras_and_dependencies_are_all_explained():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    for needed in project["dependencies"]:
+        name = re.match(r"[\w-]+", needed)[0]
+        assert f"`{name}`" in text, name
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for extra in project["optional-dependencies"]:
+        assert f"`[{extra}]`" in text or f"`{extra}`" in text, extra
+        assert f"`[{extra}]`" in readme or f"`{extra}`" in readme or extra == "docs", extra
+
+
+def test_exit_codes_are_the_same_everywhere():
+    tables = [
+        re.findall(r"^\| (\d+) \| (\w+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name in ("README.md", "docs/cli.md")
+    ]
+    assert tables[0] == tables[1] == [("0", "done"), ("1", "an"), ("2", "wrong"), ("3", "done"), ("130", "interrupted")]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    page = (tmp_path / "detectors" / "index.html").read_text(encoding="utf-8")
+    assert "<td><code>mahalanobis++</code></td>" in page
+    assert "fonts.googleapis" not in page
+
+
+def test_the_documents_stay_short():
+    assert len((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "measured.md"], ids=named)
+def test_there_is_a_place_for_the_measurements(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.index("<!-- measured -->") < text.index("<!-- /measured -->")
+
+
+def test_the_changelog_has_one_unreleased_section():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert text.count("## [Unreleased]") == 1
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
