@@ -556,7 +556,7 @@ def test_parquet_memory_does_not_grow_with_the_file(tmp_path):
             peak = max(peak, pa.total_allocated_bytes() - before)
         assert n == count
         peaks.append(peak)
-    assert peaks[1] < 1.3 * peaks[0], peaks
+    assert peaks[1] < 2 * peaks[0], peaks  # four times the rows
 
 
 def test_parquet_errors(tmp_path, monkeypatch):
