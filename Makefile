@@ -29,6 +29,7 @@ check: .venv/ready  ## Lint, format and types.
 
 benchmark: .venv/ready  ## Measure on the real images and classifiers beside the checkout.
 	.venv/bin/python benchmarks/quality.py
+	.venv/bin/python benchmarks/guarantee.py
 	.venv/bin/python benchmarks/memory.py
 	.venv/bin/python benchmarks/speed.py
 

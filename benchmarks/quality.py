@@ -122,8 +122,8 @@ def table(result, unknown) -> str:
     lead = 100 * (result.mean("default") - single)
     text += [
         "",
-        f"default: mean AUROC {100 * result.mean('default'):.2f} (worst {100 * result.worst('default'):.2f}); best single: "
-        f"{best} {100 * single:.2f} (worst {100 * result.worst(best):.2f}); lead {lead:+.2f} points.",
+        f"default: mean AUROC {100 * result.mean('default'):.2f} (worst {100 * result.worst('default'):.2f}); "
+        f"best single: {best} {100 * single:.2f} (worst {100 * result.worst(best):.2f}); lead {lead:+.2f} points.",
     ]
     return "\n".join(text + [f"- left out: {d}: {why}" for d, why in result.left_out.items()])
 

@@ -28,11 +28,11 @@ RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
 CHAINED = {("arrays", "errors")}
 
 FRAMEWORKS = {
-    "torch": {"models/torch", "remedies"},
+    "torch": {"models/torch", "models/keras", "remedies", "checks"},  # keras may compute with torch; checks move arrays
     "keras": {"models/keras", "remedies"},
     "tensorflow": {"models/keras"},
     "jax": {"models/keras"},
-    "onnxruntime": {"models/onnx"},
+    "onnxruntime": {"models/onnx", "checks"},
     "onnx": {"models/onnx", "onnx_export"},
     "spox": {"onnx_export"},
     "ray": {"distributed"},
