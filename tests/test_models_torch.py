@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers_resnet import ResNet, cifar10, normalised, resnet20
+from knownot.arrays import InputSpec
 from knownot.checks.models import check_model
 from knownot.errors import ActivationsError, InputError, ModelError, OptionError
 from knownot.models import open_model
@@ -165,6 +168,8 @@ ENDS = {
     "logits first": lambda m, f: (m.fc(f), f),
     "probabilities too": lambda m, f: [z := m.fc(f), z.softmax(1)],
     "temperature": lambda m, f: m.fc(f) / 0.5,
+    "minus": lambda m, f: m.fc(f) - 1.5,
+    "random but the same": lambda m, f: m.fc(f) + 0 * torch.rand(()),
     "cosine": lambda m, f: 16 * F.linear(F.normalize(f), F.normalize(m.fc.weight)),
     "dropout": lambda m, f: m.fc(F.dropout(f, 0.5, training=m.training)),
     "in place": lambda m, f: m.fc(f).mul_(2.0).add_(1.0).softmax(1),
@@ -182,7 +187,7 @@ def test_every_end_gives_the_logits_and_the_head(end):
         w, b = module.fc.weight, module.fc.bias
         if end == "cosine":
             f, w = F.normalize(f), F.normalize(w)
-        b = {"no bias": 0 * b, "cosine": 0 * b, "in place": b + 0.5}.get(end, b)
+        b = {"no bias": 0 * b, "cosine": 0 * b, "in place": b + 0.5, "minus": b - 1.5}.get(end, b)
     factor = FACTOR.get(end, 1.0)
     np.testing.assert_allclose(got.features, f.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.head.weight, factor * w.detach().numpy(), rtol=1e-6)
@@ -191,7 +196,9 @@ def test_every_end_gives_the_logits_and_the_head(end):
     np.testing.assert_allclose(got.logits, wanted, rtol=1e-4, atol=1e-5)
     assert {"logits", "head"} <= model.offers.kinds
     assert any("softmax" in note for note in model.notes) == ("soft" in end or end in ("in place", "probabilities too"))
+    before = torch.get_rng_state()
     check_model(model, x)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_last_of_two_linear_layers_is_the_head():
@@ -259,7 +266,7 @@ def test_one_label_per_image_is_needed():
     with pytest.raises(ModelError, match="pool it"):
         open_model(nn.Conv2d(3, C, 1))
     with pytest.raises(ModelError, match="dim=1"):
-        open_model(Small(lambda m, f: m.fc(f).softmax(0)))
+        open_model(Small(lambda m, f: m.fc(f).softmax(0), classes=3))  # as many as images in the look
 
 
 # -- named layers -----------------------------------------------------------------------------------------------------
@@ -705,6 +712,31 @@ def test_stages_do_not_mistake_attention_or_channels_last_for_maps():
     assert list(model.stage_layers) == ["stage1"]
     assert "(8, 8, 8)" in model.notes[-1]
     assert model.activations(x).stages["stage1"].shape == (4, 16)
+
+
+def test_products_of_maps_are_no_maps():
+    class Covariance(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, C)
+
+        def forward(self, x):
+            x = self.conv(x).relu()
+            return self.fc(x.mean((2, 3)) * (x @ x.transpose(2, 3) + 0.1).mean((2, 3)))  # [n, k, h, h]
+
+    assert list(open_model(Covariance(), size=(32, 48)).stage_layers) == ["stage1"]
+
+
+class Unused(nn.Conv2d):
+    def forward(self, x):
+        return x
+
+
+def test_a_configuration_says_size_and_channels():
+    module = Small(ENDS["logits"])
+    module = nn.Sequential(OrderedDict(unused=Unused(7, 1, 1), small=module))  # not the first convolution that runs
+    module.config = SimpleNamespace(num_channels=3, image_size=[40, 24])
+    assert open_model(module).input == InputSpec(40, 24, 3, "NCHW")
 
 
 def test_empty_batches_and_layouts():

@@ -26,14 +26,11 @@ def layout_after(node: Node) -> str:
     layout = before.layout if before else ""
     if ops.is_conv(name):
         return {4: "NCHW", 3: "NCT"}.get(ndim, "")
-    if "layer_norm" in name or "rms_norm" in name:
-        over = node.given.get("normalized_shape", ())
-        return {4: "NHWC", 3: "NTC"}.get(ndim, "") if len(over) == 1 else layout
-    if ops.is_norm(name):
+    if ops.is_norm(name) and "layer_norm" not in name and "rms_norm" not in name:
         return {4: "NCHW", 3: "NCT"}.get(ndim, "")
     if name in ops.LINEAR and len(node.sources) == 1:  # on the last axis; a mixer's works on tokens
         return layout or {4: "NHWC", 3: "NTC"}.get(ndim, "")
-    if name in ops.PRODUCT:
+    if name in ops.PRODUCT:  # attention: its axes are heads and tokens, and what is made of it is no map either
         return ""
     if name in PERMUTING:
         return _permuted(node, layout)

@@ -44,7 +44,6 @@ def _is_map(node: Node, n: int) -> bool:
     return (
         ops.makes_stages(node.name)
         and node.depends
-        and not node.attention
         and node.layout in AXES
         and node.out is not None
         and node.out.is_floating_point()

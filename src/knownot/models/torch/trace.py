@@ -24,8 +24,7 @@ class Node:
     """One operation of a recorded pass.
 
     step: its place among the computing steps, None for a view. layer: the module whose weights it reads, "".
-    depends: on the images. layout: meaning of the axes of its output, "" when not known. attention: a product
-    of two things computed from the images, or what was made of one.
+    depends: on the images. layout: meaning of the axes of its output, "" when not known.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Node:
     layer: str = ""
     depends: bool = False
     layout: str = ""
-    attention: bool = False
 
     @property
     def sources(self) -> list[Node]:
@@ -87,7 +85,6 @@ class Recorder(TorchDispatchMode):
         node.shape = tuple(node.out.shape) if node.out is not None else ()
         node.layer = _layer(inputs, self.layers)
         node.layout = layout_after(node)
-        node.attention = _is_attention(node)
         if ops.is_step(name):
             node.step = len(self.steps)
             self.steps.append(node)
@@ -158,14 +155,6 @@ def _layer(tensors: Iterable[torch.Tensor], layers: Mapping[int, str]) -> str:
         if layer is not None:
             return layer
     return ""
-
-
-def _is_attention(node: Node) -> bool:
-    if node.name in ops.PRODUCT and len(node.sources) > 1:
-        return True
-    if node.name in ops.LINEAR or ops.is_conv(node.name) or ops.is_norm(node.name):
-        return False
-    return bool(node.sources) and node.sources[0].attention
 
 
 def _refuse_random(name: str, given: Mapping[str, Any], layers: Mapping[int, str]) -> None:
