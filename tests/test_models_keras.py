@@ -627,6 +627,21 @@ def test_a_failing_run_gives_back_every_call() -> None:
     assert not [layer for layer in model._flatten_layers() if "call" in vars(layer)]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="wraps a torch module")
+def test_a_torch_module_inside_keeps_its_mode() -> None:
+    import torch
+
+    inner = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Flatten())
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.TorchModuleWrapper(inner, output_shape=(None, 768)), L.Dense(3)]
+    )
+    inner.train()
+    inner[0].eval()
+    opened = open_model(model)
+    np.testing.assert_array_equal(opened.activations(images()).features, images().reshape(2, -1))  # no dropout
+    assert (inner.training, inner[0].training, inner[1].training) == (True, False, True)
+
+
 def test_one_forward_pass() -> None:
     model = trained(subclassed())
     opened, calls = open_model(model), []
@@ -852,6 +867,9 @@ def test_other_backends_compute_the_same(backend: str, here: Path, shared: Path,
     pytest.importorskip(backend)
     there = tmp_path / "there.npz"
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "2"}
+    environment["XLA_FLAGS"] = (
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile fast
+    )
     command = [sys.executable, __file__, str(there), str(shared / RESNET8)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -175,6 +175,13 @@ def test_code_in_a_file_is_never_run(ending: str, tmp_path: Path) -> None:
     assert not witness.exists()
 
 
+def test_code_as_an_activation_is_never_run(files: dict[str, bytes], tmp_path: Path) -> None:
+    code = {"class_name": "__lambda__", "config": {"code": "4wAAAAA=", "defaults": None, "closure": None}}
+    edit = config_edit(lambda c: c["config"]["layers"][1]["config"].update(activation=code))
+    with pytest.raises(ModelError, match="never runs code from a file"):
+        open_model(edited(files, tmp_path / "m.h5", edit))
+
+
 def test_an_object_with_a_lambda_opens_but_is_not_saved(tmp_path: Path) -> None:
     opened = open_model(lambda_model(tmp_path / "code-ran"))
     with pytest.raises(ModelError, match="'hostile' is a Lambda"):
@@ -219,7 +226,7 @@ def test_a_class_that_keras_does_not_know(tmp_path: Path) -> None:
         open_model(tmp_path / "m.keras")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("saved", [False, True])
 def test_weights_that_are_not_finite(bad: float, saved: bool, tmp_path: Path) -> None:
     model = good()

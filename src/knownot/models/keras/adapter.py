@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from ...arrays import Activations, Offers
-from ...errors import ActivationsError, InputError, ModelError, unknown_name
+from ...errors import ActivationsError, InputError, KnownotError, ModelError, unknown_name
 from ..base import Model, probe, verify_head
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
@@ -119,7 +119,7 @@ class KerasModel(Model):
             found = self._eagerly(self._compute, shown.shape)
             self.notes += ("The classifier cannot be compiled by its backend; it is run layer by layer, more slowly.",)
         own = _numpy(found["own"])
-        if not np.isfinite(own).all():
+        if not (np.isfinite(own).all() and np.isfinite(_numpy(found["logits"])).all()):
             bad = [w.path for w in self._model.weights if not np.isfinite(_numpy(w)).all()]
             why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
             raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
@@ -196,7 +196,9 @@ class KerasModel(Model):
     def forward(self, batch: np.ndarray) -> Activations:
         try:
             found = self._run(batch)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except KnownotError:
+            raise
+        except Exception as error:
             raise InputError(f"The classifier fails on a batch of shape {batch.shape}: {_reason(error)}") from error
         stages = {name: _numpy(found[name]) for name in self.stage_layers if name in found}
         features = _numpy(found["features"]) if self._reads_features else None

@@ -93,8 +93,9 @@ def _mended(path: Path, file: h5py.File) -> tuple[Json, tuple[str, ...]]:
         found = list(_layers(config))
     except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise ModelError(f"The model's description in {path.name} cannot be read: {error!r}. Save it again.") from error
-    if names := [layer["config"].get("name", "") for layer in found if layer["class_name"] == "Lambda"]:
-        raise ModelError(LAMBDA.format(name=path.name, which=f" ({', '.join(map(repr, names))})"))
+    names = [layer["config"].get("name", "") for layer in found if layer["class_name"] == "Lambda"]
+    if names or _has_code(config):
+        raise ModelError(LAMBDA.format(name=path.name, which=f" ({', '.join(map(repr, names))})" if names else ""))
     dropped: set[str] = set()
     try:
         config = _mend(config, dropped)
@@ -103,6 +104,13 @@ def _mended(path: Path, file: h5py.File) -> tuple[Json, tuple[str, ...]]:
     if not dropped:
         return config, ()
     return config, (f"Opened a file of Keras 2, leaving out what Keras 3 no longer has: {', '.join(sorted(dropped))}.",)
+
+
+def _has_code(part: Any) -> bool:
+    """Whether there is a Lambda or a serialised function anywhere, as an activation for instance."""
+    if isinstance(part, dict):
+        return part.get("class_name") in ("Lambda", "__lambda__") or any(map(_has_code, part.values()))
+    return isinstance(part, list) and any(map(_has_code, part))
 
 
 def _children(layer: Json) -> list[Json]:

@@ -59,10 +59,23 @@ def run(model: keras.Model, x: Any, see: See) -> Any:
     """
     hidden: list[tuple[str, keras.Layer]] = []
     _collect(model, "", hidden, opaque=False)
-    if not hidden:
-        return _op(model, "", see, (x,), {})
-    with _patching, _wrapped(hidden, see):
-        return _op(model, "", see, (x,), {})
+    with _modes_kept(model):
+        if not hidden:
+            return _op(model, "", see, (x,), {})
+        with _patching, _wrapped(hidden, see):
+            return _op(model, "", see, (x,), {})
+
+
+@contextmanager
+def _modes_kept(model: keras.Model) -> Iterator[None]:
+    """A torch module wrapped as a layer is set to eval() when Keras runs it in inference; here, it is set back."""
+    wrappers = [layer for layer in model._flatten_layers() if type(layer).__name__ == "TorchModuleWrapper"]
+    modes = [(module, module.training) for wrapper in wrappers for module in wrapper.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _collect(op: Op, path: str, hidden: list[tuple[str, keras.Layer]], opaque: bool) -> None:
