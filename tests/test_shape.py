@@ -12,7 +12,7 @@ import knownot
 
 ROOT = Path(knownot.__file__).parent
 
-# Each module may import from lower rungs only; those of one rung not from each other, unless they are listed as chained.
+# Each module may import from lower rungs only; those of one rung not from each other, unless listed as chained.
 RUNGS = [
     ["arrays", "errors", "version"],
     ["stats", "images", "models"],

@@ -284,7 +284,7 @@ def fit(
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
     size = batch_size or batch_size_for(opened, way)
-    notes = [*opened.notes, *found, *notes]
+    notes = [*opened.notes, *found, *notes, *images.notes, *(held.notes if held is not None else ())]
 
     walk = Walk(opened, way, size, thumbnails, seed, progress)
     needed = images_needed(alpha, delta, guarantee)

@@ -57,6 +57,7 @@ class Run:
     classes: dict[str, list[int]] = field(default_factory=dict)  # {the classifier's class: [known, unknown]}
     scores: array[float] = field(default_factory=lambda: array("d"))
     bad: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -81,6 +82,7 @@ class Run:
             f"{osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
 
@@ -96,6 +98,7 @@ class Run:
             "output": str(output),
             "report": None if report is None else str(report),
             "resumed": self.resumed,
+            "notes": list(self.notes),
             "seconds": self.seconds,
         }
 
@@ -126,7 +129,7 @@ def predict_to(
     }
     journal = Journal(output, task, restart)
     shown = journal.gallery(osc.nothing) if report and journal.done else None
-    run = Run(resumed=journal.done)
+    run = Run(resumed=journal.done, notes=_notes(source))
     written = time.monotonic()
     stream = osc.stream(
         source, batch_size=batch_size, progress=not quiet, start=journal.done, gallery=report is not None, so_far=shown
@@ -150,3 +153,8 @@ def predict_to(
     journal.finish(osc.detector.members)
     journal.remove()
     return run
+
+
+def _notes(source: Any) -> tuple[str, ...]:
+    passed = f"{source.skipped:,} files that are no images were passed over" if source.skipped else ""
+    return (*source.notes, *([passed] if passed else []))
