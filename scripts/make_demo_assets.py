@@ -3,7 +3,7 @@
     python scripts/make_demo_assets.py [--fashion DIR] [--out DIR] [--epochs N] [--images-only]
 
 Needs torch, onnxscript, scikit-image and scikit-learn, and Fashion-MNIST's four idx files (Debian package
-dataset-fashion-mnist). About five minutes on two cores. Everything is seeded: with the same versions of
+dataset-fashion-mnist). About six minutes on two idle cores. Everything is seeded: with the same versions of
 Pillow and torch, running it again gives the same bytes. What was measured is printed at the end and written to
 measured.json. Sources and licences: NOTICE.md beside the files made.
 """
