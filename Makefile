@@ -34,7 +34,7 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/speed.py
 
 docs: .venv/ready  ## The documentation site, into site/.
-	.venv/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-demo site demo-out .pytest_cache .mypy_cache .ruff_cache
