@@ -23,3 +23,16 @@ def shared() -> Path:
     """The folder of real images and classifiers; call `needs_data` through it by using this fixture."""
     needs_data("cifar10/test.parquet")
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Where CI=true a skipped test is a failure: it would hide a missing dependency or missing data."""
+    if os.environ.get("CI") == "true" and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("CI=true: no test may be skipped", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped") and exitstatus == 0:
+        session.exitstatus = 1
