@@ -42,6 +42,7 @@ class Record:
     accuracy: float | None = None  # on labelled calibration images (or on the known ones if those have no labels)
     accuracy_images: int = 0
     calibration_is_new: bool = False  # a calibration set was given
+    preprocessing: str = ""  # how it was found, in a sentence; also among the notes
     trials: tuple[Trial, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()  # (id, reason), the first thousand
     unreadable_count: int = 0
@@ -325,6 +326,7 @@ def fit(
         accuracy=rights[0] if rights[1] else None,
         accuracy_images=rights[1],
         calibration_is_new=held is not None,
+        preprocessing=" ".join(found),
         trials=trials,
         unreadable=tuple(walk.unreadable[:1000]),
         unreadable_count=len(walk.unreadable),

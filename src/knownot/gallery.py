@@ -21,9 +21,11 @@ def eyes(batch: Activations) -> np.ndarray:
 
 
 def squared(thumb: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """A thumbnail [h, w, 3] uint8 centred on a grey square [side, side, 3], enlarged by a whole number if small."""
-    times = max(1, side // max(thumb.shape[:2]))
-    big = thumb.repeat(times, axis=0).repeat(times, axis=1)[:side, :side]
+    """A thumbnail [h, w, 3] uint8 enlarged (nearest pixel) to fill a grey square [side, side, 3] on its longer side."""
+    height, width = thumb.shape[:2]
+    longer = max(height, width)
+    rows, columns = (np.arange(max(1, side * n // longer)) * n // max(1, side * n // longer) for n in (height, width))
+    big = thumb[rows][:, columns]
     canvas = np.full((side, side, 3), 128, dtype=np.uint8)
     top, left = (side - big.shape[0]) // 2, (side - big.shape[1]) // 2
     canvas[top : top + big.shape[0], left : left + big.shape[1]] = big

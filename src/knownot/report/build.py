@@ -43,7 +43,6 @@ def build(
     (known, unknown)}."""
     record, images = osc.record, sum(counts)
     shown = gallery or Gallery()
-    way = "float arrays, as the classifier takes them" if osc.preprocess is None else osc.preprocess.name or "as given"
     return ReportData(
         title=f"Known or not: {source}" if source else "Known or not",
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -51,10 +50,10 @@ def build(
             name=f"{osc.model.framework} classifier",
             classes=osc.model.offers.classes,
             detector=" + ".join(osc.detector.members),
-            preprocessing=way,
+            preprocessing=record.preprocessing,
             accuracy=record.accuracy,
         ),
-        guarantee=osc.promise,
+        guarantee=osc.promise[0].upper() + osc.promise[1:] + ".",
         alpha=osc.alpha,
         counts=Counts(*counts),
         calibration_scores=osc.calibration.scores,
@@ -64,7 +63,7 @@ def build(
         borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
         unreadable=tuple(unreadable),
         class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
-        notes=record.notes,
+        notes=tuple(note for note in record.notes if note != record.preprocessing),
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 and images else None,
         version=__version__,
