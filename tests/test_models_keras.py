@@ -152,11 +152,11 @@ class Positions(L.Layer):
         return shape[1:]
 
 
-def transformer() -> keras.Model:
+def transformer(blocks: int = 4) -> keras.Model:
     image = keras.Input((16, 16, 3))
     x = L.Reshape((16, 8))(L.Conv2D(8, 4, strides=4)(image))
     x = x + Positions()(x)  # a sum, too, but no residual one
-    for i in range(4):
+    for i in range(blocks):
         y = L.LayerNormalization()(x)
         x = L.Add(name=f"attended_{i}")([x, L.MultiHeadAttention(2, 4)(y, y)])
         y = L.Dense(8, activation="gelu")(L.LayerNormalization()(x))
@@ -303,6 +303,8 @@ def test_stages_hold_the_mean_and_standard_deviation_of_the_maps() -> None:
 
 def test_a_transformer_has_a_stage_per_quarter_of_its_residual_sums() -> None:
     assert stages_of(trained(transformer())) == ("block_0", "block_1", "block_2", "block_3")
+    # Six sums: the second, third, fifth and sixth; counting that of the positions would shift them.
+    assert stages_of(trained(transformer(3))) == ("block_0", "attended_1", "attended_2", "block_2")
 
 
 def test_the_stages_of_a_shared_layer_are_told_apart_by_their_call() -> None:
@@ -893,7 +895,9 @@ def test_a_backend_is_chosen_when_nobody_has() -> None:
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         ).stdout
 
-    assert "computes with torch" in run(KERAS_HOME="/nowhere")
+    chosen = run(KERAS_HOME="/nowhere")
+    assert "computes with torch" in chosen
+    assert chosen.split()[-1] == "torch"
     assert run(KERAS_HOME="/nowhere", KERAS_BACKEND="jax").split() == ["''", "jax"]
 
 
