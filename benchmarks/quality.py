@@ -131,10 +131,12 @@ def table(result, unknown) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["resnet20-torch", "resnet20-onnx", "resnet8-keras"]
-    parser.add_argument("classifiers", nargs="*", default=names, choices=names)
+    parser.add_argument("classifiers", nargs="*", metavar="classifier", help=f"any of {', '.join(names)}; all if none")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--guarantee", default="marginal", choices=["pac", "marginal", "class-conditional"])
     options = parser.parse_args()
+    if set(options.classifiers) - set(names):
+        parser.error(f"the classifiers are {', '.join(names)}")
 
     from knownot.benchmark import compare
 
@@ -150,7 +152,7 @@ def main() -> None:
     test |= {name: (x, classes[5000:]) for name, x in shifted(images[5000:]).items()}
     said, scores = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.classifiers:
+        for name in options.classifiers or names:
             begin = time.perf_counter()
             result = compare(
                 classifier(name, Path(folder)),
