@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from ..arrays import Array, softmax
 
 __all__ = [
+    "in_chunks",
     "kth_nearest",
     "largest",
     "log_probabilities",
@@ -28,6 +30,15 @@ __all__ = [
 ]
 
 CHUNK = 1 << 24  # most numbers that one table of queries against a bank may hold
+
+
+def in_chunks(score: Callable[..., Array], width: int, *rows: Array) -> Array:  # [n, ...], ... -> [n]
+    """score(*rows), in chunks of rows so that a table of n x width numbers never holds more than CHUNK of them."""
+    n = rows[0].shape[0]
+    if n is None or n <= 1 or n * width <= CHUNK:  # None: a graph being recorded
+        return score(*rows)
+    step = max(1, CHUNK // width)
+    return array_namespace(rows[0]).concat([score(*(x[i : i + step, :] for x in rows)) for i in range(0, n, step)])
 
 
 def logsumexp(x: Array) -> Array:  # [n, c] -> [n]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import OptionError, UnsoundError
-from ..stats import ClassMoments, Reservoir, Want
+from ..stats import ClassMoments, Moments, Reservoir, Want
 from .base import Detector, number, some_images
 from .formulas import logsumexp, norm
 
@@ -51,21 +51,29 @@ class ViM(Detector):
         sample = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
         some_images(len(sample), "ViM")
         weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
-        origin = -np.linalg.pinv(weight, rcond=1e-6) @ bias
-        moment, directions = np.linalg.eigh(seen["moments"].pooled.about(origin))  # ascending
-        d = len(origin)
-        rank = int(np.sum(moment > SMALLEST * moment[-1]))
-        if dim is not None and dim >= d:
-            raise OptionError(f"dim={dim}: the features have {d} dimensions, and ViM measures what lies outside dim.")
-        dim = min(256, rank // 2) if dim is None else int(dim)
-        residual = directions[:, : d - dim]
+        origin, residual, rank = null_space(seen["moments"].pooled, head, dim)
+        d, left = residual.shape
         length = norm((sample - origin) @ residual).mean()
         if not length > 1e-6 * norm(sample - origin).mean():
             raise UnsoundError(
-                f"The features of the known images have no length outside {dim} dimensions (their rank is {rank} of "
-                f"{d}), so ViM has nothing to measure. Choose dim below {max(rank, 1)}, or another detector."
+                f"The features of the known images have no length outside {d - left} dimensions (their rank is "
+                f"{rank} of {d}), so ViM has nothing to measure. Choose dim below {max(rank, 1)}, or another detector."
             )
         return cls(origin, residual, float(abs((sample @ weight.T + bias).max(axis=1).mean()) / length))
 
     def score(self, batch: Activations) -> Array:
         return self.alpha * norm((batch.features - self.origin) @ self.residual) - logsumexp(batch.logits)
+
+
+def null_space(pooled: Moments, head: Head, dim: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Origin [d], an orthonormal basis [d, d - dim] of what lies outside the principal subspace about it, and the rank
+    of the features. Raises OptionError when `dim` leaves nothing."""
+    weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
+    origin = -np.linalg.pinv(weight, rcond=1e-6) @ bias
+    moment, directions = np.linalg.eigh(pooled.about(origin))  # ascending
+    d = len(origin)
+    rank = int(np.sum(moment > SMALLEST * moment[-1]))
+    if dim is not None and dim >= d:
+        raise OptionError(f"dim={dim}: the features have {d} dimensions, and what lies outside dim is measured.")
+    dim = min(256, rank // 2) if dim is None else int(dim)
+    return origin, directions[:, : d - dim], rank

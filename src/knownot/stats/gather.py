@@ -15,9 +15,10 @@ from .base import Statistic
 class Want:
     """One statistic of something that the classifier computed; equal wants are gathered once.
 
-    of: paths into `Activations.named()`, or "probabilities". One path, or several for a `Reservoir`.
+    of: paths into `Activations.named()`, or "probabilities", or "class" (the number of the class by `by`, [n]). One
+        path, or several for a `Reservoir`.
     by: whose class a row counts for: "label" (true, the predicted one where there is none), "prediction",
-        "correct" (the label where the prediction agrees, else none). Ignored by statistics without classes.
+        "correct" (the label where the prediction agrees, else none: -1). Ignored by statistics without classes.
     """
 
     statistic: type[Statistic]
@@ -35,7 +36,8 @@ class Want:
             "prediction": predicted,
             "correct": np.where(label == predicted, label, -1),
         }[self.by]
-        rows = {path: self._rows(batch, path) for path in ([self.of] if isinstance(self.of, str) else self.of)}
+        paths = [self.of] if isinstance(self.of, str) else self.of
+        rows = {path: classes if path == "class" else self._rows(batch, path) for path in paths}
         given = rows[self.of] if isinstance(self.of, str) else rows
         return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **dict(self.options))
 
