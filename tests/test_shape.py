@@ -37,7 +37,7 @@ FRAMEWORKS = {
     "spox": {"onnx_export"},
     "ray": {"distributed"},
     "starlette": {"service"},
-    "PIL": {"images", "report", "demo_assets", "cli"},
+    "PIL": {"images", "outliers/jpeg", "report", "demo_assets", "cli"},
     "rich": {"progress", "cli"},
     "click": {"cli"},
 }
