@@ -5,48 +5,86 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from .ash import AshS
+from .ash import AshB, AshP, AshS
 from .base import Detector, Recipe, Shaper, moved
 from .combined import Combined, default_recipe
+from .ctm import CTM
+from .dice import Dice
+from .doctor import Doctor
 from .energy import Energy
 from .entropy import Entropy
 from .fdbd import FDBD
 from .gen import GEN
+from .gmm import GMM
+from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
+from .neco import NECO
+from .openmax import OpenMax
+from .optfs import OptFS
+from .pnml import PNML
 from .react import ReAct
+from .reconstruction import PCA, CoRP
+from .relation import Relation
+from .residual import Residual
 from .resolve import configure, label, resolve, working
+from .scale import LTS, Scale
 from .shaped import Shaped
 from .she import SHE
+from .ssd import SSD
 from .table import DETECTORS, Row, Rows, classes, rows
+from .temperature import TemperatureMSP
 from .vim import ViM
+from .vra import Vra
+from .wdiscood import WDiscOOD
 
 __all__ = [
+    "CTM",
     "DETECTORS",
     "FDBD",
     "GEN",
+    "GMM",
+    "KDE",
     "KNN",
+    "LTS",
     "MSP",
+    "NECO",
+    "PCA",
+    "PNML",
     "SHE",
+    "SSD",
+    "AshB",
+    "AshP",
     "AshS",
+    "CoRP",
     "Combined",
     "Detector",
+    "Dice",
+    "Doctor",
     "Energy",
     "Entropy",
     "KLMatching",
     "Mahalanobis",
     "MaxLogit",
+    "OpenMax",
+    "OptFS",
     "ReAct",
     "Recipe",
+    "Relation",
     "RelativeMahalanobis",
+    "Residual",
     "Row",
     "Rows",
+    "Scale",
     "Shaped",
     "Shaper",
+    "TemperatureMSP",
     "ViM",
+    "Vra",
+    "WDiscOOD",
     "classes",
     "configure",
     "default_recipe",

@@ -6,22 +6,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arrays import Head
-from .ash import AshS
+from .ash import AshB, AshP, AshS
 from .base import Recipe
 from .combined import Combined
+from .ctm import CTM
+from .dice import Dice
+from .doctor import Doctor
 from .energy import Energy
 from .entropy import Entropy
 from .fdbd import FDBD
 from .gen import GEN
+from .gmm import GMM
+from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
+from .neco import NECO
+from .openmax import OpenMax
+from .optfs import OptFS
+from .pnml import PNML
 from .react import ReAct
+from .reconstruction import PCA, CoRP
+from .relation import Relation
+from .residual import Residual
+from .scale import LTS, Scale
 from .shaped import Shaped
 from .she import SHE
+from .ssd import SSD
+from .temperature import TemperatureMSP
 from .vim import ViM
+from .vra import Vra
+from .wdiscood import WDiscOOD
+
+
+def _shaped(shaper: type[Any], summary: str, detector: type[Any] = Energy) -> Recipe:
+    options = {"shaper": Recipe(shaper), "detector": Recipe(detector)}
+    return Recipe(Shaped, options, paper=shaper.paper, summary=summary)
+
 
 DETECTORS: dict[str, Recipe] = {
     "default": Recipe(Combined),
@@ -43,18 +66,41 @@ DETECTORS: dict[str, Recipe] = {
     "vim": Recipe(ViM),
     "she": Recipe(SHE),
     "fdbd": Recipe(FDBD),
-    "react": Recipe(
-        Shaped,
-        {"shaper": Recipe(ReAct), "detector": Recipe(Energy)},
-        paper=ReAct.paper,
-        summary="energy after clipping the features from above",
+    "doctor": Recipe(Doctor),
+    "temperature-msp": Recipe(TemperatureMSP),
+    "openmax": Recipe(OpenMax),
+    "rmds++": Recipe(
+        RelativeMahalanobis,
+        {"unit": True},
+        paper="Mueller & Hein 2025, arXiv:2505.18032",
+        summary="relative Mahalanobis distance of features divided by their length",
     ),
-    "ash-s": Recipe(
-        Shaped,
-        {"shaper": Recipe(AshS), "detector": Recipe(Energy)},
-        paper=AshS.paper,
-        summary="energy of an image's largest features, scaled up",
+    "ssd": Recipe(SSD),
+    "gmm": Recipe(GMM),
+    "kde": Recipe(KDE),
+    "residual": Recipe(Residual),
+    "pca": Recipe(PCA),
+    "cop": Recipe(
+        PCA,
+        {"unit": True, "variance": 0.85},
+        paper=CoRP.paper,
+        summary="length of unit features outside their principal components",
     ),
+    "corp": Recipe(CoRP),
+    "neco": Recipe(NECO),
+    "ctm": Recipe(CTM),
+    "relation": Recipe(Relation),
+    "pnml": Recipe(PNML),
+    "wdiscood": Recipe(WDiscOOD),
+    "react": _shaped(ReAct, "energy after clipping the features from above"),
+    "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
+    "ash-p": _shaped(AshP, "energy of an image's largest features"),
+    "ash-b": _shaped(AshB, "energy of an image's largest features, made equal"),
+    "scale": _shaped(Scale, "energy of features scaled up where they are spread out"),
+    "lts": _shaped(LTS, "energy of logits scaled up where the features are spread out"),
+    "dice": _shaped(Dice, "energy from the weights that contribute most on known images"),
+    "vra": _shaped(Vra, "energy after clipping the features from above and setting the smallest to 0"),
+    "optfs": _shaped(OptFS, "largest logit of features weighted by what values of their size contribute", MaxLogit),
 }
 
 
