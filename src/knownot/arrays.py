@@ -32,34 +32,37 @@ class Activations:
     """What the classifier computed for one batch of images.
 
     `features` is None when the classifier shows nothing but its output. `stages` holds, for each
-    spatial resolution, the per-channel mean and standard deviation over space, side by side.
+    spatial resolution, the per-channel mean and standard deviation over space, side by side. `maps` are large: they
+    live for one batch, until what detectors make of them stands in `reduced` (see `stats.Reduction`).
     """
 
     logits: Array  # [n, c], before any softmax
     features: Array | None = None  # [n, d], what the head reads
     stages: Mapping[str, Array] = field(default_factory=dict)  # {name: [n, 2k]}
     maps: Mapping[str, Array] = field(default_factory=dict)  # {layer: [n, k, h, w]}, on request
+    second: Mapping[str, Array] = field(default_factory=dict)  # another network's {"features", "stages/<name>": [n, d]}
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
 
     def named(self) -> dict[str, Array]:
-        """Every array by its path: "logits", "features", "stages/<name>", "maps/<layer>"."""
+        """Every array by its path: "logits", "features", "stages/<name>", "maps/<layer>", "second/<its own path>"."""
         arrays = {"logits": self.logits}
         if self.features is not None:
             arrays["features"] = self.features
         arrays |= {f"stages/{name}": x for name, x in self.stages.items()}
-        return arrays | {f"maps/{name}": x for name, x in self.maps.items()}
+        arrays |= {f"maps/{name}": x for name, x in self.maps.items()}
+        return arrays | {f"second/{name}": x for name, x in self.second.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Activations:
         """The inverse of `named`."""
-        groups: dict[str, dict[str, Array]] = {"stages": {}, "maps": {}}
+        groups: dict[str, dict[str, Array]] = {"stages": {}, "maps": {}, "second": {}}
         for path, x in arrays.items():
             group, slash, name = path.partition("/")
             if slash:
                 groups[group][name] = x
-        return cls(arrays["logits"], arrays.get("features"), groups["stages"], groups["maps"])
+        return cls(arrays["logits"], arrays.get("features"), **groups)
 
     def take(self, rows: Any) -> Activations:
         """The rows chosen by a slice, a mask or an index array."""
@@ -86,8 +89,10 @@ class Activations:
             if bad.any():
                 first = int(np.argmax(bad))
                 who = names[first] if names else f"image {first} of the batch"
+                second = path.startswith("second/")
+                whose = "second network's" if second else "classifier's"
                 raise ActivationsError(
-                    f"The classifier's {path} are not finite for {who} "
+                    f"The {whose} {path.removeprefix('second/')} are not finite for {who} "
                     f"({int(bad.sum())} of {len(self)} images in this batch). Scores of such images would mean "
                     "nothing. Look for NaN in the input, a wrong value range, or overflow in half precision."
                 )
@@ -99,13 +104,15 @@ class Offers:
     """What a classifier can show, as the detectors' `needs` name it.
 
     kinds: any of "probabilities" (softmax outputs, so logits up to a constant per image), "logits" (exact),
-    "features", "head", "stages", "maps", "gradient", "dropout".
+    "features", "head", "stages", "maps", "gradient", "dropout"; and "second", when another network looks too.
     """
 
     kinds: frozenset[str]
     classes: int
     stages: tuple[str, ...] = ()  # the earlier ones, in the order of computation
+    maps: tuple[str, ...] = ()  # layers whose maps can be asked for: those of all stages, in the same order
     labels: bool = True  # the known images come with true labels
+    second: tuple[str, ...] = ()  # paths of what the other network shows: "second/features", "second/stages/<name>"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import InputError, OptionError
+from ..errors import InputError, OptionError, unknown_name
 from ..stats import Want
 from .recipe import Recipe
 
-__all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "some_images"]
+__all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "place", "some_images"]
 
 
 class Fitted(ABC):
@@ -67,9 +67,11 @@ class Detector(Fitted):
     """A fitted scorer.
 
     ranks: whether `rank` learns anything, so that images have to be set apart for it.
+    chooses: whether its members are yet to be chosen by evidence (see `knownot.choosing`).
     """
 
     ranks: ClassVar[bool] = False
+    chooses: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, batch: Activations) -> Array:
@@ -136,3 +138,10 @@ def one_of(name: str, given: Any, allowed: tuple[Any, ...]) -> None:
     """Raise OptionError unless `given` is among `allowed`."""
     if given not in allowed:
         raise OptionError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}.")
+
+
+def place(of: str, offers: Offers) -> None:
+    """Raise OptionError unless `of` is an array that this classifier, or the second network, shows."""
+    places = ["features", *(f"stages/{name}" for name in offers.stages), *offers.second]
+    if of not in places:
+        raise unknown_name("place in this classifier to measure distances", str(of), places)

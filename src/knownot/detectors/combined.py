@@ -121,7 +121,8 @@ class Combined(Detector):
 def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
     """The combination that "default" stands for on this classifier, and a sentence for each thing left out.
 
-    GEN; KNN and Mahalanobis++ of the features; Mahalanobis++ of each earlier stage. Measured best over networks and
+    GEN; KNN and Mahalanobis++ of the features; Mahalanobis++ of each earlier stage; the same of a second network, if
+    there is one. Measured best over networks and
     unknown sets among all detectors here, without choosing by unknown images.
     """
     members = {"gen": Recipe(GEN)}
@@ -135,6 +136,11 @@ def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
         members[f"mahalanobis++ {name}"] = Recipe(Mahalanobis, {"unit": True, "of": f"stages/{name}"})
     if not stages:
         notes.append("No earlier stages were found in the classifier, so Mahalanobis++ on them is left out.")
+    for path in offers.second:
+        name = path.removeprefix("second/").removeprefix("features").removeprefix("stages/")
+        if not name:
+            members["second knn"] = Recipe(KNN, {"of": path})
+        members[f"second mahalanobis++ {name}".rstrip()] = Recipe(Mahalanobis, {"unit": True, "of": path})
     if len(members) == 1:
         return members["gen"], [*notes, "Only GEN is left: it reads nothing but the probabilities."]
     return Recipe(Combined, {"members": members}), notes

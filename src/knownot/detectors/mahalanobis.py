@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import UnsoundError, unknown_name
+from ..errors import UnsoundError
 from ..stats import ClassMoments, Moments, Want
-from .base import Detector, flag, some_images
+from .base import Detector, flag, place, some_images
 from .formulas import nearest_squared, unit
 
 # Below these a direction holds rounding noise of float32 features, not variation of the images:
@@ -28,7 +28,7 @@ class Mahalanobis(Detector):
     perturb the input by default. S^+ is a pseudo-inverse over the eigenvectors whose variance is above 1e-10 of
     the largest, so fewer images than features, or dead channels, do no harm. Classes without images are left out.
 
-    of: "features" or "stages/<name>". unit: divide them by their L2 norm first.
+    of: "features", "stages/<name>", or with a second network "second/features" and "second/stages/<name>". unit: divide them by their L2 norm first.
     """
 
     center: Array  # [d], mean of all known images, taken off first for precision
@@ -48,9 +48,7 @@ class Mahalanobis(Detector):
     @classmethod
     def wants(cls, offers: Offers, *, of: str = "features", unit: bool = False) -> dict[str, Want]:
         flag("unit", unit)
-        places = ["features", *(f"stages/{name}" for name in offers.stages)]
-        if of not in places:
-            raise unknown_name("place in this classifier to measure distances", str(of), places)
+        place(of, offers)
         return {"moments": Want(ClassMoments, of, unit=unit)}
 
     @classmethod

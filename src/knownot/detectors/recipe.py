@@ -53,6 +53,11 @@ class Recipe:
             why = ""
             if "logits" in missing:
                 why = " Its outputs are probabilities: they give logits up to a constant per image only."
+            if "second" in missing:
+                raise UnsoundError(
+                    f"{self.kind.__name__} is to look at what a second network shows, but there is none: give one, "
+                    "knownot.fit(…, features=other_network)."
+                )
             raise UnsoundError(
                 f"{self.kind.__name__} needs the classifier's {' and '.join(sorted(missing))}, which this one does "
                 f"not show; it shows: {', '.join(sorted(offers.kinds))}.{why}"

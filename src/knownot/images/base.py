@@ -21,6 +21,7 @@ class Batch:
     labels: np.ndarray  # [n] int64, -1 where there is none
     errors: list[str | None]  # [n], why an image could not be read
     thumbs: list[np.ndarray] | None = None  # [m] uint8 [<=side, <=side, 3], when asked for
+    also: np.ndarray | None = None  # [m, h, w, k] float32: the same images preprocessed in another way, when asked for
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,13 +71,14 @@ class Images(ABC):
         spec: InputSpec | None = None,
         start: int = 0,
         thumbs: int = 0,
+        also: Preprocess | None = None,
     ) -> Iterator[Batch]:
         """Batches of `size` images in the order of the source.
 
         Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them.
         preprocess: None for raw images takes pixels as they are, 0 to 255. start: skip so many images first, without
         decoding them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays
-        against the classifier's input. An image that cannot be read is a row with its reason, as is a ready array with
+        against the classifier's input. also: a second way to preprocess raw images, for another network. An image that cannot be read is a row with its reason, as is a ready array with
         a NaN or an infinity.
 
         Raises ImagesError when images of differing sizes would have to share a batch, or when a source that can be

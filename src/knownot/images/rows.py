@@ -45,6 +45,7 @@ class Row:
     x: np.ndarray | None  # [h, w, k] float32
     error: str | None = None
     thumb: np.ndarray | None = None
+    also: np.ndarray | None = None  # [h, w, k] float32, preprocessed in another way
 
 
 class Entries(Images):
@@ -62,15 +63,18 @@ class Entries(Images):
         spec: InputSpec | None = None,
         start: int = 0,
         thumbs: int = 0,
+        also: Preprocess | None = None,
     ) -> Iterator[Batch]:
         if size < 1 or start < 0 or thumbs < 0:
             raise OptionError(f"size={size}, start={start}, thumbs={thumbs}: expected size >= 1 and the others >= 0.")
-        return _batches(self.entries(start, spec), size, preprocess or Preprocess(), thumbs)
+        return _batches(self.entries(start, spec), size, preprocess or Preprocess(), thumbs, also)
 
 
-def _batches(entries: Iterator[Entry], size: int, preprocess: Preprocess, thumbs: int) -> Iterator[Batch]:
+def _batches(
+    entries: Iterator[Entry], size: int, preprocess: Preprocess, thumbs: int, also: Preprocess | None = None
+) -> Iterator[Batch]:
     share = max(1, min(32, size // WORKERS))  # images per task: few enough to spread, enough to be worth a task
-    work = partial(_prepared, preprocess=preprocess, thumbs=thumbs)
+    work = partial(_prepared, preprocess=preprocess, thumbs=thumbs, also=also)
     shape = None
     with closing(in_order(work, chunks(entries, share), ahead=-(-2 * size // share))) as parts:
         for rows in chunks(chain.from_iterable(parts), size):
@@ -85,11 +89,11 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _prepared(entries: list[Entry], preprocess: Preprocess, thumbs: int) -> list[Row]:
-    return [prepare(entry, preprocess, thumbs) for entry in entries]
+def _prepared(entries: list[Entry], preprocess: Preprocess, thumbs: int, also: Preprocess | None) -> list[Row]:
+    return [prepare(entry, preprocess, thumbs, also) for entry in entries]
 
 
-def prepare(entry: Entry, preprocess: Preprocess, thumbs: int) -> Row:
+def prepare(entry: Entry, preprocess: Preprocess, thumbs: int, also: Preprocess | None = None) -> Row:
     """Read and preprocess one image; if it cannot be read, the reason."""
     try:
         if entry.error:
@@ -97,7 +101,8 @@ def prepare(entry: Entry, preprocess: Preprocess, thumbs: int) -> Row:
         image = pixels(entry.image)
         x = apply(image, preprocess) if image.dtype == np.uint8 else _ready(image)
         thumb = thumbnail(image if image.dtype == np.uint8 else x, thumbs) if thumbs else None
-        return Row(entry.id, entry.label, x, None, thumb)
+        other = apply(image, also) if also is not None and image.dtype == np.uint8 else None
+        return Row(entry.id, entry.label, x, None, thumb, other)
     except Unreadable as e:
         return Row(entry.id, entry.label, None, str(e))
 
@@ -137,6 +142,7 @@ def _one_shape(rows: list[Row], shape: tuple[int, ...] | None, preprocess: Prepr
 def _batch(rows: list[Row], shape: tuple[int, ...] | None, thumbs: int) -> Batch:
     read = [(i, row.x) for i, row in enumerate(rows) if row.x is not None]
     x = np.stack([x for _, x in read]) if read else np.zeros((0, *(shape or (0, 0, 0))), dtype=np.float32)
+    others = [row.also for row in rows if row.also is not None]
     return Batch(
         ids=[row.id for row in rows],
         x=x,
@@ -144,6 +150,7 @@ def _batch(rows: list[Row], shape: tuple[int, ...] | None, thumbs: int) -> Batch
         labels=np.array([row.label for row in rows], dtype=np.int64),
         errors=[row.error for row in rows],
         thumbs=[row.thumb for row in rows if row.thumb is not None] if thumbs else None,
+        also=np.stack(others) if others else None,
     )
 
 
