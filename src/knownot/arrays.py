@@ -41,6 +41,9 @@ class Activations:
     stages: Mapping[str, Array] = field(default_factory=dict)  # {name: [n, 2k]}
     maps: Mapping[str, Array] = field(default_factory=dict)  # {layer: [n, k, h, w]}, on request
     second: Mapping[str, Array] = field(default_factory=dict)  # another network's {"features", "stages/<name>": [n, d]}
+    reduced: Mapping[str, Array] = field(
+        default_factory=dict
+    )  # {what: [n, r]}, by a `stats.Reduction`
     extra: Mapping[str, Array] = field(default_factory=dict)  # {"<pass>/<what>": [n, d]} of `detectors.passes`
 
     def __len__(self) -> int:
@@ -54,12 +57,13 @@ class Activations:
         arrays |= {f"stages/{name}": x for name, x in self.stages.items()}
         arrays |= {f"maps/{name}": x for name, x in self.maps.items()}
         arrays |= {f"second/{name}": x for name, x in self.second.items()}
+        arrays |= {f"reduced/{what}": x for what, x in self.reduced.items()}
         return arrays | {f"extra/{name}": x for name, x in self.extra.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Activations:
         """The inverse of `named`."""
-        groups: dict[str, dict[str, Array]] = {"stages": {}, "maps": {}, "second": {}, "extra": {}}
+        groups: dict[str, dict[str, Array]] = {name: {} for name in ("stages", "maps", "second", "reduced", "extra")}
         for path, x in arrays.items():
             group, slash, name = path.partition("/")
             if slash:

@@ -1,9 +1,25 @@
 """One-pass statistics that merge, and the one loop that gathers them."""
 
 from .base import Statistic
-from .gather import Want, gather
+from .gather import Want, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
+from .ranges import ClassRange
+from .reduction import Reduction, maps_of, reduced
 from .reservoir import Reservoir
 
-__all__ = ["ClassMeans", "ClassMoments", "Moments", "Quantiles", "Reservoir", "Statistic", "Want", "gather"]
+__all__ = [
+    "ClassMeans",
+    "ClassMoments",
+    "ClassRange",
+    "Moments",
+    "Quantiles",
+    "Reduction",
+    "Reservoir",
+    "Statistic",
+    "Want",
+    "gather",
+    "maps_of",
+    "reduced",
+    "reductions_of",
+]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Activations, softmax
 from .base import Statistic
+from .reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,13 @@ class Want:
     """One statistic of something that the classifier computed; equal wants are gathered once.
 
     of: paths into `Activations.named()`, or "probabilities", or "class" (the number of the class by `by`, [n]). One
-        path, or several for a `Reservoir`.
+        path, or several for a `Reservoir`; or a `Reduction` of maps.
     by: whose class a row counts for: "label" (true, the predicted one where there is none), "prediction",
         "correct" (the label where the prediction agrees, else none: -1). Ignored by statistics without classes.
     """
 
     statistic: type[Statistic]
-    of: str | tuple[str, ...] = "features"
+    of: str | tuple[str, ...] | Reduction = "features"
     unit: bool = False  # rows divided by their L2 norm first
     by: str = "label"
     options: tuple[tuple[str, int], ...] = ()
@@ -36,13 +38,18 @@ class Want:
             "prediction": predicted,
             "correct": np.where(label == predicted, label, -1),
         }[self.by]
-        paths = [self.of] if isinstance(self.of, str) else self.of
-        rows = {path: classes if path == "class" else self._rows(batch, path) for path in paths}
-        given = rows[self.of] if isinstance(self.of, str) else rows
+        given: Any
+        if isinstance(self.of, tuple):
+            given = {path: classes if path == "class" else self._rows(batch, path) for path in self.of}
+        else:
+            given = classes if self.of == "class" else self._rows(batch, self.of)
         return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **dict(self.options))
 
-    def _rows(self, batch: Activations, path: str) -> np.ndarray:
-        rows = softmax(batch.logits) if path == "probabilities" else batch.named()[path]
+    def _rows(self, batch: Activations, path: str | Reduction) -> np.ndarray:
+        if isinstance(path, Reduction):
+            rows = np.asarray(path.read(batch))
+        else:
+            rows = softmax(batch.logits) if path == "probabilities" else batch.named()[path]
         if self.unit:
             rows = np.asarray(rows, dtype=np.float64)
             norm = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -59,3 +66,8 @@ def gather(batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[W
             part = want.part(batch, labels)
             found[want] = found[want].merge(part) if want in found else part
     return found
+
+
+def reductions_of(wanted: Iterable[Want]) -> tuple[Reduction, ...]:
+    """What these make of maps, each once."""
+    return tuple(dict.fromkeys(want.of for want in wanted if isinstance(want.of, Reduction)))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from .base import Statistic
+from .reservoir import Reservoir
+
+HOLD = 10  # one row in so many is in no range
+
+
+@dataclass(frozen=True)
+class ClassRange(Statistic):
+    """Smallest and largest value per class and column, and a sample of rows that are in none of the ranges.
+
+    A tenth of the rows, told by a checksum of their bytes so that neither order nor split changes which, is left out
+    of the ranges; `size` of them are kept, to see how far rows stand outside that were not there. Only classes
+    with rows take memory. Rows of class -1 belong to none and are left out.
+    """
+
+    classes: np.ndarray  # [m] int64, ascending: those that have rows
+    low: np.ndarray  # [m, d], in the rows' own type: nothing is rounded
+    high: np.ndarray  # [m, d]
+    held: Reservoir  # rows {"row": [<= size, d], "class": [<= size]}
+
+    @classmethod
+    def of(cls, rows: Any, *, labels: Any = (), size: int = 300, **options: Any) -> Self:
+        labels = np.asarray(labels, dtype=np.int64)
+        rows = np.ascontiguousarray(np.asarray(rows)[labels >= 0])
+        labels = labels[labels >= 0]
+        out = np.fromiter((zlib.crc32(row.tobytes()) % HOLD == 0 for row in rows), dtype=bool, count=len(rows))
+        held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size)
+        rows, labels = rows[~out], labels[~out]
+        classes, where = np.unique(labels, return_inverse=True)
+        low = np.full((len(classes), rows.shape[1]), np.inf, dtype=rows.dtype)
+        high = np.full_like(low, -np.inf)
+        np.minimum.at(low, where, rows)
+        np.maximum.at(high, where, rows)
+        return cls(classes, low, high, held)
+
+    def merge(self, other: Self) -> Self:
+        classes = np.union1d(self.classes, other.classes)
+        low = np.full((len(classes), self.low.shape[1]), np.inf, dtype=np.result_type(self.low, other.low))
+        high = np.full_like(low, -np.inf)
+        for side in (self, other):
+            at = np.searchsorted(classes, side.classes)
+            low[at] = np.minimum(low[at], side.low)
+            high[at] = np.maximum(high[at], side.high)
+        return type(self)(classes, low, high, self.held.merge(other.held))
