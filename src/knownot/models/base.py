@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Activations, Head, InputSpec, Offers, Preprocess
-from ..errors import ModelError
+from ..errors import ModelError, unknown_name
+
 
 
 class Model(ABC):
@@ -36,17 +37,26 @@ class Model(ABC):
     notes: tuple[str, ...] = ()
     opened_with: Mapping[str, Any] = {}
 
-    def activations(self, batch: np.ndarray) -> Activations:
+    def activations(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """What the classifier computes for its own input `batch`, [n, h, w, k] or [n, k, h, w] float32.
 
-        The layout is told by the shape. Everything returned is float32 NumPy. One forward pass.
-        Raises InputError for another shape, ActivationsError for NaN or infinity.
+        The layout is told by the shape. Everything returned is float32 NumPy. One forward pass, with maps or without.
+        maps: those of `offers.maps` that are wanted too, [n, k, h, w] whatever the framework's layout; tokens are
+        [n, k, t, 1].
+        Raises InputError for another shape, OptionError for an unknown map, ActivationsError for NaN or infinity.
         """
         batch = np.asarray(batch, dtype=np.float32)
-        return self.forward(self.input.to_layout(batch)).check()
+        return self.forward(self.input.to_layout(batch), self.known_maps(maps)).check()
+
+    def known_maps(self, maps: Sequence[str]) -> tuple[str, ...]:
+        """Each once, in the order of computation. Raises OptionError for one that is not offered."""
+        for name in maps:
+            if name not in self.offers.maps:
+                raise unknown_name("map of this classifier", name, self.offers.maps)
+        return tuple(name for name in self.offers.maps if name in maps)
 
     @abstractmethod
-    def forward(self, batch: np.ndarray) -> Activations:
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
 
     @property

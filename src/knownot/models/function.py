@@ -53,7 +53,7 @@ class FunctionModel(Model):
         rounded = np.round(first.astype(np.float64), 3) + 0.0  # no negative zero
         self._fingerprint = hashlib.sha256(f"{self.name};{outputs};{rounded.tolist()}".encode()).hexdigest()
 
-    def forward(self, batch: np.ndarray) -> Activations:
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         try:
             given = np.asarray(self._function(batch.copy()))  # a copy: it may work in place
         except Exception as error:  # whatever the user's code raises

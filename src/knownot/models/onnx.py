@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .onnx_input import class_names, dtype_of, image_input, input_spec, preproce
 from .onnx_look import Look, best, look, outputs, tensors_of
 
 PREFIX = "knownot/"  # of the tensors that are added
+Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
 HALF = {10, 16}  # TensorProto: float16, bfloat16
 
 
@@ -44,22 +45,25 @@ class OnnxModel(Model):
         names: tuple[str, ...] | None = None,
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
+        serve: Serve | None = None,
     ) -> None:
         self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
         self._file, self._who = file, file.who
         self._run, self._dtype = run, dtype
         self.input_name = run.get_inputs()[0].name
-        self._outputs = [o.name for o in run.get_outputs()]
+        self._serve = serve
+        self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
-    def forward(self, batch: np.ndarray) -> Activations:
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
+        run = self._serving(tuple(maps))
         size = self.input.batch
         if not len(batch):
             raise InputError(f"A batch without images, of shape {batch.shape}, has no activations.")
         chunks = [batch] if size is None else [batch[i : i + size] for i in range(0, len(batch), size)]
         if size is not None and (short := size - len(chunks[-1])):
             chunks[-1] = np.concatenate([chunks[-1], np.repeat(chunks[-1][-1:], short, axis=0)])
-        parts = [self._one(chunk) for chunk in chunks]
+        parts = [self._one(run, chunk) for chunk in chunks]
         rows = [
             np.concatenate(x)[: len(batch)] if len(parts) > 1 else x[0][: len(batch)] for x in zip(*parts, strict=True)
         ]
@@ -69,15 +73,25 @@ class OnnxModel(Model):
                 f"{self._who} gives an output of shape {wrong} for {len(batch)} images. Export it with a dynamic batch "
                 "axis, or a fixed one."
             )
-        return Activations.of({name.removeprefix(PREFIX): x for name, x in zip(self._outputs, rows, strict=True)})
+        names = [o.name.removeprefix(PREFIX) for o in run.get_outputs()]
+        return Activations.of(dict(zip(names, rows, strict=True)))
 
-    def _one(self, chunk: np.ndarray) -> list[np.ndarray]:
+    def _serving(self, maps: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        """The session with these maps among its outputs, made when they are first asked for; the last one is kept."""
+        if not maps:
+            return self._run
+        if self._with_maps[0] != maps:
+            assert self._serve is not None
+            self._with_maps = (maps, self._serve(maps))
+        return self._with_maps[1]
+
+    def _one(self, run: onnxruntime.InferenceSession, chunk: np.ndarray) -> list[np.ndarray]:
         if self._dtype.kind in "iu":
             info = np.iinfo(self._dtype)
             chunk = np.clip(np.rint(chunk), info.min, info.max)
         chunk = np.ascontiguousarray(chunk, dtype=self._dtype)
         try:
-            return list(self._run.run(self._outputs, {self.input_name: chunk}))
+            return list(run.run(None, {self.input_name: chunk}))
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise ModelError(
                 f"onnxruntime could not run {self._who} on a batch of shape {chunk.shape} {chunk.dtype}: {error} "
@@ -138,12 +152,18 @@ def opened(
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
     offered = {
         "probabilities": True,
+
+    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
+        return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
+
         "logits": True,
         "features": chosen.features is not None,
         "head": chosen.head is not None,
         "stages": bool(earlier),
     }
     model = OnnxModel(
+        "maps": bool(layers),
         file,
         opener(_served(graph, chosen, layers, tensors), True),
         seen.spec,
@@ -156,6 +176,7 @@ def opened(
         notes=(*seen.notes, *notes),
     )
     _check(model, graph, chosen)
+        serve=serve,
     return model
 
 
@@ -179,7 +200,9 @@ def _stage_layouts(
     return found
 
 
-def _served(graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str]) -> bytes:
+def _served(
+    graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str], maps: Sequence[str] = ()
+) -> bytes:
     """The graph whose outputs are the activations."""
     nodes = {"logits": onnx_stages.flat(chosen.logits, f"{PREFIX}logits")}
     if chosen.features is not None:
@@ -191,6 +214,9 @@ def _served(graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Map
         nodes[path] = onnx_stages.mean_and_std(tensor, PREFIX + path, tensors[tensor], graph.opset)
     return graph.with_outputs([n for made in nodes.values() for n in made], [PREFIX + name for name in nodes])
 
+    for name in maps:
+        path = f"maps/{name}"
+        nodes[path] = onnx_stages.channels_first(layers[name], PREFIX + path, tensors[layers[name]], graph.opset)
 
 def _computed_names(graph: Graph) -> list[str]:
     nodes = [n for n in graph.nodes if n.op_type in onnx_stages.COMPUTING and n.output[0] not in graph.constants]

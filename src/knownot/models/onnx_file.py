@@ -44,6 +44,13 @@ class OnnxFile:
         proto, self._proto = self._proto, ModelProto()
         return proto
 
+    def again(self) -> OnnxFile:
+        """The same model, parsed anew. Raises ModelError if the file is another one by now."""
+        fresh = OnnxFile(self.path if self.path is not None else self._parsed(self._bytes or b""))
+        if fresh.fingerprint != self.fingerprint:
+            raise ModelError(f"{str(self.path)!r} has been changed since it was opened. Open it again.")
+        return fresh
+
     def copy_to(self, folder: Path) -> str:
         """Write "model.onnx", byte for byte, and its external data; the name. Raises ModelError if it changed."""
         target = folder / "model.onnx"

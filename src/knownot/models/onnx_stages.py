@@ -134,6 +134,22 @@ def mean_and_std(tensor: str, name: str, layout: str, opset: int) -> Iterator[No
     yield helper.make_node("Concat", [f"{name}/m", f"{name}/std"], [name], axis=1)
 
 
+def channels_first(tensor: str, name: str, layout: str, opset: int) -> Iterator[NodeProto]:
+    """`tensor` as float32 [n, k, h, w]; tokens as [n, k, t, 1]."""
+    if layout == "NTC":
+        axis = np.asarray([2], np.int64)
+        if opset < 13:  # from 13 on the axes are an input
+            yield helper.make_node("Unsqueeze", [tensor], [f"{name}/pixels"], axes=axis.tolist())
+        else:
+            yield helper.make_node("Constant", [], [f"{name}/axes"], value=numpy_helper.from_array(axis))
+            yield helper.make_node("Unsqueeze", [tensor, f"{name}/axes"], [f"{name}/pixels"])
+        tensor = f"{name}/pixels"
+    if layout != "NCHW":
+        yield helper.make_node("Transpose", [tensor], [f"{name}/turned"], perm=[0, 3, 1, 2])
+        tensor = f"{name}/turned"
+    yield helper.make_node("Cast", [tensor], [name], to=TensorProto.FLOAT)
+
+
 def _mean(tensor: str, name: str, layout: str, opset: int) -> Iterator[NodeProto]:
     axes = {"NCHW": [2, 3], "NHWC": [1, 2], "NTC": [1]}[layout]
     if opset < 18:  # from 18 on the axes are an input

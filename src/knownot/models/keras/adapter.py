@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..base import Model, probe, verify_head
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
 from .head import MANY, SIGMOID, Tail, find_tail, head_of, is_linear, read_features, read_logits, single
-from .stages import Stage, find_stages, layout_of_call, pool
+from .stages import Stage, channels_first, find_stages, layout_of_call, pool
 from .walk import Call, run
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -67,7 +68,9 @@ class KerasModel(Model):
         self.preprocess = own_preprocess(calls, self.input)
         self.class_names, more = class_names_of(model, path, self._classes)
         self.notes = notes + more
-        self._run = compiled(self._compute, lambda: model.variables)
+        self._make: Callable[[Any], Any] = lambda function: compiled(function, lambda: model.variables)
+        self._run = self._make(self._compute)
+        self._with_maps: tuple[tuple[str, ...], Callable[[Any], Any]] = ((), self._run)
         self._settle(shown, head)
         earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
         self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier)
@@ -115,7 +118,8 @@ class KerasModel(Model):
         try:
             found = self._run(shown)
         except Exception:
-            self._run = eager(self._compute)
+            self._make = eager
+            self._run = self._make(self._compute)
             found = self._eagerly(self._compute, shown.shape)
             self.notes += ("The classifier cannot be compiled by its backend; it is run layer by layer, more slowly.",)
         own = _numpy(found["own"])
@@ -146,7 +150,7 @@ class KerasModel(Model):
                 if self._tail.clean or head is not None:
                     raise
         self._reads_head, self.head = False, None
-        self._run = compiled(self._compute, lambda: self._model.variables)
+        self._run = self._make(self._compute)
         if self._tail.softmax is None:
             self._tail = Tail(self._tail.call, _is_distribution(own), False, None)
         self.notes += (
@@ -159,12 +163,13 @@ class KerasModel(Model):
     def _kinds(self, stages: bool) -> frozenset[str]:
         exact = self._reads_head or not self._tail.softmax or self._tail.before is not None
         kinds = {"probabilities", *(["logits"] if exact else []), *(["head"] if self._reads_head else [])}
-        return frozenset(kinds | ({"features"} if self._reads_features else set()) | ({"stages"} if stages else set()))
+        kinds |= {"features"} if self._reads_features else set()
+        return frozenset(kinds | ({"stages"} if stages else set()) | ({"maps"} if self._stages else set()))
 
     # What is computed
 
-    def _compute(self, x: Any) -> dict[str, Any]:
-        """{"own", "logits", "features", stage names} of a batch in the classifier's layout."""
+    def _compute(self, x: Any, maps: tuple[str, ...] = ()) -> dict[str, Any]:
+        """{"own", "logits", "features", stage names, "maps/<name>"} of a batch in the classifier's layout."""
         found: dict[str, Any] = {}
         wanted = {stage.call: (name, stage.layout) for name, stage in zip(self.stage_layers, self._stages, strict=True)}
         count = 0
@@ -186,6 +191,8 @@ class KerasModel(Model):
                 found["logits"] = read_logits(call.op, found["features"])
             elif i == self._tail.before and not self._reads_head:
                 found["logits"] = ops.cast(call.args[0], "float32")
+                if name in maps:
+                    found[f"maps/{name}"] = channels_first(call.output, layout)
 
         output = run(self._model, self._fed(x), see)
         found["own"] = ops.cast(_classes_among(output), "float32")
@@ -193,16 +200,26 @@ class KerasModel(Model):
             found["logits"] = ops.log(ops.maximum(found["own"], TINY)) if self._tail.softmax else found["own"]
         return found
 
-    def forward(self, batch: np.ndarray) -> Activations:
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         try:
-            found = self._run(batch)
+            found = self._running(tuple(maps))(batch)
         except KnownotError:
             raise
         except Exception as error:
             raise InputError(f"The classifier fails on a batch of shape {batch.shape}: {_reason(error)}") from error
         stages = {name: _numpy(found[name]) for name in self.stage_layers if name in found}
         features = _numpy(found["features"]) if self._reads_features else None
-        return Activations(_numpy(found["logits"]), features, stages)
+        return Activations(
+            _numpy(found["logits"]), features, stages, {name: _numpy(found[f"maps/{name}"]) for name in maps}
+        )
+
+    def _running(self, maps: tuple[str, ...]) -> Callable[[Any], Any]:
+        """The function that gives these maps too, compiled when they are first asked for; the last one is kept."""
+        if not maps:
+            return self._run
+        if self._with_maps[0] != maps:
+            self._with_maps = (maps, self._make(partial(self._compute, maps=maps)))
+        return self._with_maps[1]
 
     # What stays
 

@@ -100,3 +100,10 @@ def pool(maps: Any, layout: str) -> Any:
     mean = ops.mean(x, axis=axes, keepdims=True)
     std = ops.sqrt(ops.mean(ops.square(x - mean), axis=axes))
     return ops.concatenate([ops.squeeze(mean, axis=axes), std], axis=1)
+
+
+def channels_first(maps: Any, layout: str) -> Any:
+    """[n, k, h, w] float32; of tokens [n, k, t, 1]."""
+    x = ops.cast(maps, "float32")
+    x = ops.expand_dims(x, 2) if layout == "NTC" else x
+    return x if layout == "NCHW" else ops.transpose(x, (0, 3, 1, 2))

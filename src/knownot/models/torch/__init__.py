@@ -7,7 +7,7 @@ and is compared, step by step, with the one that was traced.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from . import files, inputs, outputs, saving
 from .head import find
 from .named import named_stages, watching
 from .network import Network
-from .stages import describe, find_stages, pooling
+from .stages import channels_first, describe, find_stages, pooling
 from .trace import Node, Reader, Recorder, Take
 
 __all__ = ["TorchModel", "opened"]
@@ -116,6 +116,10 @@ class TorchModel(Model):
         }
         keys = {take.key for _, take in takes}
         early = tuple(nodes) if stages is not None else tuple(nodes)[:-1]
+        self.map_takes = {
+            name: (node.step or 0, Take(f"maps/{name}", "", channels_first(node.layout)))
+            for name, node in nodes.items()
+        }
         kinds = {"probabilities"} | {
             kind
             for kind, there in {
@@ -129,6 +133,7 @@ class TorchModel(Model):
         self.offers = Offers(frozenset(kinds), scores.numel() // n, early)
         where = "; ".join(f"{name}: {node.shape[1:]} {self.stage_layers[name]}" for name, node in nodes.items())
         self.notes = (*found.notes, f"Stages: {where}." if where else "No stages were found.")
+                "maps": bool(nodes),
 
     def _sample(self, n: int) -> np.ndarray:
         h, w, k = *self.look, self.input.channels or 3
@@ -159,7 +164,7 @@ class TorchModel(Model):
         if self.head is not None and finite:
             verify_head(self.head, batch, tolerance=self.tolerance)
 
-    def forward(self, batch: np.ndarray) -> Activations:
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         n, fixed = len(batch), self.input.batch
         if n == 0:
             raise ActivationsError("A batch without images was given; one or more are expected.")
@@ -171,7 +176,7 @@ class TorchModel(Model):
                 short = (fixed or n) - len(part) if fixed else 0
                 if short:
                     part = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
-                parts.append(self._run(part))
+                parts.append(self._run(part, maps))
         named = [part.named() for part in parts]
         whole = Activations.of({key: np.concatenate([p[key] for p in named])[:n] for key in named[0]})
         self._check_head(whole)  # weights changed since the opening would make a head that is none
@@ -181,10 +186,13 @@ class TorchModel(Model):
         h, w = batch.shape[2:4] if self.input.layout == "NCHW" else batch.shape[1:3]
         return int(h), int(w)
 
-    def _run(self, batch: np.ndarray) -> Activations:
+    def _run(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         own = np.array(batch, dtype=np.float32, order="C")  # a copy: the classifier may change it in place
         x = torch.from_numpy(own).to(self.network.device, self.network.dtype)
-        with Reader(self.expected, self.takes, self.network.layers()) as reader:
+        takes = dict(self.takes)
+        for step, take in (self.map_takes[name] for name in maps):
+            takes[step] = [*takes[step], take]  # beside the stage's
+        with Reader(self.expected, takes, self.network.layers()) as reader:
             output = self.network(x)
         kept = {key: _float32(tensor) for key, tensor in reader.finish().items()}
         if "logits" not in kept:

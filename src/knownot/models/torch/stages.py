@@ -79,6 +79,18 @@ def pooling(layout: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return pool
 
 
+def channels_first(layout: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from maps to a copy of them, float32 [n, k, h, w]; of tokens [n, k, t, 1]."""
+
+    def turn(maps: torch.Tensor) -> torch.Tensor:
+        dense = maps.to_dense() if maps.layout != torch.strided else maps
+        dense = dense.unsqueeze(2) if layout == "NTC" else dense
+        dense = dense if layout == "NCHW" else dense.permute(0, 3, 1, 2)
+        return dense.to(torch.float32, copy=True)  # a copy: the next layer may work in place
+
+    return turn
+
+
 def describe(node: Node, before: list[Node]) -> str:
     """The layer a stage was read from, for people: "layer1.2.bn2 > relu" where it has no weights of its own."""
     if node.layer:
