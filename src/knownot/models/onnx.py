@@ -150,33 +150,33 @@ def opened(
     earlier = tuple(layers) if named is not None else tuple(layers)[:-1]
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
-    offered = {
-        "probabilities": True,
 
     def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
         again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
         return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
 
+    offered = {
+        "probabilities": True,
         "logits": True,
         "features": chosen.features is not None,
         "head": chosen.head is not None,
         "stages": bool(earlier),
+        "maps": bool(layers),
     }
     model = OnnxModel(
-        "maps": bool(layers),
         file,
         opener(_served(graph, chosen, layers, tensors), True),
         seen.spec,
         dtype,
-        Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier),
+        Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
         chosen.head,
         layers,
         names=class_names(file.metadata, classes),
         preprocess=preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
+        serve=serve,
     )
     _check(model, graph, chosen)
-        serve=serve,
     return model
 
 
@@ -212,11 +212,11 @@ def _served(
     for stage, tensor in layers.items():
         path = f"stages/{stage}"
         nodes[path] = onnx_stages.mean_and_std(tensor, PREFIX + path, tensors[tensor], graph.opset)
-    return graph.with_outputs([n for made in nodes.values() for n in made], [PREFIX + name for name in nodes])
-
     for name in maps:
         path = f"maps/{name}"
         nodes[path] = onnx_stages.channels_first(layers[name], PREFIX + path, tensors[layers[name]], graph.opset)
+    return graph.with_outputs([n for made in nodes.values() for n in made], [PREFIX + name for name in nodes])
+
 
 def _computed_names(graph: Graph) -> list[str]:
     nodes = [n for n in graph.nodes if n.op_type in onnx_stages.COMPUTING and n.output[0] not in graph.constants]

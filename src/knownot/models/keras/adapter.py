@@ -73,7 +73,7 @@ class KerasModel(Model):
         self._with_maps: tuple[tuple[str, ...], Callable[[Any], Any]] = ((), self._run)
         self._settle(shown, head)
         earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
-        self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier)
+        self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier, tuple(self.stage_layers))
 
     # What is there
 
@@ -185,14 +185,14 @@ class KerasModel(Model):
             if i in wanted:
                 name, layout = wanted[i]
                 found[name] = pool(call.output, layout)
+                if name in maps:
+                    found[f"maps/{name}"] = channels_first(call.output, layout)
             if i == self._tail.call and self._reads_features:
                 found["features"] = read_features(call.op, call.args[0])
             if i == self._tail.call and self._reads_head:
                 found["logits"] = read_logits(call.op, found["features"])
             elif i == self._tail.before and not self._reads_head:
                 found["logits"] = ops.cast(call.args[0], "float32")
-                if name in maps:
-                    found[f"maps/{name}"] = channels_first(call.output, layout)
 
         output = run(self._model, self._fed(x), see)
         found["own"] = ops.cast(_classes_among(output), "float32")

@@ -110,16 +110,16 @@ class TorchModel(Model):
         self.takes: dict[int, list[Take]] = {}
         for step, take in takes:
             self.takes.setdefault(step, []).append(take)
+        self.map_takes = {
+            name: (node.step or 0, Take(f"maps/{name}", "", channels_first(node.layout)))
+            for name, node in nodes.items()
+        }
         self.stage_layers = {
             name: name if stages is not None else describe(node, recorder.steps[: node.step])
             for name, node in nodes.items()
         }
         keys = {take.key for _, take in takes}
         early = tuple(nodes) if stages is not None else tuple(nodes)[:-1]
-        self.map_takes = {
-            name: (node.step or 0, Take(f"maps/{name}", "", channels_first(node.layout)))
-            for name, node in nodes.items()
-        }
         kinds = {"probabilities"} | {
             kind
             for kind, there in {
@@ -127,13 +127,13 @@ class TorchModel(Model):
                 "features": "features" in keys,
                 "head": found.head is not None,
                 "stages": bool(early),
+                "maps": bool(nodes),
             }.items()
             if there
         }
-        self.offers = Offers(frozenset(kinds), scores.numel() // n, early)
+        self.offers = Offers(frozenset(kinds), scores.numel() // n, early, tuple(nodes))
         where = "; ".join(f"{name}: {node.shape[1:]} {self.stage_layers[name]}" for name, node in nodes.items())
         self.notes = (*found.notes, f"Stages: {where}." if where else "No stages were found.")
-                "maps": bool(nodes),
 
     def _sample(self, n: int) -> np.ndarray:
         h, w, k = *self.look, self.input.channels or 3
