@@ -359,7 +359,7 @@ def test_folder_without_classes(folder):
     (folder / "loose.png").write_bytes(png(RAW[6]))
     images = open_images(folder)
     assert everything(images)[1].tolist() == [0, 0, 0, 0, 1, 1, -1]
-    assert "1 images lie beside" in images.notes[0]
+    assert "1 images lie beside" in images.label_notes[0]
 
 
 def test_folder_of_splits_is_not_taken_for_classes(folder):

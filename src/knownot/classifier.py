@@ -19,13 +19,15 @@ from .calibration import Calibration, images_needed, p_values
 from .calibration import check_options as check_calibration_options
 from .detectors import Detector, classes, resolve
 from .detectors.base import moved
-from .errors import ActivationsError, ImagesError, SavedError
+from .errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from .fitting import decide, fitted_on, measured_on
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
+from .modelfile import described, reopened
 from .models import Model, open_model
 from .preprocessing import Trial, choose, class_order
 from .progress import bar
+from .second import Second, open_second
 from .verdicts import Verdicts
 from .version import __version__
 from .walk import HoldOut, Walk, batch_size_for, computed
@@ -47,6 +49,7 @@ class Record:
     unreadable: tuple[tuple[str, str], ...] = ()  # (id, reason), the first thousand
     unreadable_count: int = 0
     notes: tuple[str, ...] = ()
+    second: str = ""  # the second network, in words; also among the notes
     seconds: float = 0.0
     version: str = __version__
 
@@ -63,6 +66,7 @@ class OpenSetClassifier:
     class_names: tuple[str, ...]
     bank: Bank | None
     record: Record
+    second: Second | None = None  # another network, whose features detectors look at as well
 
     @property
     def alpha(self) -> float:
@@ -99,8 +103,9 @@ class OpenSetClassifier:
         self._fits(source)
         shown = so_far or Gallery()
         batches = source.batches(
-            batch_size or batch_size_for(self.model, self.preprocess),
+            batch_size or batch_size_for(self.model, self.preprocess, self.second),
             None if source.ready else self.preprocess,
+            also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             start=start,
             thumbs=SIDE if gallery else 0,
@@ -134,8 +139,10 @@ class OpenSetClassifier:
                 )
         return scores, parts
 
-    def save(self, folder: str | Path, *, include_model: bool = True) -> Path:
+    def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
+
+        include_features: whether the second network is, if there is one; as include_model when not said.
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
@@ -147,20 +154,17 @@ class OpenSetClassifier:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            model_file = None
-            if include_model:
-                model_file = self.model.save(draft)
-            about = {
-                "knownot": __version__,
-                "model_file": model_file,
-                "framework": self.model.framework,
-                "fingerprint": self.model.fingerprint,
-                "stages": list(self.model.offers.stages),
-                "opened_with": dict(self.model.opened_with),
-            }
+            file = self.model.save(draft) if include_model else None
+            about = {"knownot": __version__, **described(self.model, file)}
             names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-            files = tuple(sorted(p.name for p in draft.iterdir()))
-            saving.write(draft, {name: getattr(self, name) for name in names}, about=about, files=files)
+            things = {name: getattr(self, name) for name in names}
+            if self.second is not None:
+                about["second"] = self.second.saved(
+                    draft, include_model if include_features is None else include_features
+                )
+                things["second_preprocess"] = self.second.preprocess
+            files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
+            saving.write(draft, things, about=about, files=files)
             draft.chmod(0o755)
             old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
             if folder.exists():
@@ -182,11 +186,16 @@ class OpenSetClassifier:
                 "This open-set classifier was fitted on float arrays, the classifier's own input, so how raw images "
                 "are preprocessed is not known. Give float arrays, or fit again with raw images."
             )
+        if source.ready and self.second is not None and not self.second.takes(self.preprocess):
+            raise ImagesError(
+                "These images are float arrays, the classifier's own input, but the second network (features=) wants "
+                "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
+            )
 
     def _verdicts(self, batch: Batch) -> tuple[Verdicts, Activations, np.ndarray]:
         """Verdicts [n] of a batch, the activations of its fine images, and which rows of `batch.x` those are."""
         n, m = len(batch), len(self.detector.members)
-        activations, fine, errors = computed(self.model, batch)
+        activations, fine, errors = computed(self.model, batch, self.second)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         member_p = np.full((n, m), np.nan)
@@ -249,6 +258,8 @@ def fit(
     guarantee: str = "pac",
     delta: float = 0.01,
     preprocess: Preprocess | None = None,
+    features: Any = None,
+    features_preprocess: Preprocess | None = None,
     class_names: Sequence[str] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
@@ -268,30 +279,43 @@ def fit(
     alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
     (on average) or "class-conditional" (on average within each predicted class).
     preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
+    features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
+    images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
+    members. features_preprocess: how it wants raw images, where it does not say.
     class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
     thumbnails: how many known images to keep as small pictures for reports, 0 for none.
 
-    Each image is seen once: one forward pass over `known` and one over `calibration`, whatever the number of
+    Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the number of
     detectors (plus up to 512 images per convention when the preprocessing has to be found).
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
     begin = time.perf_counter()
     check_calibration_options(alpha, delta, guarantee)
     opened = open_model(model, head=head, stages=stages)
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     images = open_images(known, labels)
     held = open_images(calibration, calibration_labels) if calibration is not None else None
-    recipe, notes = resolve(detector, opened.offers)
+    if features is None and features_preprocess is not None:
+        raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
+    other = None if features is None else Second(open_second(features), None)
+    offers = opened.offers if other is None else other.beside(opened.offers)
+    recipe, notes = resolve(detector, offers)
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
-    size = batch_size or batch_size_for(opened, way)
-    notes = [*opened.notes, *found, *notes, *images.notes, *(held.notes if held is not None else ())]
+    if other is not None:
+        other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=seed)
+        notes = [*said, *notes]
+    size = batch_size or batch_size_for(opened, way, other)
+    sources = [source for source in (images, held) if source is not None]
+    notes = [*opened.notes, *found, *notes, *(note for s in sources for note in (*s.notes, *s.label_notes))]
 
-    walk = Walk(opened, way, size, thumbnails, seed, progress)
+    walk = Walk(opened, way, size, thumbnails, seed, progress, other)
     needed = images_needed(alpha, delta, guarantee)
     if held is None:
         hold = HoldOut(images.count, needed * (2 if recipe.kind.ranks else 1), seed, alpha, delta, guarantee)
-        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold), opened)
+        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold), opened, offers)
         walk.judge(names, trials)
         (parts,), predicted = measured_on(fitted, [hold.activations()] if hold.kept else [])
         rights = walk.rights(hold)
@@ -301,9 +325,9 @@ def fit(
             "new known images will be rejected. Give calibration= images that the classifier has never seen."
         )
     else:
-        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, None), opened)
+        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, None), opened, offers)
         walk.judge(names, trials)
-        second = Walk(opened, way, size, 0, seed, progress)
+        second = Walk(opened, way, size, 0, seed, progress, other)
         held_names, held_order = class_order(held, opened, names)
         batches = second.over(held, "calibrate", held_order, held_names, None)
         (parts,), predicted = measured_on(fitted, (activations for activations, _ in batches))
@@ -331,43 +355,38 @@ def fit(
         unreadable=tuple(walk.unreadable[:1000]),
         unreadable_count=len(walk.unreadable),
         notes=tuple(notes),
+        second="" if other is None else other.words,
         seconds=time.perf_counter() - begin,
     )
     return OpenSetClassifier(
-        opened, way, decided.detector, decided.calibration, decided.references, tuple(names), walk.bank(), record
+        opened, way, decided.detector, decided.calibration, decided.references, tuple(names), walk.bank(), record, other
     )
 
 
-def load(folder: str | Path, *, model: Any = None) -> OpenSetClassifier:
+def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:
     """Open a saved open-set classifier; no code of the folder is run.
 
-    model: the classifier, when it was left out of the folder (or to use another copy of it). Raises SavedError when
-    the folder is damaged, of another format, or the model is not the one that was fitted.
+    model: the classifier, when it was left out of the folder (or to use another copy of it); features: the same for
+    the second network. Raises SavedError when the folder is damaged, of another format, or a model is not the one
+    that was fitted.
     """
     folder = Path(folder)
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
-    file = about.get("model_file")
-    if file is not None and file not in files:
-        raise SavedError(f"The manifest names a model outside its folder: {file!r}. Do not use this folder.")
-    given = model if model is not None else file and folder / file
-    if not given:
-        raise SavedError(f"{folder} was saved without its classifier: give load(folder, model=…).")
-    options = dict(about.get("opened_with") or {})
-    options.pop("unsafe_pickle", None)  # a hand-edited manifest must not make pickles run
-    if options.get("size"):
-        options["size"] = tuple(options["size"])
-    opened = open_model(given, **options)
-    if opened.fingerprint != about.get("fingerprint"):
-        raise SavedError("This is not the classifier that was fitted: its weights have another fingerprint. Fit again.")
-    if list(opened.offers.stages) != list(about.get("stages", [])):
-        raise SavedError(
-            f"The classifier shows the stages {list(opened.offers.stages)}, but {about.get('stages')} were fitted. "
-            "Open it as at fit time (the same file), or fit again."
-        )
+    opened = reopened(about, model, folder, files, who="classifier", option="model")
+    said, way = about.get("second"), things.pop("second_preprocess", None)
+    if features is not None and not said:
+        raise SavedError("features= was given, but this classifier was fitted without a second network.")
+    other = None
+    if said:
+        network = reopened(said, features, folder, files, who="second network", option="features")
+        other = Second(network, way)
     try:
-        return OpenSetClassifier(model=opened, **things)
+        osc = OpenSetClassifier(model=opened, second=other, **things)
     except TypeError as error:
         raise SavedError(f"{folder} does not hold what an open-set classifier needs: {error}.") from error
+    if bool(osc.record.second) != bool(said) or not isinstance(way, Preprocess | None):
+        raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    return osc
 
 
 OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial)}

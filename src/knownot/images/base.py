@@ -34,7 +34,8 @@ class Images(ABC):
     labelled: whether it has labels.
     once: an iterator that can be walked only once.
     skipped: files passed over because they are clearly no images (folders).
-    notes: what was found at opening that its user may not expect, one sentence each, for people.
+    notes: what was found at opening that its user may not expect, one sentence each, for people; `label_notes`: the
+        same about labels, for whoever reads them.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -42,6 +43,7 @@ class Images(ABC):
     once: bool = False
     skipped: int = 0
     notes: tuple[str, ...] = ()
+    label_notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -78,8 +80,8 @@ class Images(ABC):
         Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them.
         preprocess: None for raw images takes pixels as they are, 0 to 255. start: skip so many images first, without
         decoding them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays
-        against the classifier's input. also: a second way to preprocess raw images, for another network. An image that cannot be read is a row with its reason, as is a ready array with
-        a NaN or an infinity.
+        against the classifier's input. also: another preprocessing of raw images, for a second network. An image that
+        cannot be read is a row with its reason, as is a ready array with a NaN or an infinity.
 
         Raises ImagesError when images of differing sizes would have to share a batch, or when a source that can be
         walked once is walked again; InputError when ready arrays do not fit `spec`.

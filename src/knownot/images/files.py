@@ -31,11 +31,11 @@ class FileImages(Entries):
         names: Names,
         *,
         skipped: int = 0,
-        notes: tuple[str, ...] = (),
+        label_notes: tuple[str, ...] = (),
     ) -> None:
         self._ids, self._files, self._labels, self.class_names = ids, files, labels, names
         self.labelled = labels is not None
-        self.skipped, self.notes = skipped, notes
+        self.skipped, self.label_notes = skipped, label_notes
         self._size: tuple[int, int] | str | None = "not looked at"
 
     @property
@@ -60,7 +60,11 @@ class FileImages(Entries):
         rows = choice(len(self._ids), n, seed)
         labels = None if self._labels is None else self._labels[rows]
         return FileImages(
-            [self._ids[i] for i in rows], [self._files[i] for i in rows], labels, self.class_names, notes=self.notes
+            [self._ids[i] for i in rows],
+            [self._files[i] for i in rows],
+            labels,
+            self.class_names,
+            label_notes=self.label_notes,
         )
 
 
@@ -150,7 +154,7 @@ def _by_class(
     loose = sum(group is None for group in groups)
     notes = (f"{loose} images lie beside the class folders; they have no label.",) if loose else ()
     numbers = np.array([number[group] for group in groups], dtype=np.int64)
-    return FileImages(ids, files, numbers, names, skipped=skipped, notes=notes)
+    return FileImages(ids, files, numbers, names, skipped=skipped, label_notes=notes)
 
 
 def _hidden(name: str) -> bool:
