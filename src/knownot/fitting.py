@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Activations
+from .arrays import Activations, Offers
 from .calibration import Calibration, images_needed, images_needed_sentence
 from .detectors import Detector, Recipe
 from .detectors.base import moved
@@ -17,12 +17,16 @@ from .stats import gather
 
 
 def fitted_on(
-    recipes: Sequence[Recipe], batches: Iterable[tuple[Activations, np.ndarray]], model: Model
+    recipes: Sequence[Recipe],
+    batches: Iterable[tuple[Activations, np.ndarray]],
+    model: Model,
+    offers: Offers | None = None,
 ) -> list[Detector]:
-    """Every recipe, fitted from one pass; what several want is gathered once."""
-    wanted = [want for recipe in recipes for want in recipe.wants(model.offers).values()]
+    """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own."""
+    offers = offers or model.offers
+    wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
     found = gather(batches, wanted)
-    return [recipe.fit(found, model.head, model.offers) for recipe in recipes]
+    return [recipe.fit(found, model.head, offers) for recipe in recipes]
 
 
 def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:

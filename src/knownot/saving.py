@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,14 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SavedError(f"{folder / MANIFEST} is not complete: {error!r}. Save the classifier again.") from error
     for name, checksum in files.items():
-        if Path(name).name != name or name in ("", ".", ".."):
+        parts = PurePosixPath(name).parts
+        if (
+            not name
+            or ".." in parts
+            or "\\" in name
+            or PureWindowsPath(name).drive
+            or PurePosixPath(name).is_absolute()
+        ):
             raise SavedError(f"The manifest names a file outside its folder: {name!r}. Do not use this folder.")
         if not (folder / name).is_file():
             raise SavedError(f"{folder} lacks the file {name!r}. Copy the whole folder again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,33 +15,43 @@ from .images import Batch, Images
 from .models import Model
 from .preprocessing import Confusion, Trial, in_order, judge
 from .progress import bar
+from .second import Second
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 5_000
 
 
-def batch_size_for(model: Model, preprocess: Preprocess | None) -> int:
-    """Images per forward pass: about eight million input values, between 8 and 256."""
+def batch_size_for(model: Model, preprocess: Preprocess | None, second: Second | None = None) -> int:
+    """Images per forward pass: about eight million input values, between 8 and 256; for the network that takes more."""
+    if second is not None:
+        return min(batch_size_for(model, preprocess), batch_size_for(second.model, second.preprocess))
     height = (preprocess.height if preprocess else None) or model.input.height or 224
     width = (preprocess.width if preprocess else None) or model.input.width or 224
     return int(np.clip(2 ** int(np.log2(8e6 / (height * width * 3))), 8, 256))
 
 
-def computed(model: Model, batch: Batch) -> tuple[Activations, np.ndarray, list[str | None]]:
-    """(activations of the fine images, which rows of `batch.x` they are, errors [n]). One forward pass.
+def computed(
+    model: Model, batch: Batch, second: Second | None = None
+) -> tuple[Activations, np.ndarray, list[str | None]]:
+    """(activations of the fine images, which rows of `batch.x` they are, errors [n]). One forward pass through
+    the classifier, and one through the second network if there is one.
 
-    An image for which the classifier computes NaN or infinity gets an error; all of them: ActivationsError.
+    An image for which either computes NaN or infinity gets an error; all of them: ActivationsError.
     """
     errors = list(batch.errors)
     if not len(batch.x):
         return Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), errors
     activations = model.forward(model.input.to_layout(batch.x))
-    fine = activations.finite()
+    own = fine = activations.finite()
+    if second is not None:
+        activations = replace(activations, second=second.shown(batch))
+        fine = activations.finite()
     if fine.all():
         return activations, np.arange(len(fine)), errors
     if not fine.any() and len(fine) > 1:
         activations.check([batch.ids[i] for i in batch.rows])
-    for i in batch.rows[~fine]:
-        errors[i] = "the classifier computes NaN or infinity for this image"
+    for i in np.flatnonzero(~fine):
+        who = "second network" if own[i] else "classifier"
+        errors[batch.rows[i]] = f"the {who} computes NaN or infinity for this image"
     return activations.take(fine), np.flatnonzero(fine), errors
 
 
@@ -48,8 +59,16 @@ class Walk:
     """One pass over labelled images: activations and labels, with what is noted on the way."""
 
     def __init__(
-        self, model: Model, way: Preprocess | None, size: int, thumbnails: int, seed: int, progress: bool
+        self,
+        model: Model,
+        way: Preprocess | None,
+        size: int,
+        thumbnails: int,
+        seed: int,
+        progress: bool,
+        second: Second | None = None,
     ) -> None:
+        self.second = second
         self.model, self.way, self.size, self.thumbnails, self.progress = model, way, size, thumbnails, progress
         self.confusion = Confusion(model.offers.classes)
         self.unreadable: list[tuple[str, str]] = []
@@ -81,8 +100,9 @@ class Walk:
         side = SIDE if self.thumbnails else 0
         seen = 0
         with bar(what, images.count, self.progress) as advance:
-            for batch in images.batches(self.size, way, spec=self.model.input, thumbs=side):
-                activations, fine, errors = computed(self.model, batch)
+            also = self.second.preprocess if self.second and way is not None else None
+            for batch in images.batches(self.size, way, spec=self.model.input, thumbs=side, also=also):
+                activations, fine, errors = computed(self.model, batch, self.second)
                 self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
                 if len(fine):
                     own = batch.labels[batch.rows[fine]]

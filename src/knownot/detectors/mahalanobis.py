@@ -28,7 +28,8 @@ class Mahalanobis(Detector):
     perturb the input by default. S^+ is a pseudo-inverse over the eigenvectors whose variance is above 1e-10 of
     the largest, so fewer images than features, or dead channels, do no harm. Classes without images are left out.
 
-    of: "features", "stages/<name>", or with a second network "second/features" and "second/stages/<name>". unit: divide them by their L2 norm first.
+    of: "features", "stages/<name>", or with a second network "second/features" and "second/stages/<name>".
+    unit: divide them by their L2 norm first.
     """
 
     center: Array  # [d], mean of all known images, taken off first for precision

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from .base import Model
+from .embedding import Embedding
 
 __all__ = ["Model", "open_model"]
 
@@ -38,6 +39,7 @@ def open_model(
     head: str | None = None,
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
+    embedding: bool = False,
     **options: Any,
 ) -> Model:
     """Open a trained image classifier for reading; it is left bit for bit as it was.
@@ -47,18 +49,27 @@ def open_model(
     head: the name of the last linear layer, when it is not found by itself.
     stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
     size: (height, width) of the input, when the classifier does not say it.
+    embedding: it is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
 
     Raises ModelError when the thing is no classifier or cannot be read, with the reason and the cure;
     MissingExtraError when its framework is not installed.
     """
     if isinstance(thing, Model):
-        if head is not None or stages is not None or size is not None or options:
+        if head is not None or stages is not None or size is not None or embedding or options:
             raise ModelError("This model is open already: give head, stages and size when opening it.")
         return thing
     # Never remembered: a saved classifier must not open pickles because its first one was.
     asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
     asked.pop("unsafe_pickle", None)
-    opened: Model = _opener(thing).opened(thing, head=head, stages=stages, size=size, **options)
+    opener = _opener(thing)
+    if embedding:
+        if head is not None:
+            raise ModelError("An embedding network has no head: leave out head=, or embedding=True.")
+        asked["embedding"] = True
+        inner = opener.opened(thing, stages=stages or (), size=size, embedding=True, **options)
+        opened: Model = Embedding(inner, bool(stages))
+    else:
+        opened = opener.opened(thing, head=head, stages=stages, size=size, **options)
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 

@@ -38,7 +38,7 @@ class FunctionModel(Model):
         self._function, self._outputs = function, outputs
         self.input, self.stage_layers = spec, {}
         self.name = getattr(function, "__qualname__", type(function).__qualname__)
-        kinds = frozenset({"probabilities", "logits"} if outputs == "logits" else {"probabilities"})
+        kinds = frozenset({"probabilities"} if outputs == "probabilities" else {"probabilities", "logits"})
         self.offers = Offers(kinds, classes or 0)
         batch = probe(spec)
         first = self.forward(batch).logits
@@ -63,7 +63,7 @@ class FunctionModel(Model):
                 "layout= say what it is given; let it return a NumPy array [n, c] (torch: x.detach().cpu().numpy())."
             ) from error
         self._check_outputs(given, len(batch))
-        if self._outputs == "logits":
+        if self._outputs != "probabilities":
             return Activations(np.ascontiguousarray(given, dtype=np.float32))
         return Activations(np.log(np.maximum(given.astype(np.float64), SMALLEST)).astype(np.float32))
 
@@ -84,8 +84,8 @@ class FunctionModel(Model):
                 f"The function {self.name!r} returned {given.dtype} of shape {given.shape} for {n} images; expected "
                 f"numbers of shape ({n}, {c or 'classes'})."
             )
-        if self._outputs == "logits":
-            if not c and _probable(given):
+        if self._outputs != "probabilities":
+            if self._outputs == "logits" and not c and _probable(given):
                 raise ModelError(
                     f"outputs='logits', but what the function {self.name!r} returns looks like probabilities: no "
                     "negative number, and rows that sum to 1. Leave outputs= out."
@@ -104,7 +104,7 @@ class FunctionModel(Model):
             )
 
     def _check_steady(self, first: np.ndarray, again: np.ndarray) -> None:
-        a, b = (np.exp(x.astype(np.float64)) if self._outputs != "logits" else x for x in (first, again))
+        a, b = (np.exp(x.astype(np.float64)) if self._outputs == "probabilities" else x for x in (first, again))
         if np.isfinite(a).all() and not np.allclose(a, b, rtol=1e-3, atol=1e-3):
             raise ModelError(
                 f"The function {self.name!r} gives the same image other outputs the second time, in another order "
@@ -128,18 +128,20 @@ def opened(
     channels: int = 3,
     layout: str = "NHWC",
     outputs: str = "probabilities",
+    embedding: bool = False,
     **options: Any,
 ) -> FunctionModel:
     """Open a function that takes a batch, float32, and returns [n, c] probabilities (or, outputs="logits", logits).
 
     size: (height, width) of the images it is given; without it they keep their own, and it is tried out on 224 x 224.
     channels, layout: of its input. classes: c, else found by trying it out.
+    embedding: what it returns, [n, d], is an embedding and may be any finite numbers.
 
     Raises ModelError when what it returns on a random probe is not that; OptionError for options that do not apply.
     """
     for name in options:
         raise unknown_name("option of functions", name, ("size", "classes", "channels", "layout", "outputs"))
-    if head is not None or stages is not None:
+    if head is not None or stages:
         raise OptionError(
             "A function shows no layers, so head= and stages= do not apply. Open the model itself for those."
         )
@@ -147,5 +149,6 @@ def opened(
         raise OptionError(f"layout={layout!r}: expected 'NHWC' or 'NCHW'.")
     if outputs not in ("probabilities", "logits"):
         raise OptionError(f"outputs={outputs!r}: expected 'probabilities' or 'logits'.")
+    outputs = "embedding" if embedding else outputs
     height, width = size or (None, None)
     return FunctionModel(thing, InputSpec(height, width, channels, layout), classes, outputs)

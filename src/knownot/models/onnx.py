@@ -17,7 +17,7 @@ from .onnx_file import OnnxFile
 from .onnx_graph import Graph, session
 from .onnx_head import Found
 from .onnx_input import class_names, dtype_of, image_input, input_spec, preprocess
-from .onnx_look import Look, best, look, outputs, tensors_of
+from .onnx_look import Look, as_it_is, best, look, outputs, tensors_of
 
 PREFIX = "knownot/"  # of the tensors that are added
 Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
@@ -115,6 +115,7 @@ def opened(
     layout: str | None = None,
     providers: Sequence[Any] | None = None,
     threads: int = 0,
+    embedding: bool = False,
     **options: Any,
 ) -> OnnxModel:
     """Open an ONNX classifier: a path (external data beside it) or an `onnx.ModelProto`.
@@ -122,6 +123,7 @@ def opened(
     head: name of the last linear layer's node or tensor, or of the output to use. stages: names of nodes or tensors.
     size: (height, width), when the graph leaves them open. layout: "NCHW" or "NHWC", when the shape does not tell.
     providers: of onnxruntime, the CPU's if none are given. threads: of onnxruntime, 0 for its own choice.
+    embedding: the output as it is stands for the logits, whatever computes it.
 
     Raises ModelError when it is no classifier, cannot be read or its head does not reproduce its logits;
     OptionError for unknown names and options.
@@ -140,7 +142,7 @@ def opened(
 
     value = image_input(graph)
     dtype = dtype_of(value)
-    found = outputs(graph, head)
+    found = [as_it_is(f) for f in outputs(graph, head)] if embedding else outputs(graph, head)
     named = None if stages is None else [graph.tensor_of(s, "stage", _computed_names(graph)) for s in stages]
     candidates = onnx_stages.candidates(graph, [f.logits for f in found]) if named is None else named
     seen = look(graph, [*tensors_of(found), *candidates], input_spec(graph, value, size, layout), dtype, opener)

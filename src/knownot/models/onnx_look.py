@@ -48,6 +48,11 @@ def outputs(graph: Graph, head: str | None) -> list[Found]:
     return [find(graph, name) for name in computed]
 
 
+def as_it_is(found: Found) -> Found:
+    """The output of an embedding network: nothing is looked for behind it, and it may be anything (as if a softmax)."""
+    return Found(found.output, found.output, found.end, True)
+
+
 def look(graph: Graph, tensors: Sequence[str], spec: InputSpec, dtype: np.dtype, opener: Opener) -> Look:
     """Run once on two images (or one fixed batch), reading only the shapes of `tensors`: no map leaves the graph."""
     names = list(dict.fromkeys(tensors))

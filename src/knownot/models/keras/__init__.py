@@ -20,8 +20,10 @@ def opened(
     head: str | None = None,
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
+    embedding: bool = False,
 ) -> Model:
     """See `models.open_model`. thing: a `keras.Model`, or the path of a .keras or .h5 file.
+    embedding: the output as it is stands for the logits, whatever computes it.
 
     Raises ModelError when it is no softmax classifier of images or cannot be read, OptionError for a layer that
     does not exist, ActivationsError when its weights give NaN, MissingExtraError without Keras or a backend.
@@ -45,9 +47,9 @@ def opened(
                 f"A {type(thing).__name__} is no classifier. Give a keras.Model; a single layer can be wrapped in a "
                 "keras.Sequential."
             )
-        return KerasModel(thing, head=head, stages=stages, size=size)
+        return KerasModel(thing, head=head, stages=stages, size=size, embedding=embedding)
     from .files import load
 
     path = Path(thing)
     model, more = load(path)
-    return KerasModel(model, path=path, head=head, stages=stages, size=size, notes=notes + more)
+    return KerasModel(model, path=path, head=head, stages=stages, size=size, notes=notes + more, embedding=embedding)

@@ -42,20 +42,26 @@ class KerasModel(Model):
         stages: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
         notes: tuple[str, ...] = (),
+        embedding: bool = False,
     ) -> None:
         self._model, self._path = model, path
         self.input, self._rank = input_of(model, size)
         shown = probe(self.input)
         calls, output = self._traced(shown.shape)
         self._classes = int(output.shape[-1])
-        self._tail = self._named_head(calls, output, head) if head else find_tail(calls, output)
+        if embedding:
+            self._tail = Tail(None, False, False, None)
+        else:
+            self._tail = self._named_head(calls, output, head) if head else find_tail(calls, output)
         if self._classes < 2:
             raise ModelError(
                 "The classifier has one output. knownot needs the scores of at least two classes, [n, c]: "
                 "a regression, or a yes-or-no of one number, is no such classifier."
             )
         self._stages = (
-            self._named_stages(calls, stages) if stages else find_stages(calls[: self._tail.call], self.input.layout)
+            self._named_stages(calls, stages or ())
+            if stages or embedding
+            else find_stages(calls[: self._tail.call], self.input.layout)
         )
         self._paths = [call.path for call in calls]
         self.stage_layers = {f"stage{i}": self._paths[s.call] for i, s in enumerate(self._stages, 1)}

@@ -18,7 +18,7 @@ from ...arrays import Activations, Head, Offers, Preprocess
 from ...errors import ActivationsError, ModelError
 from ..base import Model, verify_head
 from . import files, inputs, outputs, saving
-from .head import find
+from .head import Found, find
 from .named import named_stages, watching
 from .network import Network
 from .stages import channels_first, describe, find_stages, pooling
@@ -36,10 +36,12 @@ def opened(
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     unsafe_pickle: bool = False,
+    embedding: bool = False,
 ) -> TorchModel:
     """Open a torch nn.Module, a TorchScript module or file, or a torch.export program or file.
 
     unsafe_pickle: open a pickled nn.Module too, although that runs whatever code the file holds.
+    embedding: the output as it is stands for the logits, whatever computes it.
     Raises ModelError, with the reason and the cure, when it cannot be read or is no classifier.
     """
     file: Path | None = None
@@ -57,6 +59,7 @@ def opened(
         size=size or said.get("size"),
         said=said,
         file=file,
+        embedding=embedding,
     )
 
 
@@ -74,8 +77,9 @@ class TorchModel(Model):
         size: tuple[int, int] | None,
         said: Mapping[str, Any],
         file: Path | None,
+        embedding: bool = False,
     ) -> None:
-        self.network, self.file = network, file
+        self.network, self.file, self.embedding = network, file, embedding
         self.options: dict[str, Any] = {"head": head, "stages": stages, "size": size}
         with network.untouched():
             self.input, self.look = inputs.input_of(network, size)
@@ -95,7 +99,7 @@ class TorchModel(Model):
             output = self.network(x)
         self.path = outputs.path_to_scores(output, n, recorder)
         scores = outputs.follow(output, self.path)
-        found = find(recorder, scores, n, head)
+        found = Found(None, [], []) if self.embedding else find(recorder, scores, n, head)
         self.head: Head | None = found.head
         self.probabilities = found.probabilities
         self.expected = [(node.name, node.layer) for node in recorder.steps]

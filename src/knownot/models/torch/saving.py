@@ -111,7 +111,7 @@ def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
     """What differs between a model and the file written from it; "" when no bit does."""
     from . import opened
 
-    again = opened(path)
+    again = opened(path, embedding=model.embedding)
     if again.input != spec:
         return f"it reads {again.input}, not {spec}"
     if again.fingerprint != model.fingerprint:

@@ -1,0 +1,47 @@
+"""A network without classes: what it gives for an image, a vector, is its features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays import Activations
+from .base import Model
+
+
+class Embedding(Model):
+    """A network whose output [n, d] is read as features; it has no classes, no logits and no head.
+
+    inner: the network, opened by its framework's adapter so that `logits` are its output as it is.
+    staged: whether stages were named when it was opened; otherwise none are shown.
+    """
+
+    head = None
+    class_names = None
+
+    def __init__(self, inner: Model, staged: bool) -> None:
+        self.inner = inner
+        self.framework, self.input, self.preprocess = inner.framework, inner.input, inner.preprocess
+        stages = inner.offers.stages if staged else ()
+        self.width = inner.offers.classes
+        kinds = frozenset({"features"} | ({"stages"} if stages else set()))
+        self.offers = replace(inner.offers, kinds=kinds, classes=0, stages=stages)
+        self.stage_layers = {name: inner.stage_layers[name] for name in stages}
+        self.notes = (f"An embedding network: its output, {self.width} numbers per image, is taken as features.",)
+
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
+        seen = self.inner.forward(batch)
+        stages = {name: seen.stages[name] for name in self.offers.stages}
+        return Activations(np.empty((len(batch), 0), np.float32), np.asarray(seen.logits), stages)
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one than the same network's as a classifier: its features are others."""
+        return hashlib.sha256(f"embedding;{self.inner.fingerprint}".encode()).hexdigest()
+
+    def save(self, folder: Path) -> str:
+        return self.inner.save(folder)
