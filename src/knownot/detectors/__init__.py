@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from .actsub import ActSub
 from .ash import AshB, AshP, AshS
 from .base import Detector, Recipe, Shaper, moved
 from .combined import Combined, default_recipe
+from .core import Core
 from .ctm import CTM
 from .dice import Dice
 from .doctor import Doctor
@@ -16,13 +18,16 @@ from .entropy import Entropy
 from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
+from .gradnorm import GradNorm
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
+from .nci import NCI
 from .neco import NECO
+from .nnguide import NNGuide
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
@@ -40,6 +45,7 @@ from .temperature import TemperatureMSP
 from .vim import ViM
 from .vra import Vra
 from .wdiscood import WDiscOOD
+from .weiper import WeiPer
 
 __all__ = [
     "CTM",
@@ -51,24 +57,29 @@ __all__ = [
     "KNN",
     "LTS",
     "MSP",
+    "NCI",
     "NECO",
     "PCA",
     "PNML",
     "SHE",
     "SSD",
+    "ActSub",
     "AshB",
     "AshP",
     "AshS",
     "CoRP",
     "Combined",
+    "Core",
     "Detector",
     "Dice",
     "Doctor",
     "Energy",
     "Entropy",
+    "GradNorm",
     "KLMatching",
     "Mahalanobis",
     "MaxLogit",
+    "NNGuide",
     "OpenMax",
     "OptFS",
     "ReAct",
@@ -85,6 +96,7 @@ __all__ = [
     "ViM",
     "Vra",
     "WDiscOOD",
+    "WeiPer",
     "classes",
     "configure",
     "default_recipe",

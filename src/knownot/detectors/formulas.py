@@ -22,6 +22,7 @@ __all__ = [
     "largest",
     "log_probabilities",
     "logsumexp",
+    "mean_of_largest",
     "nearest_squared",
     "norm",
     "predicted",
@@ -92,6 +93,17 @@ def largest(x: Array, k: int) -> Array:  # [n, m] -> [n, k]
     if hasattr(xp, "topk"):  # torch, and a namespace that records graphs: (values, indices), largest first
         return xp.topk(x, k)[0]
     return xp.sort(x, axis=-1)[:, x.shape[-1] - k :]
+
+
+def mean_of_largest(queries: Array, bank: Array, k: int) -> Array:  # [n, d], [r, d] -> [n]
+    """Mean of the k largest inner products of each query with the rows of the bank."""
+    xp, r = array_namespace(queries), bank.shape[0]
+
+    def score(q: Array) -> Array:
+        products = xp.reshape(q @ bank.T, (-1, r))  # a graph being recorded forgets how wide a product is
+        return xp.mean(largest(products, k), axis=-1)
+
+    return in_chunks(score, r, queries)
 
 
 def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]

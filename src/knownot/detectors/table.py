@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arrays import Head
+from .actsub import ActSub
 from .ash import AshB, AshP, AshS
 from .base import Recipe
 from .combined import Combined
+from .core import Core
 from .ctm import CTM
 from .dice import Dice
 from .doctor import Doctor
@@ -17,13 +19,16 @@ from .entropy import Entropy
 from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
+from .gradnorm import GradNorm
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
+from .nci import NCI
 from .neco import NECO
+from .nnguide import NNGuide
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
@@ -39,6 +44,7 @@ from .temperature import TemperatureMSP
 from .vim import ViM
 from .vra import Vra
 from .wdiscood import WDiscOOD
+from .weiper import Histogram, WeiPer
 
 
 def _shaped(shaper: type[Any], summary: str, detector: type[Any] = Energy) -> Recipe:
@@ -92,6 +98,12 @@ DETECTORS: dict[str, Recipe] = {
     "relation": Recipe(Relation),
     "pnml": Recipe(PNML),
     "wdiscood": Recipe(WDiscOOD),
+    "nnguide": Recipe(NNGuide),
+    "gradnorm": Recipe(GradNorm),
+    "nci": Recipe(NCI),
+    "weiper": Recipe(WeiPer),
+    "core": Recipe(Core),
+    "actsub": Recipe(ActSub),
     "react": _shaped(ReAct, "energy after clipping the features from above"),
     "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
     "ash-p": _shaped(AshP, "energy of an image's largest features"),
@@ -135,7 +147,7 @@ def rows() -> Rows:
 
 def classes() -> dict[str, type[Any]]:
     """Every dataclass that the state of a fitted detector of the table is built of, by its name."""
-    found: dict[str, type[Any]] = {"Head": Head}
+    found: dict[str, type[Any]] = {"Head": Head, "Histogram": Histogram}
 
     def add(recipe: Recipe) -> None:
         found[recipe.kind.__name__] = recipe.kind
