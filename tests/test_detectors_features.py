@@ -66,6 +66,10 @@ def test_doctor(case):
     close(case.score("doctor"), [1 - sum(v**2 for v in special.softmax(x)) for x in case.batch.logits])
 
 
+def test_doctor_where_the_highest_probability_rounds_to_1():
+    close(Case().fit("doctor").score(Activations(np.array([[60.0, 0, 0]]))) * math.exp(60), 4)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", ["doctor", "temperature-msp", "openmax", "pnml", "relation"])
 def test_probabilities_of_0_and_1_are_no_trap(name, dtype):
@@ -359,6 +363,7 @@ def test_corp(case):
     w, b = detector.weight, detector.phase - np.pi / 2
     rng = np.random.default_rng(0)
     close(w, rng.normal(size=(12, 40)) * math.sqrt(3))
+    close(b, rng.uniform(0, 2 * math.pi, size=40))
     x, f = (np.cos(l2(a.features) @ w + b) * math.sqrt(2 / 40) for a in (case.train, case.batch))
     close(detector.score(case.batch), reconstruction(x, f, 0.7), 1e-7)
 

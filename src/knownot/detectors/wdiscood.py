@@ -22,8 +22,8 @@ class WDiscOOD(Detector):
 
     w: features less the mean of all, whitened by the covariance about the class means (over the directions that
     Mahalanobis keeps); m_c: mean of w for class c; G: orthonormal basis of the discriminants, which after whitening
-    are the principal directions of the m_c about their mean, all of them that are not 0. weight = 1; the authors take 5
-    for a ResNet-50, 1 for a ViT, there with `unit` features. A peer divides both lengths by their medians.
+    span the m_c. weight = 1; the authors take 5 for a ResNet-50, 1 for a ViT, there with `unit` features. A peer
+    divides both lengths by their medians.
     """
 
     center: Array  # [d]
@@ -48,7 +48,7 @@ class WDiscOOD(Detector):
         moments = seen["moments"]
         some_images(moments.count.sum(), "WDiscOOD")
         white = Mahalanobis.fit(seen, head, unit=unit)
-        _, size, directions = np.linalg.svd(white.means - white.means.mean(axis=0), full_matrices=False)
+        _, size, directions = np.linalg.svd(white.means, full_matrices=False)
         q = max(1, int(np.sum(size > 1e-6 * max(size[0], 1e-6))))
         basis = np.ascontiguousarray(directions[:q].T)
         return cls(white.center, white.whiten, basis, white.means @ basis, float(weight), unit)
