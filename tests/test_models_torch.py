@@ -101,7 +101,7 @@ def test_resnet20_gives_what_hooks_see(network, test_images):
         np.testing.assert_allclose(
             got.stages[f"stage{i}"], mean_std(seen[f"layer{i}"][1], (2, 3)), rtol=1e-4, atol=1e-5
         )
-    assert model.offers.kinds == {"probabilities", "logits", "features", "head", "stages", "maps"}
+    assert model.offers.kinds == {"probabilities", "logits", "features", "head", "stages", "maps", "gradient"}
     assert model.offers.stages == ("stage1", "stage2")
     assert [got.stages[s].shape[1] for s in model.stage_layers] == [32, 64, 128]
     assert model.stage_layers["stage1"] == "layer1.2.bn2 > relu"

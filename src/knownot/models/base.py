@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Activations, Head, InputSpec, Offers, Preprocess
-from ..errors import ModelError, unknown_name
+from ..errors import ModelError, UnsoundError, unknown_name
 
+CURES = {  # what works, for what not every classifier shows
+    "gradient": "Gradients can be had of PyTorch classifiers (nn.Module, TorchScript, torch.export) and of Keras ones, "
+    "not of ONNX files and functions: give the network that was exported, or choose a detector without them.",
+    "dropout": "It is there in PyTorch and Keras classifiers that have dropout layers; exports leave "
+    "them out: give the network that was trained, or choose another detector.",
+}
 
 
 class Model(ABC):
@@ -46,7 +52,8 @@ class Model(ABC):
         Raises InputError for another shape, OptionError for an unknown map, ActivationsError for NaN or infinity.
         """
         batch = np.asarray(batch, dtype=np.float32)
-        return self.forward(self.input.to_layout(batch), self.known_maps(maps)).check()
+        own = self.input.to_layout(batch)
+        return (self.forward(own, self.known_maps(maps)) if maps else self.forward(own)).check()
 
     def known_maps(self, maps: Sequence[str]) -> tuple[str, ...]:
         """Each once, in the order of computation. Raises OptionError for one that is not offered."""
@@ -58,6 +65,32 @@ class Model(ABC):
     @abstractmethod
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
+
+    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The gradient with respect to `batch`, in the classifier's layout: for each image d/dx of
+
+            sum over paths p of <toward[p], activations(x)[p]>
+
+        toward: {"logits": [n, c], "features": [n, d]}, any of both: the derivatives of whatever is to be changed with
+        respect to these, so that its formula stays with whoever asks. A pass there and a pass back.
+        Raises UnsoundError where `offers` has no "gradient".
+        """
+        raise self._lacks("gradient")
+
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        """Logits [n, c] of `batch`, in the classifier's layout, with the network's dropout layers at work.
+
+        seed chooses what is dropped: the same for all images, whatever batch they come in. One pass.
+        Raises UnsoundError where `offers` has no "dropout".
+        """
+        raise self._lacks("dropout")
+
+    def offers_or_raise(self, kind: str) -> None:
+        if kind not in self.offers.kinds:
+            raise self._lacks(kind)
+
+    def _lacks(self, kind: str) -> UnsoundError:
+        return UnsoundError(f"This {self.framework} classifier shows no {kind}. {CURES[kind]}")
 
     @property
     @abstractmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ...arrays import Activations, Head, Offers, Preprocess
 from ...errors import ActivationsError, ModelError
 from ..base import Model, verify_head
 from . import files, inputs, outputs, saving
+from .gradient import Differentiated, Dropping, drops, offered
 from .head import Found, find
 from .named import named_stages, watching
 from .network import Network
@@ -132,6 +134,7 @@ class TorchModel(Model):
                 "head": found.head is not None,
                 "stages": bool(early),
                 "maps": bool(nodes),
+                "dropout": any(drops(node.name, node.given) for node in recorder.nodes if node.depends),
             }.items()
             if there
         }
@@ -157,6 +160,15 @@ class TorchModel(Model):
                 "is in evaluation mode (dropout or noise that does not look at self.training)."
             )
         self._check_head(first)
+        try:
+            self.differentiated = Differentiated(self.network, self.path, self.options["head"], x, self.input.layout)
+            why = offered(self.differentiated, x, first, self.tolerance)
+        except Exception as error:  # whatever torch raises where it has no gradient
+            why = f"No gradients: {' '.join(str(error).split())[:200]}"
+        if why:
+            self.notes = (*self.notes, why)
+        else:
+            self.offers = replace(self.offers, kinds=self.offers.kinds | {"gradient"})
 
     @property
     def tolerance(self) -> float:
@@ -185,6 +197,28 @@ class TorchModel(Model):
         whole = Activations.of({key: np.concatenate([p[key] for p in named])[:n] for key in named[0]})
         self._check_head(whole)  # weights changed since the opening would make a head that is none
         return whole
+
+    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
+        self.offers_or_raise("gradient")
+        return self._in_parts(
+            lambda part, rows: self.differentiated(part, {k: v[rows] for k, v in toward.items()})[0], batch
+        )
+
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        self.offers_or_raise("dropout")
+
+        def run(part: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            with self.network.untouched(), Dropping(seed):
+                return self._run(part).logits
+
+        return self._in_parts(run, batch)
+
+    def _in_parts(self, run: Callable[[np.ndarray, np.ndarray], np.ndarray], batch: np.ndarray) -> np.ndarray:
+        """run(some images, which rows they are), in batches of the fixed size if there is one."""
+        n, fixed = len(batch), self.input.batch
+        size = fixed or n
+        chosen = [np.minimum(np.arange(start, start + size), n - 1) for start in range(0, n, size)]
+        return np.concatenate([run(batch[rows], rows) for rows in chosen])[:n]
 
     def _size_of(self, batch: np.ndarray) -> tuple[int, int]:
         h, w = batch.shape[2:4] if self.input.layout == "NCHW" else batch.shape[1:3]
