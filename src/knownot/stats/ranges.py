@@ -24,22 +24,23 @@ class ClassRange(Statistic):
     classes: np.ndarray  # [m] int64, ascending: those that have rows
     low: np.ndarray  # [m, d], in the rows' own type: nothing is rounded
     high: np.ndarray  # [m, d]
+    count: int  # c
     held: Reservoir  # rows {"row": [<= size, d], "class": [<= size]}
 
     @classmethod
-    def of(cls, rows: Any, *, labels: Any = (), size: int = 300, **options: Any) -> Self:
+    def of(cls, rows: Any, *, labels: Any = (), classes: int = 0, size: int = 300, **options: Any) -> Self:
         labels = np.asarray(labels, dtype=np.int64)
         rows = np.ascontiguousarray(np.asarray(rows)[labels >= 0])
         labels = labels[labels >= 0]
         out = np.fromiter((zlib.crc32(row.tobytes()) % HOLD == 0 for row in rows), dtype=bool, count=len(rows))
         held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size)
         rows, labels = rows[~out], labels[~out]
-        classes, where = np.unique(labels, return_inverse=True)
-        low = np.full((len(classes), rows.shape[1]), np.inf, dtype=rows.dtype)
+        present, where = np.unique(labels, return_inverse=True)
+        low = np.full((len(present), rows.shape[1]), np.inf, dtype=rows.dtype)
         high = np.full_like(low, -np.inf)
         np.minimum.at(low, where, rows)
         np.maximum.at(high, where, rows)
-        return cls(classes, low, high, held)
+        return cls(present, low, high, classes, held)
 
     def merge(self, other: Self) -> Self:
         classes = np.union1d(self.classes, other.classes)
@@ -49,4 +50,4 @@ class ClassRange(Statistic):
             at = np.searchsorted(classes, side.classes)
             low[at] = np.minimum(low[at], side.low)
             high[at] = np.maximum(high[at], side.high)
-        return type(self)(classes, low, high, self.held.merge(other.held))
+        return type(self)(classes, low, high, max(self.count, other.count), self.held.merge(other.held))

@@ -1,0 +1,50 @@
+"""A model whose maps are reduced to short vectors before anybody else sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays import Activations
+from .models import Model
+from .stats import Reduction, maps_of, reduced
+
+
+def reducing(model: Model, reductions: Iterable[Reduction]) -> Model:
+    """The model itself when nothing is made of its maps; else one that shows the same and `Activations.reduced` too.
+
+    The maps live for one batch. Wrap what detectors are fitted on, measured on or score: `recipe.reductions(offers)`
+    and `detector.reduces` say what they read.
+    """
+    reductions = tuple(dict.fromkeys(reductions))
+    return Reducing(model, reductions) if reductions else model
+
+
+class Reducing(Model):
+    """See `reducing`."""
+
+    def __init__(self, model: Model, reductions: tuple[Reduction, ...]) -> None:
+        self._model: Any = model
+        self._reductions, self._maps = reductions, model.known_maps(maps_of(reductions))
+        self.framework, self.input, self.offers, self.head = model.framework, model.input, model.offers, model.head
+        self.class_names, self.preprocess, self.stage_layers = model.class_names, model.preprocess, model.stage_layers
+        self.notes, self.opened_with = model.notes, model.opened_with
+
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
+        return reduced(self._model.forward(batch, self._maps), self._reductions)
+
+    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(self._model.gradient(batch, toward))
+
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        return np.asarray(self._model.dropped(batch, seed))
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._model.fingerprint)
+
+    def save(self, folder: Path) -> str:
+        return str(self._model.save(folder))
