@@ -55,13 +55,26 @@ def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float6
     known, labels = points(60 * classes, True)
     head = _trained(layers(known)[1], labels, classes)
 
+    spread = np.random.default_rng([seed, 1])  # of its own, so that maps leave the other numbers as they are
+
     def seen(x: np.ndarray) -> Activations:
         stage, features = (a.astype(dtype) for a in layers(x))
-        return Activations(head(features).astype(dtype), features, {"first": stage})
+        maps = {"first": _map(stage, spread), "last": _map(features, spread)}
+        return Activations(head(features).astype(dtype), features, {"first": stage}, maps)
 
-    kinds = frozenset({"probabilities", "logits", "features", "head", "stages"})
+    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps"})
     new, test, unknown = (seen(points(n, k)[0]) for n, k in ((150, True), (100, True), (100, False)))
-    return Problem(head, Offers(kinds, classes, ("first",)), seen(known), labels, new, test, unknown)
+    return Problem(head, Offers(kinds, classes, ("first",), ("first", "last")), seen(known), labels, new, test, unknown)
+
+
+def _map(mean: np.ndarray, rng: np.random.Generator, h: int = 2, w: int = 3) -> np.ndarray:
+    """A map [n, k, h, w] with this mean over space [n, k], and a pattern common to all images that outweighs it: what
+    stands out most is not what the head reads."""
+    n, k = mean.shape
+    pattern = np.outer(np.where(np.arange(k) % 2, 1, -1), [-1, 1] * (h * w // 2)) * 4.0
+    noise = rng.normal(size=(n, k, h * w)) * 0.1
+    maps = mean[:, :, None] + pattern + noise - noise.mean(axis=2, keepdims=True)
+    return maps.reshape(n, k, h, w).astype(mean.dtype)
 
 
 def _trained(features: np.ndarray, labels: np.ndarray, classes: int) -> Head:
@@ -162,7 +175,7 @@ def check_same_as_an_onnx_graph(detector: Detector, on: Problem) -> None:
     batch = _both(on)
     for dtype, tolerance in (("float64", 1e-7), ("float32", 1e-3)):
         given = {path: x.astype(dtype) for path, x in batch.named().items()}
-        inputs = {p: ndx.argument(shape=("n", x.shape[1]), dtype=getattr(ndx, dtype)) for p, x in given.items()}
+        inputs = {p: ndx.argument(shape=("n", *x.shape[1:]), dtype=getattr(ndx, dtype)) for p, x in given.items()}
         score = moved(detector, ndx, getattr(ndx, dtype)).score(Activations.of(inputs))
         model = ndx.build(inputs, {"score": score})
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -19,9 +19,11 @@ from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
+from .gram import Gram
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
+from .layers import MahalanobisLayers
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
@@ -31,6 +33,7 @@ from .nnguide import NNGuide
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
+from .rankfeat import RankFeat
 from .react import ReAct
 from .reconstruction import PCA, CoRP
 from .relation import Relation
@@ -76,12 +79,15 @@ __all__ = [
     "Energy",
     "Entropy",
     "GradNorm",
+    "Gram",
     "KLMatching",
     "Mahalanobis",
+    "MahalanobisLayers",
     "MaxLogit",
     "NNGuide",
     "OpenMax",
     "OptFS",
+    "RankFeat",
     "ReAct",
     "Recipe",
     "Relation",

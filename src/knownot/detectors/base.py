@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import InputError, OptionError, unknown_name
-from ..stats import Want
+from ..stats import Reduction, Want
 from .recipe import Recipe
 
 __all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "place", "some_images"]
@@ -94,6 +94,12 @@ class Detector(Fitted):
         """Names of the columns of `parts`."""
         return (type(self).__name__,)
 
+    @property
+    def reduces(self) -> tuple[Reduction, ...]:
+        """What `score` reads of maps, that of detectors inside included. Those who read any name their own."""
+        found = [thing for f in fields(self) for thing in _flat(getattr(self, f.name)) if isinstance(thing, Detector)]
+        return tuple(dict.fromkeys(reduction for inner in found for reduction in inner.reduces))
+
 
 class Shaper(Fitted):
     """Changes activations before a detector scores them."""
@@ -112,6 +118,10 @@ def moved(thing: Any, xp: Any, dtype: Any) -> Any:
     if isinstance(thing, tuple):
         return tuple(moved(x, xp, dtype) for x in thing)
     return thing
+
+
+def _flat(thing: Any) -> tuple[Any, ...]:
+    return thing if isinstance(thing, tuple) else (thing,)
 
 
 def some_images(count: float, who: str, which: str = "known images") -> None:

@@ -39,7 +39,7 @@ def in_chunks(score: Callable[..., Array], width: int, *rows: Array) -> Array:  
     if n is None or n <= 1 or n * width <= CHUNK:  # None: a graph being recorded
         return score(*rows)
     step = max(1, CHUNK // width)
-    return array_namespace(rows[0]).concat([score(*(x[i : i + step, :] for x in rows)) for i in range(0, n, step)])
+    return array_namespace(rows[0]).concat([score(*(x[i : i + step, ...] for x in rows)) for i in range(0, n, step)])
 
 
 def logsumexp(x: Array) -> Array:  # [n, c] -> [n]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..arrays import Head, Offers
 from ..errors import InputError, UnsoundError, unknown_name
-from ..stats import Statistic, Want
+from ..stats import Reduction, Statistic, Want, reductions_of
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class Recipe:
         recipe, _ = self.settled(offers)
         recipe.check(offers)
         return recipe.kind.wants(offers, **recipe.options)
+
+    def reductions(self, offers: Offers) -> tuple[Reduction, ...]:
+        """What of maps has to be gathered for `fit`, and read for `score`."""
+        return reductions_of(self.wants(offers).values())
 
     def fit(self, found: Mapping[Want, Statistic], head: Head | None, offers: Offers) -> Any:
         """Fitted. Raises UnsoundError when the classifier does not offer what is needed."""

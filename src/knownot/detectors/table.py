@@ -20,9 +20,11 @@ from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
+from .gram import Gram
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
+from .layers import MahalanobisLayers
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
 from .maxlogit import MaxLogit
 from .msp import MSP
@@ -32,6 +34,7 @@ from .nnguide import NNGuide
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
+from .rankfeat import RankFeat
 from .react import ReAct
 from .reconstruction import PCA, CoRP
 from .relation import Relation
@@ -104,6 +107,15 @@ DETECTORS: dict[str, Recipe] = {
     "weiper": Recipe(WeiPer),
     "core": Recipe(Core),
     "actsub": Recipe(ActSub),
+    "gram": Recipe(Gram),
+    "rankfeat": Recipe(RankFeat),
+    "mahalanobis-layers": Recipe(MahalanobisLayers),
+    "mahalanobis++-layers": Recipe(
+        MahalanobisLayers,
+        {"unit": True},
+        paper="Mueller & Hein 2025, arXiv:2505.18032",
+        summary="Mahalanobis++ distances of all stages and the features, each on the scale of known images, summed",
+    ),
     "react": _shaped(ReAct, "energy after clipping the features from above"),
     "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
     "ash-p": _shaped(AshP, "energy of an image's largest features"),
