@@ -148,6 +148,8 @@ def session(
     options.log_severity_level = 4  # what goes wrong is raised, and translated below
     options.use_deterministic_compute = True
     options.intra_op_num_threads = threads
+    # Its threads would spin after each batch and take the cores from the scoring (measured: benchmarks/speed.py).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if graph.file.external:
