@@ -17,9 +17,12 @@ from . import saving
 from .arrays import Activations, Head, Preprocess, softmax
 from .calibration import Calibration, images_needed, p_values
 from .calibration import check_options as check_calibration_options
+from .choosing import choose as choose_detectors
+from .choosing import enough, watch
 from .detectors import Detector, classes, resolve
 from .detectors.base import moved
 from .errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
+from .evidence import Check, checked
 from .fitting import decide, fitted_on, measured_on
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
@@ -41,6 +44,8 @@ class Record:
     held_out: int = 0  # of the known images, kept for calibration
     calibration: int = 0  # images that decide the threshold
     ranking: int = 0  # images that rank the members of a combination
+    evidence: int = 0  # images of known classes that detectors were chosen by, with `made` outliers made of them
+    made: int = 0
     accuracy: float | None = None  # on labelled calibration images (or on the known ones if those have no labels)
     accuracy_images: int = 0
     calibration_is_new: bool = False  # a calibration set was given
@@ -49,6 +54,7 @@ class Record:
     unreadable: tuple[tuple[str, str], ...] = ()  # (id, reason), the first thousand
     unreadable_count: int = 0
     notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
     second: str = ""  # the second network, in words; also among the notes
     seconds: float = 0.0
     version: str = __version__
@@ -254,6 +260,7 @@ def fit(
     calibration: Any = None,
     calibration_labels: Any = None,
     detector: Any = "default",
+    unknown: Any = None,
     alpha: float = 0.05,
     guarantee: str = "pac",
     delta: float = 0.01,
@@ -275,7 +282,9 @@ def fit(
     calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
     of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
     it treats new images.
-    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one.
+    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. "auto" starts from the
+    default, and changes it where made outliers and left-out classes show clearly that another choice is better here;
+    unknown: some unknown images of your own, as more evidence for it.
     alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
     (on average) or "class-conditional" (on average within each predicted class).
     preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
@@ -285,8 +294,9 @@ def fit(
     class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
     thumbnails: how many known images to keep as small pictures for reports, 0 for none.
 
-    Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the number of
-    detectors (plus up to 512 images per convention when the preprocessing has to be found).
+    Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
+    number of detectors (plus up to 512 images per convention when the preprocessing has to be found, and some 1,200
+    made outliers with detector="auto").
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
     begin = time.perf_counter()
@@ -301,6 +311,11 @@ def fit(
     other = None if features is None else Second(open_second(features), None)
     offers = opened.offers if other is None else other.beside(opened.offers)
     recipe, notes = resolve(detector, offers)
+    chooses = recipe.kind.chooses
+    if unknown is not None and not chooses:
+        raise OptionError(
+            "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
+        )
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
@@ -313,9 +328,13 @@ def fit(
 
     walk = Walk(opened, way, size, thumbnails, seed, progress, other)
     needed = images_needed(alpha, delta, guarantee)
+    seen = watch(seed) if chooses else None
     if held is None:
-        hold = HoldOut(images.count, needed * (2 if recipe.kind.ranks else 1), seed, alpha, delta, guarantee)
-        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold), opened, offers)
+        want = needed * (2 if recipe.kind.ranks else 1)
+        if chooses and (images.count is None or enough(needed) <= images.count // 2):
+            want = max(want, enough(needed))
+        hold = HoldOut(images.count, want, seed, alpha, delta, guarantee)
+        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold, watch=seen), opened, offers)
         walk.judge(names, trials)
         (parts,), predicted = measured_on(fitted, [hold.activations()] if hold.kept else [])
         rights = walk.rights(hold)
@@ -329,14 +348,30 @@ def fit(
         walk.judge(names, trials)
         second = Walk(opened, way, size, 0, seed, progress, other)
         held_names, held_order = class_order(held, opened, names)
-        batches = second.over(held, "calibrate", held_order, held_names, None)
+        batches = second.over(held, "calibrate", held_order, held_names, None, watch=seen)
         (parts,), predicted = measured_on(fitted, (activations for activations, _ in batches))
         second.judge(names, trials)
         rights = (second.confusion.accuracy, second.confusion.images)
         walk.unreadable += second.unreadable
     if not rights[1]:
         rights = (walk.confusion.accuracy, walk.confusion.images)
-    decided = decide(fitted[0], parts, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
+    chosen = None
+    if seen is not None:
+        theirs = None
+        if unknown is not None:
+            strange = Walk(opened, way, size, 0, seed, progress, other)
+            own = strange.over(open_images(unknown), "unknown", None, names, None, labelled=False)
+            (theirs,), _ = measured_on(fitted, (activations for activations, _ in own))
+        chosen = choose_detectors(
+            fitted[0], recipe, parts, predicted, hold.numbers if held is None else seen.numbers, seen,
+            walk=walk, offers=offers, seed=seed, unknown=theirs,
+            needed=needed * (opened.offers.classes if guarantee == "class-conditional" else 1),
+        )  # fmt: skip
+        notes.append(chosen.note)
+    held_out = len(parts)
+    checks = checked(fitted[0].members, parts) if chosen is None else chosen.checks
+    final, parts, predicted = (fitted[0], parts, predicted) if chosen is None else chosen.rest
+    decided = decide(final, parts, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
     if rights[1] >= 20 and rights[0] < 0.6:
         notes.append(
             f"The classifier is right on only {rights[0]:.1%} of {rights[1]:,} labelled known images. If it was better "
@@ -344,9 +379,11 @@ def fit(
         )
     record = Record(
         known=walk.images,
-        held_out=len(parts) if held is None else 0,
+        held_out=held_out if held is None else 0,
         calibration=len(decided.calibration.scores),
         ranking=len(parts) - len(decided.calibration.scores),
+        evidence=0 if chosen is None else chosen.evidence,
+        made=0 if chosen is None else chosen.made,
         accuracy=rights[0] if rights[1] else None,
         accuracy_images=rights[1],
         calibration_is_new=held is not None,
@@ -355,6 +392,7 @@ def fit(
         unreadable=tuple(walk.unreadable[:1000]),
         unreadable_count=len(walk.unreadable),
         notes=tuple(notes),
+        checks=checks,
         second="" if other is None else other.words,
         seconds=time.perf_counter() - begin,
     )
@@ -389,4 +427,4 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     return osc
 
 
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial)}
+OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}

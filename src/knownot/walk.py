@@ -85,7 +85,9 @@ class Walk:
         hold: HoldOut | None,
         *,
         labelled: bool = True,
+        watch: Watch | None = None,
     ) -> Iterator[tuple[Activations, np.ndarray]]:
+        """watch: sees the held-out images, or all of them when none are held out."""
         way = None if images.ready else self.way
         if self.way is not None and images.ready:
             raise ImagesError(
@@ -112,10 +114,15 @@ class Walk:
                         judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
                     if hold is not None:
                         stay = hold.keep(activations, labels, seen + batch.rows[fine])
+                        if watch is not None:
+                            out = np.setdiff1d(np.arange(len(fine)), stay)
+                            watch.add(activations.take(out), labels[out], batch.x[fine[out]], hold.latest)
                         thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
                         activations, labels = activations.take(stay), labels[stay]
                     else:
                         thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
+                        if watch is not None:
+                            watch.add(activations, labels, batch.x[fine])
                     self._show(thumbs, activations, labels)
                     self.images += len(labels)
                     if len(labels):
@@ -151,12 +158,63 @@ class Walk:
         return Bank(np.stack(thumbs), np.stack(looks), np.array(labels, dtype=np.int64))
 
 
+class Watch:
+    """A random choice of the images of a walk, those of smallest random number: some are kept as the classifier's input
+    `x`, more as activations. `numbers` [n] are those of all images, in the order of the walk.
+    """
+
+    def __init__(self, pictures: int, rows: int, seed: int) -> None:
+        self._most_pictures, self._most_rows = pictures, rows
+        self._rng = np.random.default_rng([seed, 3])
+        self._numbers: list[np.ndarray] = []
+        self._rows: list[tuple[Activations, np.ndarray, np.ndarray]] = []
+        self._pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(
+        self, activations: Activations, labels: np.ndarray, x: np.ndarray, numbers: np.ndarray | None = None
+    ) -> None:
+        numbers = self._rng.random(len(labels)) if numbers is None else numbers
+        self._numbers.append(numbers)
+        if len(labels):
+            self._pictures = [self._trimmed([*self._pictures, (x, labels, numbers)], self._most_pictures)]
+            self._rows.append((activations, labels, numbers))
+            if sum(len(r[1]) for r in self._rows) > 2 * self._most_rows:
+                self._rows = [self._first(self._most_rows)]
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.concatenate(self._numbers) if self._numbers else np.empty(0)
+
+    def rows(self, n: int) -> tuple[Activations, np.ndarray]:
+        """(activations, labels) of the first n, n at most what was asked for."""
+        activations, labels, _ = self._first(n)
+        return activations, labels
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """(x, labels) of the first ones; x as the walk gave it, [m, h, w, k]."""
+        x, labels, _ = self._pictures[0]
+        return x, labels
+
+    def _first(self, n: int) -> tuple[Activations, np.ndarray, np.ndarray]:
+        activations = Activations.concat([r[0] for r in self._rows])
+        labels, numbers = (np.concatenate([r[i] for r in self._rows]) for i in (1, 2))
+        keep = np.argsort(numbers, kind="stable")[:n]
+        return activations.take(keep), labels[keep], numbers[keep]
+
+    @staticmethod
+    def _trimmed(parts: list[tuple[np.ndarray, ...]], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x, labels, numbers = (np.concatenate([p[i] for p in parts]) for i in range(3))
+        keep = np.argsort(numbers, kind="stable")[:n]
+        return x[keep], labels[keep], numbers[keep]
+
+
 class HoldOut:
     """Keeps a random fifth of the known images (at most 5,000) out of the statistics, for calibration."""
 
     def __init__(self, count: int | None, needed: int, seed: int, alpha: float, delta: float, guarantee: str) -> None:
         self._rng = np.random.default_rng([seed, 1])
         self._chosen: np.ndarray | None = None
+        self.latest = np.empty(0)  # random numbers of the images held out of the last batch
         self.kept: list[tuple[Activations, np.ndarray, np.ndarray]] = []  # activations, labels, random numbers
         if count is not None:
             want = max(min(int(HELD_OUT_SHARE * count), HELD_OUT_MOST), needed)
@@ -173,6 +231,7 @@ class HoldOut:
         """Take the held-out ones; the rows that stay, [m] indices."""
         numbers = self._rng.random(len(index))
         out = self._chosen[index] if self._chosen is not None else numbers < HELD_OUT_SHARE
+        self.latest = numbers[out]
         if out.any():
             self.kept.append((activations.take(out), labels[out], numbers[out]))
             if self._chosen is None and sum(len(k[1]) for k in self.kept) > 2 * HELD_OUT_MOST:
@@ -182,6 +241,12 @@ class HoldOut:
     def activations(self) -> Activations:
         self._trim()
         return self.kept[0][0]
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The random numbers of `activations`, in their order."""
+        self._trim()
+        return self.kept[0][2]
 
     def accuracy(self) -> tuple[float, int]:
         self._trim()

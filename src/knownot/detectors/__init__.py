@@ -7,6 +7,7 @@ from types import ModuleType
 
 from .actsub import ActSub
 from .ash import AshB, AshP, AshS
+from .auto import Auto
 from .base import Detector, Recipe, Shaper, moved
 from .combined import Combined, default_recipe
 from .core import Core
@@ -71,6 +72,7 @@ __all__ = [
     "AshP",
     "AshS",
     "CoRP",
+    "Auto",
     "Combined",
     "Core",
     "Detector",

@@ -49,6 +49,8 @@ class Combined(Detector):
         members: dict[str, Recipe] = {}
         notes: list[str] = []
         for name, member in given.items():
+            if member.kind.chooses:
+                raise OptionError(f"{name!r} chooses its members by itself: give it alone, not with others.")
             member, said = member.settled(offers)
             notes += said
             # A combination among the members joins with its own members: sums of sums are one sum.

@@ -8,6 +8,7 @@ from typing import Any
 from ..arrays import Head
 from .actsub import ActSub
 from .ash import AshB, AshP, AshS
+from .auto import Auto
 from .base import Recipe
 from .combined import Combined
 from .core import Core
@@ -57,6 +58,7 @@ def _shaped(shaper: type[Any], summary: str, detector: type[Any] = Energy) -> Re
 
 DETECTORS: dict[str, Recipe] = {
     "default": Recipe(Combined),
+    "auto": Recipe(Auto),
     "msp": Recipe(MSP),
     "maxlogit": Recipe(MaxLogit),
     "energy": Recipe(Energy),

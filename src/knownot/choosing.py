@@ -1,0 +1,266 @@
+"""The automatic choice: which detectors to combine on this classifier, from evidence without unknown images.
+
+It starts from the default and has to be talked out of it: a member goes when the evidence shows that it fails here, and
+one comes, only where that is better over most *families* of made outliers, not on their mean alone: mixtures of two
+known images would otherwise outvote all else (measured; see docs/detectors.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .arrays import Activations, Offers
+from .detectors import Auto, Detector, Recipe
+from .evidence import LEFT_OUT, Check, answers, auroc_of, failing, flags, left_out
+from .fitting import measured_on
+from .outliers import OUTLIERS
+from .walk import Walk, Watch
+
+LEAST, MOST = 100, 2_000  # images of evidence
+EACH = 64  # made outliers of a kind
+MARGIN = 0.01  # of the mean AUROC over families: less is no strong evidence
+TOLERANCE = 0.03  # of the AUROC on any one kind
+ROOM = 0.99  # a family on which both are above this says nothing about which is better
+SHARE = 0.75  # of the families with room that have to be better
+TRIED, ADDED = 12, 3  # candidates looked at, and added, at most
+YOURS = "your unknown images"
+
+
+def watch(seed: int) -> Watch:
+    """What has to see the calibration images for a choice to be made afterwards."""
+    return Watch(LEAST, MOST, seed)
+
+
+def enough(needed: int) -> int:
+    """How many calibration images a choice takes, when `needed` decide the threshold."""
+    return LEAST + needed + max(needed, 50)
+
+
+def share(n: int, needed: int) -> int:
+    """How many of n calibration images are evidence, when `needed` decide the threshold; 0 when they are too few."""
+    return min(MOST, max(LEAST, n // 4)) if n >= enough(needed) else 0
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Minus the log of p-values, for known images and for each kind of unknown, of m detectors."""
+
+    known: Mapping[str, np.ndarray]  # {kind: [n, m]}: the known images that it is compared with
+    unknown: Mapping[str, np.ndarray]  # {kind: [k, m]}
+    weights: Mapping[str, float] = field(default_factory=dict)  # {family: weight}, 1 where it is not named
+
+    @classmethod
+    def of(
+        cls,
+        known: np.ndarray,
+        made: Mapping[str, np.ndarray],
+        rounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+        weights: Mapping[str, float] | None = None,
+    ) -> Arena:
+        """From scores: known [n, m], made {kind: [k, m]}, rounds of classes left out [(known, unknown)]."""
+        pairs = {kind: (known, x) for kind, x in made.items()}
+        pairs |= {f"{LEFT_OUT} {i + 1}": pair for i, pair in enumerate(rounds)}
+        surprise = {kind: _surprise(*pair) for kind, pair in pairs.items()}
+        return cls({k: x[0] for k, x in surprise.items()}, {k: x[1] for k, x in surprise.items()}, weights or {})
+
+    def auroc(self, columns: Sequence[int], half: int | None = None) -> dict[str, float]:
+        """{kind: AUROC} of these detectors, combined. half: 0 or 1 for every other image only."""
+        rows = slice(half, None, 1 if half is None else 2)
+        columns = list(columns)
+        return {
+            kind: auroc_of(self.known[kind][rows][:, columns].sum(axis=1), x[rows][:, columns].sum(axis=1))
+            for kind, x in self.unknown.items()
+        }
+
+    def families(self, found: Mapping[str, float]) -> dict[str, float]:
+        """The mean within each family of kinds."""
+        groups: dict[str, list[float]] = {}
+        for kind, x in found.items():
+            groups.setdefault(family(kind), []).append(x)
+        return {name: float(np.mean(x)) for name, x in groups.items()}
+
+    def mean(self, found: Mapping[str, float]) -> float:
+        """Over families, weighted."""
+        means = self.families(found)
+        return float(np.average(list(means.values()), weights=[self.weights.get(name, 1.0) for name in means]))
+
+    def better(self, new: Sequence[int], old: Sequence[int]) -> str:
+        """Why the detectors `new`, combined, are clearly better than `old`; "" where they are not."""
+        after, before = self.auroc(new), self.auroc(old)
+        gain = self.mean(after) - self.mean(before)
+        worst = min(after[kind] - before[kind] for kind in after)
+        if gain < MARGIN or worst < -TOLERANCE:
+            return ""
+        a, b = self.families(after), self.families(before)
+        room = [name for name in a if min(a[name], b[name]) < ROOM]
+        up = [name for name in room if a[name] > b[name]]
+        weight = sum(self.weights.get(name, 1.0) for name in room)
+        if len(room) < 3 or sum(self.weights.get(name, 1.0) for name in up) < SHARE * weight:
+            return ""
+        if any(self.mean(self.auroc(new, half)) <= self.mean(self.auroc(old, half)) for half in (0, 1)):
+            return ""
+        return f"{gain:+.3f} mean AUROC, better on {len(up)} of {len(room)} families of unknown images"
+
+
+def family(kind: str) -> str:
+    if kind in OUTLIERS:
+        return OUTLIERS[kind].family
+    return LEFT_OUT if kind.startswith(LEFT_OUT) else kind
+
+
+def _surprise(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log p of both against the known ones; a known image is compared with the others. NaN counts as most known."""
+    out: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for mine, theirs in zip(known.T, unknown.T, strict=True):
+        low = np.finfo(np.float64).min
+        a, b = (np.where(np.isnan(x), low, x.astype(np.float64)) for x in (mine, theirs))
+        reference = np.sort(a)
+        n = len(reference)
+        out[0].append(-np.log((n - np.searchsorted(reference, a, side="left")) / n))
+        out[1].append(-np.log((1 + n - np.searchsorted(reference, b, side="left")) / (n + 1)))
+    return np.stack(out[0], axis=1), np.stack(out[1], axis=1)
+
+
+def select(
+    arena: Arena, names: Sequence[str], start: Sequence[int], failing: Mapping[int, str]
+) -> tuple[tuple[int, ...], dict[int, str]]:
+    """(columns chosen, {column: why it went or came}).
+
+    failing: {column: why} of those that must not be in: their scores are no numbers, all the same, or upside down.
+    """
+    why: dict[int, str] = {}
+    fit = sorted((j for j in range(len(names)) if j not in failing), key=lambda j: -arena.mean(arena.auroc([j])))
+    chosen = [j for j in start if j not in failing]
+    why |= {j: failing[j] for j in start if j in failing}
+    if not chosen and fit:
+        chosen = fit[:1]
+        why[fit[0]] = "no member of the default holds; this one sees most"
+    for j in sorted(chosen, key=lambda j: arena.mean(arena.auroc([j]))):
+        rest = [i for i in chosen if i != j]
+        said = arena.better(rest, chosen) if rest else ""
+        if said:
+            chosen, why[j] = rest, f"without it {said}"
+    added = 0
+    for j in [j for j in fit if j not in start and j not in chosen][:TRIED]:
+        said = arena.better([*chosen, j], chosen)
+        if said and added < ADDED:
+            chosen, why[j], added = [*chosen, j], f"with it {said}", added + 1
+    return tuple(chosen or start), why
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, and why. parts [n, m], predicted [n]: of the images that took no part in the choice."""
+
+    detector: Detector  # not ranked yet
+    parts: np.ndarray
+    predicted: np.ndarray
+    checks: tuple[Check, ...]
+    note: str
+    evidence: int = 0  # known images that took part
+    made: int = 0  # made outliers that the classifier was shown
+
+    @property
+    def rest(self) -> tuple[Detector, np.ndarray, np.ndarray]:
+        return self.detector, self.parts, self.predicted
+
+
+def choose(
+    auto: Detector,
+    recipe: Recipe,
+    parts: np.ndarray,
+    predicted: np.ndarray,
+    numbers: np.ndarray,
+    seen: Watch,
+    *,
+    walk: Walk,
+    offers: Offers,
+    needed: int,
+    seed: int,
+    unknown: np.ndarray | None = None,
+) -> Chosen:
+    """Choose among the fitted candidates by the images of smallest `numbers`; the others rank and calibrate.
+
+    parts [n, m], predicted [n], numbers [n]: the candidates' scores, the classes and the random numbers of calibration
+    images; seen: what saw them. recipe: of `auto`, settled. needed: images that decide the threshold. unknown [k, m]:
+    the candidates' scores of unknown images of the user's own, one more kind of evidence, of more weight the more
+    there are.
+    """
+    assert isinstance(auto, Auto)  # for the type checker: no other detector chooses
+    start, names = list(auto.start), auto.names
+    failed = tuple(Check(name, (), {}, "left out", f"It could not be fitted here: {why}") for name, why in auto.failed)
+    n = share(len(parts), needed)
+    if not n:
+        note = (
+            f"Automatic choice: {len(parts):,} calibration images are too few to choose by, so the default stays; "
+            f"{enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
+        )
+        return Chosen(auto.only(auto.start), parts[:, start], predicted, failed, note)
+    order = np.argsort(numbers, kind="stable")
+    evidence, rest = order[:n], np.sort(order[n:])
+    held, labels = seen.rows(n)
+    computed = answers(walk, *seen.pictures(), each=EACH, seed=seed)
+    made = {kind: measured_on([auto], [batch])[0][0] for kind, batch in computed.items()}
+    weights = {}
+    if unknown is not None and len(unknown):
+        families = len({family(kind) for kind in made}) + 1
+        made, weights = made | {YOURS: unknown}, {YOURS: families * len(unknown) / (len(unknown) + 50)}
+    sample = dict(auto.sample)
+    classes = np.asarray(sample.pop("class"), dtype=np.int64)
+    recipes = {name: recipe.options["candidates"][name] for name in names}
+    rounds = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
+    known = parts[evidence]
+    found = [_aurocs(j, known, made, rounds) for j in range(len(names))]
+    bad = {j: " ".join(why) for j in range(len(names)) if (why := failing(known[:, j], found[j]))}
+    arena = Arena.of(known, made, rounds, weights)
+    chosen, moves = select(arena, names, start, bad) if arena.unknown else (tuple(start), {})
+    checks = [
+        Check(name, flags(known[:, j], found[j]), found[j], _verdict(j, start, chosen), moves.get(j, ""))
+        for j, name in enumerate(names)
+    ]
+    places = {j: (j not in start, j not in chosen, -(checks[j].median or 0)) for j in range(len(names))}
+    lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
+    count = sum(len(batch) for batch in computed.values())
+    return Chosen(
+        auto.only(chosen), parts[rest][:, list(chosen)], predicted[rest], (*lines, *failed),
+        _words(names, start, chosen, moves, arena, n, count), n, count,
+    )  # fmt: skip
+
+
+def _aurocs(
+    j: int, known: np.ndarray, made: Mapping[str, np.ndarray], rounds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    found = {kind: auroc_of(known[:, j], x[:, j]) for kind, x in made.items()}
+    without = [auroc_of(a[:, j], b[:, j]) for a, b in rounds if np.isfinite(a[:, j]).all()]
+    return found | ({LEFT_OUT: float(np.mean(without))} if without else {})
+
+
+def _verdict(j: int, start: Sequence[int], chosen: Sequence[int]) -> str:
+    return {(True, True): "kept", (True, False): "dropped", (False, True): "added", (False, False): ""}[
+        j in start, j in chosen
+    ]
+
+
+def _words(
+    names: Sequence[str],
+    start: Sequence[int],
+    chosen: Sequence[int],
+    why: Mapping[int, str],
+    arena: Arena,
+    evidence: int,
+    made: int,
+) -> str:
+    kinds = len(arena.unknown)
+    basis = f"{evidence:,} known images, {made:,} made outliers, {kinds} kinds of unknown images"
+    if set(chosen) == set(start):
+        return f"Automatic choice: the default stays. No evidence against it is strong enough ({basis})."
+    before, after = (arena.mean(arena.auroc(columns)) for columns in (start, chosen))
+    moves = [f"{names[j]} dropped ({why[j]})" for j in start if j not in chosen]
+    moves += [f"{names[j]} added ({why[j]})" for j in chosen if j not in start]
+    return (
+        f"Automatic choice: {'; '.join(moves)}. Mean AUROC over families of unknown images {before:.3f} → {after:.3f} "
+        f"({basis})."
+    )

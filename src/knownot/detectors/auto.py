@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ..arrays import Activations, Array, Head, Offers
+from ..errors import KnownotError, UnsoundError
+from ..stats import Reservoir, Want
+from .base import Detector, Recipe
+from .combined import Combined, default_recipe
+
+MOST = 40  # candidates, so that the table may grow without end
+CHEAP = frozenset({"probabilities", "logits", "features", "head", "stages", "second"})  # what one forward pass gives
+SAMPLE = 4_000  # known images kept as activations, to fit again without some of the classes
+
+
+@dataclass(frozen=True)
+class Auto(Detector):
+    r"""The default combination, changed only where evidence is strong: see `knownot.choosing`.
+
+        score(x) = that of the members it starts from, until they are chosen
+
+    Fits the members of the default and every other detector of the table that this classifier allows, in the same pass.
+    `knownot.fit` then shows them made outliers and classes left out, and keeps the members that hold; whoever calls
+    `score` before sees the default. A detector that cannot be fitted on this classifier is left out with its reason.
+
+    candidates: {name: recipe}, the first `start` of them the members to start from.
+    """
+
+    detectors: tuple[Detector, ...]
+    names: tuple[str, ...]
+    start: tuple[int, ...]  # columns of `parts`: the members to start from
+    failed: tuple[tuple[str, str], ...] = ()  # (name, why it could not be fitted)
+    sample: tuple[tuple[str, Array], ...] = ()  # (path, rows): activations of some known images, and their "class"
+    references: tuple[Array, ...] = ()  # of the members to start from, one [r] each, ascending
+
+    ranks = True
+    chooses = True
+    needs = frozenset({"probabilities"})
+    paper = "here; members as listed"
+    summary = "default, with members dropped or added where made outliers and left-out classes speak clearly"
+
+    @classmethod
+    def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
+        if recipe.options.get("candidates") is not None:
+            return recipe, []
+        start, notes = default_recipe(offers)
+        members: dict[str, Recipe] = dict(start.options.get("members") or {"gen": start})
+        return recipe.with_options(candidates=members | others(offers, members), start=len(members)), notes
+
+    @classmethod
+    def wants(
+        cls, offers: Offers, *, candidates: Mapping[str, Recipe] | None = None, start: int = 0
+    ) -> dict[str, Want]:
+        wants = {f"{n}: {key}": want for n, r in (candidates or {}).items() for key, want in r.wants(offers).items()}
+        paths = ["logits", "class"]
+        paths += ["features"] if "features" in offers.kinds else []
+        paths += [f"stages/{name}" for name in offers.stages] if "stages" in offers.kinds else []
+        paths += offers.second
+        return wants | {"sample": Want(Reservoir, tuple(paths), options=(("size", SAMPLE),))}
+
+    @classmethod
+    def fit(
+        cls,
+        seen: Mapping[str, Any],
+        head: Head | None,
+        *,
+        candidates: Mapping[str, Recipe] | None = None,
+        start: int = 0,
+    ) -> Self:
+        fitted: dict[str, Detector] = {}
+        failed: list[tuple[str, str]] = []
+        for name, recipe in (candidates or {}).items():
+            own = {key.removeprefix(f"{name}: "): x for key, x in seen.items() if key.startswith(f"{name}: ")}
+            try:
+                fitted[name] = recipe.kind.fit(own, head, **recipe.options)
+            except (KnownotError, np.linalg.LinAlgError) as error:
+                failed.append((name, str(error)))
+        first = [name for name in list(candidates or {})[:start] if name in fitted]
+        if not first:
+            raise UnsoundError(f"No member of the default can be fitted here: {failed}.")
+        names = tuple(fitted)
+        sample = tuple((path, np.asarray(x)) for path, x in seen["sample"].rows.items())
+        return cls(tuple(fitted.values()), names, tuple(names.index(name) for name in first), tuple(failed), sample)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self.names
+
+    def parts(self, batch: Activations) -> Array:
+        xp = array_namespace(batch.logits)
+        return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
+
+    def only(self, columns: tuple[int, ...]) -> Detector:
+        """Those candidates alone: a combination to be ranked, or the one."""
+        if len(columns) == 1:
+            return self.detectors[columns[0]]
+        return Combined(tuple(self.detectors[i] for i in columns), tuple(self.names[i] for i in columns))
+
+    def rank(self, parts: np.ndarray) -> Self:
+        ranked = self.only(self.start).rank(np.asarray(parts)[:, list(self.start)])
+        return replace(self, references=getattr(ranked, "references", ()))
+
+    def join(self, parts: Array) -> Array:
+        xp = array_namespace(parts)
+        first = self.only(self.start)
+        first = replace(first, references=self.references) if isinstance(first, Combined) else first
+        return first.join(xp.stack([parts[:, i] for i in self.start], axis=1))
+
+    def score(self, batch: Activations) -> Array:
+        return self.join(self.parts(batch))
+
+
+def others(offers: Offers, members: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """The other detectors of the table that one forward pass of this classifier allows, in its order."""
+    from .table import DETECTORS
+
+    found: dict[str, Recipe] = {}
+    for name, recipe in DETECTORS.items():
+        if recipe.kind.ranks or recipe.kind.chooses or name in members or recipe in members.values():
+            continue
+        if len(members) + len(found) >= MOST or not recipe.needs() <= CHEAP:
+            continue
+        settled, _ = recipe.settled(offers)
+        try:
+            settled.wants(offers)
+        except KnownotError:
+            continue
+        found[name] = settled
+    return found
