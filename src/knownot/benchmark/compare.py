@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..arrays import Preprocess
 from ..calibration import check_options
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
+from ..detectors.passes import Pass, each_once, passing
 from ..errors import KnownotError
 from ..fitting import decide, fitted_on, measured_on
 from ..images import open_images
@@ -102,12 +103,15 @@ def compare(
     way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
     size = batch_size or batch_size_for(opened, way)
 
-    def walk() -> Walk:
-        return Walk(opened, way, size, 0, seed, progress)
+    def walk(passes: Iterable[Pass]) -> Walk:
+        return Walk(passing(opened, each_once(passes), way), way, size, 0, seed, progress)
 
-    fitted = fitted_on(list(recipes.values()), walk().over(images, "fit", order, names, None), opened)
+    learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
+    fitted = fitted_on(list(recipes.values()), learning.over(images, "fit", order, names, None), opened)
     held = open_images(*calibration)
-    batches = walk().over(held, "calibrate", class_order(held, opened, names)[1], names, None)
+    batches = walk(one for detector in fitted for one in detector.passes).over(
+        held, "calibrate", class_order(held, opened, names)[1], names, None
+    )
     parts, predicted = measured_on(fitted, (a for a, _ in batches))
     rules = {
         name: decide(detector, mine, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
@@ -119,7 +123,7 @@ def compare(
     accuracy: dict[str, float] = {}
     for name, given in {**test, **{name: (x, None) for name, x in unknown.items()}}.items():
         source = open_images(*given)
-        pass_ = walk()
+        pass_ = walk(one for rule in rules.values() for one in rule.detector.passes)
         labels_order = class_order(source, opened, names)[1] if name in test else None
         scores[name], classes = _scored(quick, pass_, source, name, labels_order, names, name in test)
         rejected[name] = {
