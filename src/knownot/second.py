@@ -95,9 +95,9 @@ def alike(one: Preprocess | None, other: Preprocess | None) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in DECIDES)
 
 
-def open_second(thing: Any) -> Model:
+def open_second(thing: Any, *, size: tuple[int, int] | None = None, embedding: bool = False) -> Model:
     """Open `thing` as a classifier if it has a head, so that its features are what that reads; otherwise its output is
-    its features. `open_model(thing, embedding=True)` says that it is no classifier although it ends in a linear layer.
+    its features. embedding: it is no classifier, although it ends in a linear layer.
 
     Raises ModelError when neither can be had.
     """
@@ -109,12 +109,12 @@ def open_second(thing: Any) -> Model:
             )
         return thing
     try:
-        opened = open_model(thing)
-        if "head" in opened.offers.kinds:
+        opened = None if embedding else open_model(thing, size=size)
+        if opened is not None and "head" in opened.offers.kinds:
             return opened
     except KnownotError:
         pass  # no classifier: opening it as an embedding network says what else is wrong, if anything
-    return open_model(thing, embedding=True)
+    return open_model(thing, size=size, embedding=True)
 
 
 def _prepared(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -28,17 +29,17 @@ def said(text: str, facts: dict[str, Any], as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=1, allow_nan=False) if as_json else text)
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
+def size_of(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """'224' or '224x160' (height x width)."""
     if text is None:
         return None
     parts = text.lower().replace("×", "x").split("x")
     if not all(p.strip().isdigit() and int(p) > 0 for p in parts) or len(parts) > 2:
-        raise OptionError(f"--size {text!r}: expected one number (224) or height and width (224x160).")
+        raise OptionError(f"{option} {text!r}: expected one number (224) or height and width (224x160).")
     return int(parts[0]), int(parts[-1])
 
 
-def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int) -> Any:
+def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int, option: str = "--preprocess") -> Any:
     """A convention by name (see `knownot fit --help`), or a JSON object of `Preprocess` fields."""
     if text is None:
         return None
@@ -51,7 +52,7 @@ def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int)
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
             return Preprocess(**fields)
         except (ValueError, TypeError) as error:
-            raise OptionError(f"--preprocess is no JSON object of Preprocess fields: {error}") from error
+            raise OptionError(f"{option} is no JSON object of Preprocess fields: {error}") from error
     named = {p.name: p for p in candidates(channels, *(size or (None, None)))}
     plain = {_plain(name): p for name, p in named.items()}
     if _plain(text) not in plain:
@@ -67,6 +68,12 @@ def model_of(text: str, **options: Any) -> Any:
     """A model file, or 'module:name' of a model (or of a function that returns one) in the user's own Python code."""
     from ..models import open_model
 
+    return open_model(thing_of(text), **options)
+
+
+def thing_of(text: str, *, calls: bool = True) -> Any:
+    """What `text` names, not yet opened: the path, or the object. calls: a function there makes the network, whatever
+    it takes; otherwise one that has to be given something is the network itself."""
     module, colon, name = text.partition(":")
     if colon and not os.path.exists(text) and module.replace(".", "").replace("_", "").isalnum():
         sys.path.insert(0, os.getcwd())
@@ -76,11 +83,18 @@ def model_of(text: str, **options: Any) -> Any:
             raise ModelError(f"There is no {name!r} in the Python module {module!r}: {error}.") from error
         finally:
             sys.path.remove(os.getcwd())
-        made = (
-            thing() if callable(thing) and not hasattr(thing, "parameters") and not hasattr(thing, "layers") else thing
-        )
-        return open_model(made, **options)
-    return open_model(text, **options)
+        makes = callable(thing) and not hasattr(thing, "parameters") and not hasattr(thing, "layers")
+        return thing() if makes and (calls or not _wants_images(thing)) else thing
+    return text
+
+
+def _wants_images(thing: Any) -> bool:
+    """Whether a function has to be given something: then it is images -> embeddings, not one that makes a network."""
+    try:
+        parameters = inspect.signature(thing).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def names_from(path: Path | None) -> list[str] | None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from .common import machine_options, model_of, names_from, preprocess_of, said, size_of
+from ..errors import OptionError
+from .common import machine_options, model_of, names_from, preprocess_of, said, size_of, thing_of
 
 
 @click.command("fit")
@@ -38,6 +39,10 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
     "or a JSON object of fields. Found by accuracy when left out.",
 )
 @click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
+@click.option("--features-preprocess", help="How the second network wants its images, when it does not say.")
+@click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
+@click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @click.option(
     "--class-names",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -54,7 +59,9 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
 @click.option("--seed", type=int, default=0, show_default=True)
 @machine_options
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...], alpha: float,
-            guarantee: str, delta: float, preprocess: str | None, size: str | None, class_names: Path | None,
+            guarantee: str, delta: float, preprocess: str | None, size: str | None, features: str | None,
+            features_preprocess: str | None, features_size: str | None, features_embedding: bool,
+            class_names: Path | None,
             head: str | None, stages: tuple[str, ...], batch_size: int | None, thumbnails: int, include_model: bool,
             unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
@@ -71,11 +78,26 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         opened, known, calibration=calibration, detector=detectors[0] if len(detectors) == 1 else list(detectors),
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
+        **_second(features, features_preprocess, features_size, features_embedding),
         class_names=names_from(class_names), batch_size=batch_size,
         thumbnails=thumbnails, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def _second(features: str | None, preprocess: str | None, size: str | None, embedding: bool) -> dict[str, Any]:
+    """The arguments of `fit` about the second network."""
+    if features is None:
+        if preprocess or size or embedding:
+            raise OptionError("--features-preprocess, -size and -embedding say more of --features, which is missing.")
+        return {}
+    from ..second import open_second
+
+    asked = size_of(size, "--features-size")
+    opened = open_second(thing_of(features, calls=False), size=asked, embedding=embedding)
+    way = preprocess_of(preprocess, asked, opened.input.channels or 3, "--features-preprocess")
+    return {"features": opened, "features_preprocess": way}
 
 
 def _words(osc: Any, output: Path) -> str:
@@ -112,6 +134,7 @@ def facts(osc: Any) -> dict[str, Any]:
         "trials": [
             {"preprocess": t.preprocess.name, "accuracy": t.accuracy, "images": t.images} for t in record.trials
         ],
+        "second": record.second or None,
         "notes": list(record.notes),
         "seconds": record.seconds,
     }

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .common import machine_options, model_of, said
+from .common import machine_options, said, thing_of
 from .journal import Journal
 
 
@@ -26,12 +26,14 @@ from .journal import Journal
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
 @click.option("--model", help="The classifier, when it was saved without it.")
+@click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, model: str | None,
-            batch_size: int | None, restart: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            features: str | None, batch_size: int | None, restart: bool, strict: bool, as_json: bool,
+            quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -39,7 +41,11 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     """
     from ..classifier import load
 
-    osc = load(saved, model=None if model is None else model_of(model))
+    osc = load(
+        saved,
+        model=None if model is None else thing_of(model),
+        features=None if features is None else thing_of(features, calls=False),
+    )
     run = predict_to(osc, list(images), output, report=report, batch_size=batch_size, restart=restart, quiet=quiet)
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -124,6 +130,7 @@ def predict_to(
         "images": images,
         "count": source.count,
         "classifier": osc.model.fingerprint,
+        "second": None if osc.second is None else osc.second.model.fingerprint,
         "threshold": [osc.calibration.p_threshold, len(osc.calibration.scores)],
         "report": report is not None,
     }

@@ -47,7 +47,7 @@ def build(
         title=f"Known or not: {source}" if source else "Known or not",
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         model=ModelDescription(
-            name=f"{osc.model.framework} classifier",
+            name=f"{osc.model.framework} classifier" + (f"; {record.second}" if record.second else ""),
             classes=osc.model.offers.classes,
             detector=" + ".join(osc.detector.members),
             preprocessing=record.preprocessing,
