@@ -20,7 +20,8 @@ EXEMPT: dict[str, dict[str, str]] = {}
 def ready(name: str) -> tuple[Detector, Problem]:
     on = problem()
     recipe, _ = resolve(name, on.offers)
-    return fitted(recipe, on), on
+    detector = fitted(recipe, on)
+    return detector, on.shown(detector.passes)
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -5,8 +5,8 @@ They need the packages of `pip install 'knownot[test]'` (torch, array-api-strict
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from array_api_compat import array_namespace
 
 from ..arrays import Activations, Head, Offers, softmax
 from ..detectors import Detector, Recipe, moved, resolve
+from ..detectors.passes import Pass, extended
 from ..stats import gather
+from .toy import Toy
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class Problem:
     new: Activations  # known images, new to the classifier: they rank the members of a combination
     known: Activations
     unknown: Activations
+    model: Toy  # what computes all that, and `inputs`: of what, by the names of the fields above
+    inputs: Mapping[str, np.ndarray]
+
+    def shown(self, passes: Iterable[Pass]) -> Problem:
+        """With what extra passes of all these images give."""
+        passes = tuple(passes)
+        sets: dict[str, Any] = {
+            name: extended(self.model, x, getattr(self, name), passes) for name, x in self.inputs.items()
+        }
+        return replace(self, **sets) if passes else self
 
 
 def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float64) -> Problem:
@@ -62,9 +74,13 @@ def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float6
         maps = {"first": _map(stage, spread), "last": _map(features, spread)}
         return Activations(head(features).astype(dtype), features, {"first": stage}, maps)
 
-    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps"})
-    new, test, unknown = (seen(points(n, k)[0]) for n, k in ((150, True), (100, True), (100, False)))
-    return Problem(head, Offers(kinds, classes, ("first",), ("first", "last")), seen(known), labels, new, test, unknown)
+    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout"})
+    offers = Offers(kinds, classes, ("first",), ("first", "last"))
+    rows = [known, *(points(n, k)[0] for n, k in ((150, True), (100, True), (100, False)))]
+    train, new, test, unknown = map(seen, rows)
+    inputs = dict(zip(("train", "new", "known", "unknown"), (x[:, None, :, None] for x in rows), strict=True))
+    toy = Toy(first, second, head, offers, dtype)
+    return Problem(head, offers, train, labels, new, test, unknown, toy, inputs)
 
 
 def _map(mean: np.ndarray, rng: np.random.Generator, h: int = 2, w: int = 3) -> np.ndarray:
@@ -91,10 +107,11 @@ def _trained(features: np.ndarray, labels: np.ndarray, classes: int) -> Head:
 
 def fitted(recipe: Recipe, on: Problem) -> Detector:
     """The detector, fitted in one pass over batches of the problem's training images, and ranked."""
+    on = on.shown(recipe.passes(held_out=False))
     cuts = np.array_split(np.arange(len(on.train)), 5)
     found = gather([(on.train.take(rows), on.labels[rows]) for rows in cuts], recipe.wants(on.offers).values())
     detector: Detector = recipe.fit(found, on.head, on.offers)
-    return detector.rank(np.asarray(detector.parts(on.new)))
+    return detector.rank(np.asarray(detector.parts(on.shown(detector.passes).new)))
 
 
 def _both(on: Problem) -> Activations:
@@ -235,6 +252,7 @@ def check_detector(
     on = problem() if on is None else on
     recipe, _ = resolve(detector, on.offers)
     ready = fitted(recipe, on)
+    on = on.shown(ready.passes)
     for name, check in CHECKS.items():
         if name not in exempt and only in (None, name):
             check(ready, on)
