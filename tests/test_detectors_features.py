@@ -201,8 +201,8 @@ def test_ssd(case):
     close(case.score("ssd", of="stages/early"), expected, 1e-6)
 
 
-def gmm(case: Case, covariance: str) -> np.ndarray:
-    x, y = case.train.features, case.labels
+def gmm(case: Case, covariance: str, scaled: Any = np.asarray) -> np.ndarray:
+    x, y = scaled(case.train.features), case.labels
     d, classes = x.shape[1], sorted(set(y))
     centred = np.concatenate([x[y == c] - x[y == c].mean(axis=0) for c in classes])
     tied = centred.T @ centred / len(x)
@@ -217,14 +217,15 @@ def gmm(case: Case, covariance: str) -> np.ndarray:
         else:
             s = tied
         density = stats.multivariate_normal(own.mean(axis=0), s)
-        logs.append(math.log(m / len(x)) + density.logpdf(case.batch.features))
+        logs.append(math.log(m / len(x)) + density.logpdf(scaled(case.batch.features)))
     return -special.logsumexp(logs, axis=0)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "tied"])
 def test_gmm(case, covariance):
     case.labels[:100] = 0  # classes of different size
-    close(case.score("gmm", covariance=covariance), gmm(case, covariance), 1e-7)
+    close(case.score("gmm", covariance=covariance), gmm(case, covariance, l2), 1e-6)
+    close(case.score("gmm", covariance=covariance, unit=False), gmm(case, covariance), 1e-7)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "tied"])
@@ -232,7 +233,7 @@ def test_gmm_with_fewer_images_of_a_class_than_features_and_a_class_without(cova
     case = Case(n=90, d=12, classes=[0, 2, 3])
     case.labels[:] = np.arange(90) % 2 * 2
     case.labels[:2] = 3
-    detector = case.fit("gmm", covariance=covariance)
+    detector = case.fit("gmm", covariance=covariance, unit=False)
     assert detector.means.shape == (3, 12)
     close(detector.score(case.batch), gmm(case, covariance), 1e-7)
     near_zero = case.of(np.full((1, 12), 1e-6))  # where the mean of a class without images would be
@@ -245,7 +246,8 @@ def test_gmm_in_a_subspace():
     wide.labels, wide.train = case.labels, Activations(case.train.logits, case.train.features @ basis.T)
     wide.batch = Activations(case.batch.logits, case.batch.features @ basis.T)
     for covariance in ("full", "tied"):
-        close(wide.score("gmm", covariance=covariance), case.score("gmm", covariance=covariance), 1e-6)
+        options = {"covariance": covariance, "unit": False}
+        close(wide.score("gmm", **options), case.score("gmm", **options), 1e-6)
 
 
 def test_gmm_that_would_not_fit_into_memory_is_refused(monkeypatch):
@@ -463,7 +465,7 @@ def test_wdiscood(case, weight, unit):
 
 def test_wdiscood_without_a_class():
     case = Case(classes=[0, 2, 4])
-    detector = case.fit("wdiscood")
+    detector = case.fit("wdiscood", unit=False)
     assert detector.means.shape == (3, 2)
     close(detector.score(case.batch), wdiscood(case.train.features, case.labels, case.batch.features, 1.0), 1e-6)
 
@@ -478,6 +480,7 @@ def test_wdiscood_without_a_class():
         ("openmax", {"alpha": 0}),
         ("ssd", {"of": "logits"}),
         ("gmm", {"covariance": "spherical"}),
+        ("gmm", {"unit": "no"}),
         ("kde", {"rule": "guess"}),
         ("kde", {"bank": 0}),
         ("residual", {"dim": -1}),
@@ -547,4 +550,4 @@ def test_what_can_be_shared_is_gathered_once():
     unit = Want(ClassMoments, "features", unit=True)
     for name in ("mahalanobis++", "rmds++", "ssd", "cop", "pnml"):
         assert list(configure(name).wants(offers).values()) == [unit]
-    assert Mahalanobis.wants(offers)["moments"] == GMM.wants(offers)["moments"]
+    assert Mahalanobis.wants(offers)["moments"] == GMM.wants(offers, unit=False)["moments"]

@@ -10,8 +10,8 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import UnsoundError
 from ..stats import ClassMoments, Reservoir, Want
-from .base import Detector, one_of, some_images
-from .formulas import logsumexp
+from .base import Detector, flag, one_of, some_images
+from .formulas import logsumexp, unit
 from .mahalanobis import Mahalanobis
 
 LARGEST = 1 << 26  # numbers that the covariances of all classes may take together (half a gigabyte)
@@ -19,15 +19,17 @@ LARGEST = 1 << 26  # numbers that the covariances of all classes may take togeth
 
 @dataclass(frozen=True)
 class GMM(Detector):
-    r"""Mukhoti et al., Deep Deterministic Uncertainty, CVPR 2023 (arXiv:2102.11582), on the features as they are.
+    r"""Mukhoti et al., Deep Deterministic Uncertainty, CVPR 2023 (arXiv:2102.11582), on the features of any network.
 
-        score(x) = -log sum_c pi_c N(f(x); mu_c, S_c),  pi_c the share of class c among the known images
+        score(x) = -log sum_c pi_c N(z(x); mu_c, S_c),  z = f / ||f||, without `unit` f
 
-    covariance: "full", S_c of each class, as in the paper; "diagonal", its diagonal; "tied", one S about the class
-    means, as for Mahalanobis. S_c comes from a sample of 10,000 known images, of which m are of class c, and is drawn
-    towards the tied one: (m S_c + v S) / (m + v), with v = d (the diagonal: 1); so fewer images than features do no
-    harm (the paper adds a small multiple of I). Densities are those in the subspace in which S has no
-    variance of rounding noise only. Classes without images are left out.
+    pi_c: the share of class c among the known images. covariance: "full", S_c of each class, as in the paper;
+    "diagonal", its diagonal; "tied", one S about the class means, as for Mahalanobis. S_c comes from a sample of
+    10,000 known images, of which m are of class c, and is drawn towards the tied one: (m S_c + v S) / (m + v), with v
+    = d (the diagonal: 1); so fewer images than features do no harm (the paper adds a small multiple of I). Densities
+    are those in the subspace in which S has no variance of rounding noise only. Classes without images are left out.
+    The paper takes f of networks that it trains for this; f / ||f|| is what helps Mahalanobis on any (Mueller & Hein
+    2025), and here as well.
     """
 
     center: Array  # [d]
@@ -35,21 +37,23 @@ class GMM(Detector):
     means: Array  # [k, r], of the k classes that have images
     offset: Array  # [k], log pi_c - log det(2 pi S_c) / 2
     factors: Array | None = None  # inverse roots of S_c there: [k, r, r], or [k, r] if diagonal; None if tied
+    unit: bool = True
 
     needs = frozenset({"features"})
     paper = "Mukhoti et al. 2023, arXiv:2102.11582"
-    summary = "minus the log density of a Gaussian for each class"
+    summary = "minus the log density of unit features, a Gaussian for each class"
 
     @classmethod
-    def wants(cls, offers: Offers, *, covariance: str = "full") -> dict[str, Want]:
+    def wants(cls, offers: Offers, *, covariance: str = "full", unit: bool = True) -> dict[str, Want]:
         one_of("covariance", covariance, ("full", "diagonal", "tied"))
-        moments = {"moments": Want(ClassMoments, "features")}
+        flag("unit", unit)
+        moments = {"moments": Want(ClassMoments, "features", unit=unit)}
         if covariance == "tied":
             return moments
-        return moments | {"sample": Want(Reservoir, ("features", "class"), options=(("size", 10_000),))}
+        return moments | {"sample": Want(Reservoir, ("features", "class"), unit=unit, options=(("size", 10_000),))}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, covariance: str = "full") -> Self:
+    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, covariance: str = "full", unit: bool = True) -> Self:
         moments: ClassMoments = seen["moments"]
         some_images(moments.count.sum(), "GMM")
         has = moments.count > 0
@@ -60,7 +64,7 @@ class GMM(Detector):
         # log det of the tied covariance from the columns of `whiten`, each of length 1 / root of its variance
         offset = log_prior - r / 2 * np.log(2 * np.pi) + np.log(np.linalg.norm(white.whiten, axis=0)).sum()
         if covariance == "tied":
-            return cls(white.center, white.whiten, white.means, offset)
+            return cls(white.center, white.whiten, white.means, offset, None, unit)
         if covariance == "full" and k * r * r > LARGEST:
             raise UnsoundError(
                 f"Full covariances of {k} classes in {r} dimensions take {k * r * r * 8 / 1e9:.1f} GB. "
@@ -77,11 +81,11 @@ class GMM(Detector):
                 variance, directions = np.linalg.eigh((z.T @ z + r * np.eye(r)) / (len(z) + r))
                 factors.append(directions / np.sqrt(variance))
             offset[i] -= np.log(variance).sum() / 2
-        return cls(white.center, white.whiten, white.means, offset, np.stack(factors))
+        return cls(white.center, white.whiten, white.means, offset, np.stack(factors), unit)
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.features)
-        z = (batch.features - self.center) @ self.whiten
+        z = ((unit(batch.features) if self.unit else batch.features) - self.center) @ self.whiten
         if self.factors is None:
             squared = xp.sum(z * z, axis=-1)[:, None] - 2 * (z @ self.means.T) + xp.sum(self.means**2, axis=-1)[None, :]
         else:

@@ -22,8 +22,8 @@ class WDiscOOD(Detector):
 
     w: features less the mean of all, whitened by the covariance about the class means (over the directions that
     Mahalanobis keeps); m_c: mean of w for class c; G: orthonormal basis of the discriminants, which after whitening
-    span the m_c. weight = 1; the authors take 5 for a ResNet-50, 1 for a ViT, there with `unit` features. A peer
-    divides both lengths by their medians.
+    span the m_c. weight = 1 and `unit` features (f / ||f||), as the authors take for a ViT; for a ResNet-50 they take
+    5 and f. A peer divides both lengths by their medians.
     """
 
     center: Array  # [d]
@@ -31,20 +31,20 @@ class WDiscOOD(Detector):
     basis: Array  # [r, q], orthonormal columns
     means: Array  # [k, q], of the k classes that have images
     weight: float = 1.0
-    unit: bool = False
+    unit: bool = True
 
     needs = frozenset({"features"})
     paper = "Chen et al. 2023, arXiv:2303.07543"
     summary = "distance to the nearest class mean among discriminants, plus the length outside them"
 
     @classmethod
-    def wants(cls, offers: Offers, *, weight: float = 1.0, unit: bool = False) -> dict[str, Want]:
+    def wants(cls, offers: Offers, *, weight: float = 1.0, unit: bool = True) -> dict[str, Want]:
         number("weight", weight, 0)
         flag("unit", unit)
         return Mahalanobis.wants(offers, unit=unit)
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = False) -> Self:
+    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = True) -> Self:
         moments = seen["moments"]
         some_images(moments.count.sum(), "WDiscOOD")
         white = Mahalanobis.fit(seen, head, unit=unit)
