@@ -21,6 +21,8 @@ from .choosing import choose as choose_detectors
 from .choosing import enough, watch
 from .detectors import Detector, classes, resolve
 from .detectors.base import moved
+from .detectors.passes import passing
+from .detectors.reducing import reducing
 from .errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from .evidence import Check, checked
 from .fitting import decide, fitted_on, measured_on
@@ -186,6 +188,11 @@ class OpenSetClassifier:
         """The detector with its state in float32, as scores are computed."""
         return moved(self.detector, np, np.float32)
 
+    @cached_property
+    def _looking(self) -> Model:
+        """The classifier, and the extra passes that the detector needs."""
+        return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
+
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:
             raise ImagesError(
@@ -201,7 +208,7 @@ class OpenSetClassifier:
     def _verdicts(self, batch: Batch) -> tuple[Verdicts, Activations, np.ndarray]:
         """Verdicts [n] of a batch, the activations of its fine images, and which rows of `batch.x` those are."""
         n, m = len(batch), len(self.detector.members)
-        activations, fine, errors = computed(self.model, batch, self.second)
+        activations, fine, errors = computed(self._looking, batch, self.second)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         member_p = np.full((n, m), np.nan)
@@ -311,6 +318,7 @@ def fit(
     other = None if features is None else Second(open_second(features), None)
     offers = opened.offers if other is None else other.beside(opened.offers)
     recipe, notes = resolve(detector, offers)
+    shown = reducing(opened, recipe.reductions(offers))  # no map outlives its batch
     chooses = recipe.kind.chooses
     if unknown is not None and not chooses:
         raise OptionError(
@@ -326,7 +334,8 @@ def fit(
     sources = [source for source in (images, held) if source is not None]
     notes = [*opened.notes, *found, *notes, *(note for s in sources for note in (*s.notes, *s.label_notes))]
 
-    walk = Walk(opened, way, size, thumbnails, seed, progress, other)
+    looking = passing(shown, recipe.passes(held_out=held is None), way)
+    walk = Walk(looking, way, size, thumbnails, seed, progress, other)
     needed = images_needed(alpha, delta, guarantee)
     seen = watch(seed) if chooses else None
     if held is None:
@@ -346,7 +355,7 @@ def fit(
     else:
         fitted = fitted_on([recipe], walk.over(images, "fit", order, names, None), opened, offers)
         walk.judge(names, trials)
-        second = Walk(opened, way, size, 0, seed, progress, other)
+        second = Walk(passing(shown, fitted[0].passes, way), way, size, 0, seed, progress, other)
         held_names, held_order = class_order(held, opened, names)
         batches = second.over(held, "calibrate", held_order, held_names, None, watch=seen)
         (parts,), predicted = measured_on(fitted, (activations for activations, _ in batches))
@@ -359,7 +368,7 @@ def fit(
     if seen is not None:
         theirs = None
         if unknown is not None:
-            strange = Walk(opened, way, size, 0, seed, progress, other)
+            strange = Walk(passing(shown, fitted[0].passes, way), way, size, 0, seed, progress, other)
             own = strange.over(open_images(unknown), "unknown", None, names, None, labelled=False)
             (theirs,), _ = measured_on(fitted, (activations for activations, _ in own))
         chosen = choose_detectors(
@@ -415,14 +424,15 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     if features is not None and not said:
         raise SavedError("features= was given, but this classifier was fitted without a second network.")
     other = None
-    if said:
+    if isinstance(said, dict):
         network = reopened(said, features, folder, files, who="second network", option="features")
         other = Second(network, way)
     try:
         osc = OpenSetClassifier(model=opened, second=other, **things)
     except TypeError as error:
         raise SavedError(f"{folder} does not hold what an open-set classifier needs: {error}.") from error
-    if bool(osc.record.second) != bool(said) or not isinstance(way, Preprocess | None):
+    agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
+    if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
     return osc
 

@@ -13,6 +13,7 @@ from ..calibration import check_options
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
+from ..detectors.reducing import reducing
 from ..errors import KnownotError
 from ..fitting import decide, fitted_on, measured_on
 from ..images import open_images
@@ -103,8 +104,11 @@ def compare(
     way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
     size = batch_size or batch_size_for(opened, way)
 
+    reductions = [one for recipe in recipes.values() for one in recipe.reductions(opened.offers)]
+    shown = reducing(opened, reductions)  # no map outlives its batch
+
     def walk(passes: Iterable[Pass]) -> Walk:
-        return Walk(passing(opened, each_once(passes), way), way, size, 0, seed, progress)
+        return Walk(passing(shown, each_once(passes), way), way, size, 0, seed, progress)
 
     learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
     fitted = fitted_on(list(recipes.values()), learning.over(images, "fit", order, names, None), opened)

@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 from .actsub import ActSub
+from .adascale import AdaScale
 from .ash import AshB, AshP, AshS
 from .auto import Auto
 from .base import Detector, Recipe, Shaper, moved
@@ -20,17 +21,21 @@ from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
+from .graduncertainty import GradUncertainty
 from .gram import Gram
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .layers import MahalanobisLayers
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
+from .mahalanobis_odin import MahalanobisODIN
 from .maxlogit import MaxLogit
+from .mcdropout import MCDropout
 from .msp import MSP
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
+from .odin import ODIN
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
@@ -63,16 +68,18 @@ __all__ = [
     "MSP",
     "NCI",
     "NECO",
+    "ODIN",
     "PCA",
     "PNML",
     "SHE",
     "SSD",
     "ActSub",
+    "AdaScale",
     "AshB",
     "AshP",
     "AshS",
-    "CoRP",
     "Auto",
+    "CoRP",
     "Combined",
     "Core",
     "Detector",
@@ -81,10 +88,13 @@ __all__ = [
     "Energy",
     "Entropy",
     "GradNorm",
+    "GradUncertainty",
     "Gram",
     "KLMatching",
+    "MCDropout",
     "Mahalanobis",
     "MahalanobisLayers",
+    "MahalanobisODIN",
     "MaxLogit",
     "NNGuide",
     "OpenMax",

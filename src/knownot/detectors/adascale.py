@@ -106,7 +106,8 @@ class AdaScale(Detector):
         return (Shifted(self.size),)
 
     def score(self, batch: Activations) -> Array:
-        f, shift = batch.features, self.passes[0].read(batch, "shift")
+        f: Any = batch.features
+        shift = self.passes[0].read(batch, "shift")
         xp = array_namespace(f)
         column = xp.asarray(shift[:, 0], copy=True)  # contiguous, which torch wants
         below = xp.astype(xp.searchsorted(self.reference, column, side="right"), f.dtype)

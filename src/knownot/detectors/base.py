@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import InputError, OptionError, unknown_name
 from ..stats import Reduction, Want
+from .passes import Pass
 from .recipe import Recipe
 
 __all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "place", "some_images"]
@@ -24,10 +25,14 @@ class Fitted(ABC):
     for any); the table, the command line and `Recipe` read them from there.
 
     needs: what the classifier has to offer (see `arrays.Offers.kinds`).
+    fits_on_passes: whether `fit` reads what the extra passes of the known images give.
+    passes_by_fit: whether its extra passes depend on what was fitted.
     paper: reference in one line, and `summary`: what the score is, in one line; both for the table.
     """
 
     needs: ClassVar[frozenset[str]]
+    fits_on_passes: ClassVar[bool] = False
+    passes_by_fit: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     summary: ClassVar[str] = ""
 
@@ -58,6 +63,11 @@ class Fitted(ABC):
         """
 
     @classmethod
+    def passes_before(cls, *_: Any, **options: Any) -> tuple[Pass, ...]:
+        """The extra passes that it needs, as far as they are known before it is fitted (see `passes`)."""
+        return ()
+
+    @classmethod
     def recipe(cls, **options: Any) -> Recipe:
         """This method with these options, to be fitted: `KNN.recipe(k=20)`."""
         return Recipe(cls, options)
@@ -72,6 +82,11 @@ class Detector(Fitted):
 
     ranks: ClassVar[bool] = False
     chooses: ClassVar[bool] = False
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The extra passes whose results `score` reads, beside the one that all detectors share; most need none."""
+        return ()
 
     @abstractmethod
     def score(self, batch: Activations) -> Array:

@@ -14,6 +14,7 @@ from .base import Detector, Recipe
 from .gen import GEN
 from .knn import KNN
 from .mahalanobis import Mahalanobis
+from .passes import Pass, each_once
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class Combined(Detector):
     @property
     def members(self) -> tuple[str, ...]:
         return self.names
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return each_once(one for detector in self.detectors for one in detector.passes)
 
     def parts(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)

@@ -34,5 +34,6 @@ class GradUncertainty(Detector):
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
         p = softmax(batch.logits)
+        f: Any = batch.features
         slope = p.shape[-1] * p - 1
-        return -xp.sum(slope * slope, axis=-1) * (xp.sum(batch.features * batch.features, axis=-1) + 1)
+        return -xp.sum(slope * slope, axis=-1) * (xp.sum(f * f, axis=-1) + 1)

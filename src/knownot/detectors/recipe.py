@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..arrays import Head, Offers
-from ..errors import InputError, UnsoundError, unknown_name
+from ..errors import InputError, OptionError, UnsoundError, unknown_name
+from ..models.base import CURES
 from ..stats import Reduction, Statistic, Want, reductions_of
+from .passes import Pass, each_once
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Recipe:
             why = ""
             if "logits" in missing:
                 why = " Its outputs are probabilities: they give logits up to a constant per image only."
+            why += "".join(f" {CURES[kind]}" for kind in sorted(missing & CURES.keys()))
             if "second" in missing:
                 raise UnsoundError(
                     f"{self.kind.__name__} is to look at what a second network shows, but there is none: give one, "
@@ -85,6 +88,18 @@ class Recipe:
             raise InputError(f"{self.kind.__name__} was given no known images: {absent[0]} was not gathered.")
         recipe, _ = self.settled(offers)
         return recipe.kind.fit({name: found[want] for name, want in wants.items()}, head, **recipe.options)
+
+    def passes(self, *, held_out: bool) -> tuple[Pass, ...]:
+        """The extra passes that the known images need: those that `fit` reads and, if some of these images are held out
+        to be scored, all. Raises OptionError when those depend on what is not fitted yet."""
+        if held_out and self.kind.passes_by_fit:
+            raise OptionError(
+                f"{self.kind.__name__} changes images by what it has learnt, so known images that are held out during "
+                "the fit cannot be scored. Give calibration= images of their own."
+            )
+        own = held_out or self.kind.fits_on_passes
+        found = list(self.kind.passes_before(**self.options)) if own else []
+        return each_once([*found, *(one for r in self.inner() for one in r.passes(held_out=held_out))])
 
     def inner(self) -> list[Recipe]:
         """The recipes among the options."""

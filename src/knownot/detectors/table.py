@@ -7,6 +7,7 @@ from typing import Any
 
 from ..arrays import Head
 from .actsub import ActSub
+from .adascale import AdaScale
 from .ash import AshB, AshP, AshS
 from .auto import Auto
 from .base import Recipe
@@ -21,17 +22,21 @@ from .fdbd import FDBD
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
+from .graduncertainty import GradUncertainty
 from .gram import Gram
 from .kde import KDE
 from .kl_matching import KLMatching
 from .knn import KNN
 from .layers import MahalanobisLayers
 from .mahalanobis import Mahalanobis, RelativeMahalanobis
+from .mahalanobis_odin import MahalanobisODIN
 from .maxlogit import MaxLogit
+from .mcdropout import MCDropout
 from .msp import MSP
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
+from .odin import ODIN
 from .openmax import OpenMax
 from .optfs import OptFS
 from .pnml import PNML
@@ -118,6 +123,11 @@ DETECTORS: dict[str, Recipe] = {
         paper="Mueller & Hein 2025, arXiv:2505.18032",
         summary="Mahalanobis++ distances of all stages and the features, each on the scale of known images, summed",
     ),
+    "grad-uncertainty": Recipe(GradUncertainty),
+    "odin": Recipe(ODIN),
+    "mahalanobis-odin": Recipe(MahalanobisODIN),
+    "adascale": Recipe(AdaScale),
+    "mc-dropout": Recipe(MCDropout),
     "react": _shaped(ReAct, "energy after clipping the features from above"),
     "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
     "ash-p": _shaped(AshP, "energy of an image's largest features"),
