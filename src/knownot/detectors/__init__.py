@@ -18,6 +18,7 @@ from .doctor import Doctor
 from .energy import Energy
 from .entropy import Entropy
 from .fdbd import FDBD
+from .flow import Flow
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
@@ -87,6 +88,7 @@ __all__ = [
     "Doctor",
     "Energy",
     "Entropy",
+    "Flow",
     "GradNorm",
     "GradUncertainty",
     "Gram",

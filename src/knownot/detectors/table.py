@@ -19,6 +19,7 @@ from .doctor import Doctor
 from .energy import Energy
 from .entropy import Entropy
 from .fdbd import FDBD
+from .flow import Flow
 from .gen import GEN
 from .gmm import GMM
 from .gradnorm import GradNorm
@@ -94,6 +95,7 @@ DETECTORS: dict[str, Recipe] = {
     "ssd": Recipe(SSD),
     "gmm": Recipe(GMM),
     "kde": Recipe(KDE),
+    "flow": Recipe(Flow),
     "residual": Recipe(Residual),
     "pca": Recipe(PCA),
     "cop": Recipe(
