@@ -226,7 +226,7 @@ def test_a_head_that_is_not_linear_is_not_offered(activation: str | None, kernel
     check_model(opened, x)
     seen = opened.activations(x)
     assert opened.head is None
-    assert opened.offers.kinds == {"probabilities", "logits", "features"}
+    assert opened.offers.kinds == {"probabilities", "logits", "features", "maps"}
     assert any("No head" in note for note in opened.notes)
     np.testing.assert_allclose(seen.features, body_reference(x, w), rtol=1e-5, atol=1e-5)
     if kernel == 1:
@@ -241,7 +241,7 @@ def test_logits_are_offered_when_no_linear_layer_precedes_the_softmax() -> None:
     opened = open_model(model(nodes, w | HEAD))
     x = images()
     check_model(opened, x)
-    assert opened.offers.kinds == {"probabilities", "logits"}
+    assert opened.offers.kinds == {"probabilities", "logits", "maps"}
     np.testing.assert_allclose(
         opened.activations(x).logits, (body_reference(x, w) @ W.T + B) ** 2, rtol=1e-4, atol=1e-5
     )

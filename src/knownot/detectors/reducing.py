@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Activations
-from .models import Model
-from .stats import Reduction, maps_of, reduced
+from ..arrays import Activations
+from ..models import Model
+from ..stats import Reduction, maps_of, reduced
 
 
 def reducing(model: Model, reductions: Iterable[Reduction]) -> Model:
