@@ -112,7 +112,7 @@ class Detector(Fitted):
     @property
     def reduces(self) -> tuple[Reduction, ...]:
         """What `score` reads of maps, that of detectors inside included. Those who read any name their own."""
-        found = [thing for f in fields(self) for thing in _flat(getattr(self, f.name)) if isinstance(thing, Detector)]
+        found = [thing for value in vars(self).values() for thing in _flat(value) if isinstance(thing, Detector)]
         return tuple(dict.fromkeys(reduction for inner in found for reduction in inner.reduces))
 
 
