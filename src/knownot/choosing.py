@@ -22,10 +22,12 @@ from .walk import Walk, Watch
 LEAST, MOST = 100, 2_000  # images of evidence
 EACH = 64  # made outliers of a kind
 MARGIN = 0.01  # of the mean AUROC over families: less is no strong evidence
-TOLERANCE = 0.03  # of the AUROC on any one kind
+TOLERANCE = 0.03  # how much worse it may be on any one kind, beyond twice the standard error
+EVEN = 0.003  # of the AUROC on a family: a smaller difference is none
+FEWEST = 4  # families that have to be better
 ROOM = 0.99  # a family on which both are above this says nothing about which is better
 SHARE = 0.75  # of the families with room that have to be better
-TRIED, ADDED = 12, 3  # candidates looked at, and added, at most
+TRIED, ADDED = 12, 3  # candidates looked at closely, and added, at most
 YOURS = "your unknown images"
 
 
@@ -66,14 +68,24 @@ class Arena:
         surprise = {kind: _surprise(*pair) for kind, pair in pairs.items()}
         return cls({k: x[0] for k, x in surprise.items()}, {k: x[1] for k, x in surprise.items()}, weights or {})
 
-    def auroc(self, columns: Sequence[int], half: int | None = None) -> dict[str, float]:
-        """{kind: AUROC} of these detectors, combined. half: 0 or 1 for every other image only."""
+    def placed(self, columns: Sequence[int], half: int | None = None) -> dict[str, np.ndarray]:
+        """{kind: for each unknown image [k], the share of known ones that these detectors, combined, score below it}.
+
+        Its mean is the AUROC. half: 0 or 1 for every other image only.
+        """
         rows = slice(half, None, 1 if half is None else 2)
         columns = list(columns)
-        return {
-            kind: auroc_of(self.known[kind][rows][:, columns].sum(axis=1), x[rows][:, columns].sum(axis=1))
-            for kind, x in self.unknown.items()
-        }
+        found = {}
+        for kind, x in self.unknown.items():
+            known = np.sort(self.known[kind][rows][:, columns].sum(axis=1))
+            scores = x[rows][:, columns].sum(axis=1)
+            below = np.searchsorted(known, scores, side="left") + np.searchsorted(known, scores, side="right")
+            found[kind] = below / (2 * len(known))
+        return found
+
+    def auroc(self, columns: Sequence[int], half: int | None = None) -> dict[str, float]:
+        """{kind: AUROC} of these detectors, combined."""
+        return {kind: float(x.mean()) for kind, x in self.placed(columns, half).items()}
 
     def families(self, found: Mapping[str, float]) -> dict[str, float]:
         """The mean within each family of kinds."""
@@ -89,20 +101,25 @@ class Arena:
 
     def better(self, new: Sequence[int], old: Sequence[int]) -> str:
         """Why the detectors `new`, combined, are clearly better than `old`; "" where they are not."""
-        after, before = self.auroc(new), self.auroc(old)
-        gain = self.mean(after) - self.mean(before)
-        worst = min(after[kind] - before[kind] for kind in after)
-        if gain < MARGIN or worst < -TOLERANCE:
+        gain = self.gain(new, old)
+        after, before = self.placed(new), self.placed(old)
+        change = {kind: after[kind] - before[kind] for kind in after}  # of each image
+        errors = {kind: float(x.std() / np.sqrt(len(x))) for kind, x in change.items()}
+        if gain < MARGIN or any(x.mean() + 2 * errors[kind] < -TOLERANCE for kind, x in change.items()):
             return ""
-        a, b = self.families(after), self.families(before)
-        room = [name for name in a if min(a[name], b[name]) < ROOM]
+        a, b = self.families(self.auroc(new)), self.families(self.auroc(old))
+        room = [name for name in a if min(a[name], b[name]) < ROOM and abs(a[name] - b[name]) > EVEN]
         up = [name for name in room if a[name] > b[name]]
         weight = sum(self.weights.get(name, 1.0) for name in room)
-        if len(room) < 3 or sum(self.weights.get(name, 1.0) for name in up) < SHARE * weight:
+        if len(up) < FEWEST or sum(self.weights.get(name, 1.0) for name in up) < SHARE * weight:
             return ""
         if any(self.mean(self.auroc(new, half)) <= self.mean(self.auroc(old, half)) for half in (0, 1)):
             return ""
-        return f"{gain:+.3f} mean AUROC, better on {len(up)} of {len(room)} families of unknown images"
+        return f"{gain:+.3f} mean AUROC, better on {len(up)} of the {len(room)} families of unknown images that differ"
+
+    def gain(self, new: Sequence[int], old: Sequence[int]) -> float:
+        """Of the mean AUROC over families."""
+        return self.mean(self.auroc(new)) - self.mean(self.auroc(old))
 
 
 def family(kind: str) -> str:
@@ -144,7 +161,8 @@ def select(
         if said:
             chosen, why[j] = rest, f"without it {said}"
     added = 0
-    for j in [j for j in fit if j not in start and j not in chosen][:TRIED]:
+    others = [j for j in fit if j not in start and j not in chosen]
+    for j in sorted(others, key=lambda j: -arena.gain([*chosen, j], chosen))[:TRIED]:
         said = arena.better([*chosen, j], chosen)
         if said and added < ADDED:
             chosen, why[j], added = [*chosen, j], f"with it {said}", added + 1
