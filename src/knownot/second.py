@@ -16,6 +16,7 @@ from .models import Model, open_model
 from .preprocessing import choose
 
 FOLDER = "second"  # of its file, within that of the saved classifier
+RIGHT = 0.5  # the accuracy from which on a network counts as a classifier of the same classes
 DECIDES = ("height", "width", "channels", "scale", "mean", "std")  # of a Preprocess: what makes an input another one
 
 
@@ -137,7 +138,7 @@ def _prepared(
             "classifier of the same classes whose accuracy could tell. Give features_preprocess=knownot.Preprocess(…)."
         )
     try:
-        way, _, notes = choose(model, images, given, order, batch_size=batch_size, seed=seed)
+        way, trials, notes = choose(model, images, given, order, batch_size=batch_size, seed=seed)
     except LabelsError as error:
         raise OptionError(
             "How the second network (features=) wants its images could not be found by its accuracy. Give "
@@ -146,6 +147,13 @@ def _prepared(
     except (ImagesError, OptionError) as error:
         text = str(error).replace("preprocess=", "features_preprocess=").replace("The classifier", "It")
         raise type(error)(f"The second network (features=): {text}") from error
+    best = max((t.accuracy for t in trials), default=1.0)
+    if best < RIGHT:
+        raise OptionError(
+            f"The second network (features=) is right on at most {best:.1%} of the known images, however they are "
+            "preprocessed: its classes are others, or it wants its images in another way. Its accuracy cannot tell; "
+            "give features_preprocess=knownot.Preprocess(…)."
+        )
     return _noted(Second(model, way), notes)
 
 
