@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from ...errors import ActivationsError, InputError, KnownotError, ModelError, un
 from ..base import Model, probe, verify_head
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
+from .gradient import Pull, dropping, drops, puller
 from .head import MANY, SIGMOID, Tail, find_tail, head_of, is_linear, read_features, read_logits, single
 from .stages import Stage, channels_first, find_stages, layout_of_call, pool
-from .walk import Call, run
+from .walk import Call, Instead, run
 
 TINY = float(np.finfo(np.float32).tiny)
 # What rounding in half precision leaves of a logit, and of a small probability; (tolerance, smallest probability).
@@ -77,6 +78,9 @@ class KerasModel(Model):
         self._make: Callable[[Any], Any] = lambda function: compiled(function, lambda: model.variables)
         self._run = self._make(self._compute)
         self._with_maps: tuple[tuple[str, ...], Callable[[Any], Any]] = ((), self._run)
+        self._pulls: dict[tuple[str, ...], Pull] = {}
+        self._drops = any(drops(call.op) for call in calls)
+        self._quantised = any(getattr(call.op, "quantization_mode", None) for call in calls)
         self._settle(shown, head)
         earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
         self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier, tuple(self.stage_layers))
@@ -170,11 +174,12 @@ class KerasModel(Model):
         exact = self._reads_head or not self._tail.softmax or self._tail.before is not None
         kinds = {"probabilities", *(["logits"] if exact else []), *(["head"] if self._reads_head else [])}
         kinds |= {"features"} if self._reads_features else set()
+        kinds |= {*(["dropout"] if self._drops else []), *([] if self._quantised else ["gradient"])}
         return frozenset(kinds | ({"stages"} if stages else set()) | ({"maps"} if self._stages else set()))
 
     # What is computed
 
-    def _compute(self, x: Any, maps: tuple[str, ...] = ()) -> dict[str, Any]:
+    def _compute(self, x: Any, maps: tuple[str, ...] = (), instead: Instead = lambda op, args: None) -> dict[str, Any]:
         """{"own", "logits", "features", stage names, "maps/<name>"} of a batch in the classifier's layout."""
         found: dict[str, Any] = {}
         wanted = {stage.call: (name, stage.layout) for name, stage in zip(self.stage_layers, self._stages, strict=True)}
@@ -200,7 +205,7 @@ class KerasModel(Model):
             elif i == self._tail.before and not self._reads_head:
                 found["logits"] = ops.cast(call.args[0], "float32")
 
-        output = run(self._model, self._fed(x), see)
+        output = run(self._model, self._fed(x), see, instead)
         found["own"] = ops.cast(_classes_among(output), "float32")
         if "logits" not in found:
             found["logits"] = ops.log(ops.maximum(found["own"], TINY)) if self._tail.softmax else found["own"]
@@ -218,6 +223,18 @@ class KerasModel(Model):
         return Activations(
             _numpy(found["logits"]), features, stages, {name: _numpy(found[f"maps/{name}"]) for name in maps}
         )
+
+    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
+        self.offers_or_raise("gradient")
+        names = tuple(sorted(toward))
+        if names not in self._pulls:
+            self._pulls[names] = puller(self._compute, names, lambda: self._model.variables)
+        return self._pulls[names](np.asarray(batch, np.float32), [np.asarray(toward[n], np.float32) for n in names])
+
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        self.offers_or_raise("dropout")
+        found = eager(partial(self._compute, instead=dropping(seed)))(np.asarray(batch, np.float32))
+        return _numpy(found["logits"])
 
     def _running(self, maps: tuple[str, ...]) -> Callable[[Any], Any]:
         """The function that gives these maps too, compiled when they are first asked for; the last one is kept."""

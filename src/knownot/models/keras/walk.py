@@ -29,6 +29,7 @@ class Call:
 
 
 See = Callable[[Call], None]
+Instead = Callable[[Op, tuple[Any, ...]], Any]  # what to give in the place of a call, None for what it gives itself
 _patching = threading.RLock()
 
 
@@ -51,7 +52,7 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def run(model: keras.Model, x: Any, see: See) -> Any:
+def run(model: keras.Model, x: Any, see: See, instead: Instead = lambda op, args: None) -> Any:
     """`model(x, training=False)`, telling `see` of every call in the order of computation.
 
     Functional and Sequential models, nested ones included, are walked along their graph; nothing of theirs is
@@ -61,9 +62,9 @@ def run(model: keras.Model, x: Any, see: See) -> Any:
     _collect(model, "", hidden, opaque=False)
     with _modes_kept(model):
         if not hidden:
-            return _op(model, "", see, (x,), {})
-        with _patching, _wrapped(hidden, see):
-            return _op(model, "", see, (x,), {})
+            return _op(model, "", see, instead, (x,), {})
+        with _patching, _wrapped(hidden, see, instead):
+            return _op(model, "", see, instead, (x,), {})
 
 
 @contextmanager
@@ -95,14 +96,16 @@ def _collect(op: Op, path: str, hidden: list[tuple[str, keras.Layer]], opaque: b
 
 
 @contextmanager
-def _wrapped(hidden: list[tuple[str, keras.Layer]], see: See) -> Iterator[None]:
+def _wrapped(hidden: list[tuple[str, keras.Layer]], see: See, instead: Instead) -> Iterator[None]:
     me = threading.get_ident()
     undo: list[tuple[dict[str, Any], Any]] = []
 
     def wrap(path: str, layer: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            if threading.get_ident() == me:
+            mine = threading.get_ident() == me
+            output = instead(layer, args) if mine and args else None
+            output = call(*args, **kwargs) if output is None else output
+            if mine:
                 see(Call(path, layer, args or tuple(kwargs.values()), output))
             return output
 
@@ -126,17 +129,18 @@ def _wrapped(hidden: list[tuple[str, keras.Layer]], see: See) -> Iterator[None]:
                 attributes["call"] = before
 
 
-def _op(op: Op, path: str, see: See, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _op(op: Op, path: str, see: See, instead: Instead, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not is_graph(op):
         if getattr(op, "_call_has_training_arg", False):
             kwargs = {**kwargs, "training": False}
-        output = op(*args, **kwargs)
+        output = instead(op, args)
+        output = op(*args, **kwargs) if output is None else output
         see(Call(path or op.name, op, args or tuple(kwargs.values()), output))
         return output
 
     def inner(child: Op) -> Callable[..., Any]:
         below = f"{path}/{child.name}".lstrip("/")
-        return lambda *a, **k: _op(child, below, see, a, k)
+        return lambda *a, **k: _op(child, below, see, instead, a, k)
 
     if isinstance(op, keras.Sequential) and op._functional is None:
         (x,) = args
