@@ -7,9 +7,13 @@ from typing import Any, Self
 import numpy as np
 
 from ..arrays import Activations, Array, Head, Offers
+from ..errors import missing_extra
 from ..stats import Reservoir, Want
-from .base import Detector, number, place, some_images
-from .formulas import kth_nearest, unit
+from . import formulas
+from .base import Detector, number, one_of, place, some_images
+from .coreset import COMPACT
+from .formulas import unit
+from .neighbours import INDEXES, chosen, kth_nearest_by
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,16 @@ class KNN(Detector):
     them. A bank of fewer than k rows lowers k to its size. A vector of zeros stays one, at distance 1 from all.
 
     of: "features", "stages/<name>", or with a second network "second/features" and "second/stages/<name>".
+    keep: leave only so many rows of the bank, chosen by compact: "k-center" (they cover all rows), "herding" (they
+    have the mean of all rows) or "reservoir" (at random).
+    index: "exact"; "ivf" or "hnsw", approximate, by faiss, for large banks; "auto": exact up to a measured size and
+    where faiss is missing, else ivf. The bank is what is saved; the index is made of it anew, the same each time.
     """
 
     bank: Array  # [r, d], rows of length 1 (or 0), in the precision of the features
     k: int = 10
     of: str = "features"
+    index: str = "exact"  # never "auto"
 
     needs = frozenset({"features"})
     paper = "Sun et al. 2022, arXiv:2204.06507"
@@ -38,19 +47,49 @@ class KNN(Detector):
         return frozenset({str(of).partition("/")[0]})
 
     @classmethod
-    def wants(cls, offers: Offers, *, k: int = 10, bank: int = 10_000, of: str = "features") -> dict[str, Want]:
+    def wants(
+        cls,
+        offers: Offers,
+        *,
+        k: int = 10,
+        bank: int = 10_000,
+        of: str = "features",
+        keep: int | None = None,
+        compact: str = "reservoir",
+        index: str = "auto",
+    ) -> dict[str, Want]:
         place(of, offers)
         number("k", k, 1, whole=True)
         number("bank", bank, k, whole=True)
+        if keep is not None:
+            number("keep", keep, k, whole=True)
+        one_of("compact", compact, tuple(COMPACT))
+        one_of("index", index, INDEXES)
+        if index in ("ivf", "hnsw") and formulas._faiss() is None:
+            raise missing_extra("faiss-cpu", "knn", f"KNN with index={index!r}")
         return {"bank": Want(Reservoir, of, options=(("size", int(bank)),))}
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head | None, *, k: int = 10, bank: int = 10_000, of: str = "features"
+        cls,
+        seen: Mapping[str, Any],
+        head: Head | None,
+        *,
+        k: int = 10,
+        bank: int = 10_000,
+        of: str = "features",
+        keep: int | None = None,
+        compact: str = "reservoir",
+        index: str = "auto",
     ) -> Self:
         rows = seen["bank"].rows["rows"]
         some_images(len(rows), "KNN")
-        return cls(unit(np.asarray(rows, dtype=np.float64)).astype(rows.dtype), min(int(k), len(rows)), of)
+        z = np.empty_like(rows)
+        for i in range(0, len(rows), 4096):  # a block at a time: all rows in float64 would be twice the bank again
+            z[i : i + 4096] = unit(rows[i : i + 4096].astype(np.float64))
+        if keep is not None and keep < len(z):
+            z = z[COMPACT[compact](z, int(keep))]
+        return cls(z, min(int(k), len(z)), of, chosen(index, len(z)))
 
     def score(self, batch: Activations) -> Array:
-        return kth_nearest(unit(batch.named()[self.of]), self.bank, self.k)
+        return kth_nearest_by(self.index, unit(batch.named()[self.of]), self.bank, self.k)
