@@ -8,19 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Preprocess
-from ..calibration import check_options
+from ..arrays import Activations, Preprocess
+from ..calibration import check_options, images_needed
+from ..choosing import choose as choose_detectors
+from ..choosing import watch
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
 from ..detectors.reducing import reducing
 from ..errors import KnownotError
-from ..fitting import decide, fitted_on, measured_on
+from ..evidence import Check, answers, auroc_of, flags
+from ..fitting import Decided, decide, fitted_on, measured_on
 from ..images import open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
 from ..preprocessing import choose, class_order
-from ..walk import Walk, batch_size_for
+from ..walk import Walk, Watch, batch_size_for
+
+EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Comparison:
     """lines: detector × unknown set. false_alarms: {detector: {known set: share called unknown}}.
 
     accuracy: {known set: accuracy}. left_out: {detector: why it cannot be used on this classifier}.
+    checks: what known images and made outliers say of each detector, flags first of all (`evidence.table` prints it).
+    choices: {detector that chose: what of each candidate}.
     scores: {set: {detector: scores [n]}}, of known and unknown sets, for whoever wants to look further.
     """
 
@@ -49,6 +56,8 @@ class Comparison:
     accuracy: Mapping[str, float]
     left_out: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    choices: Mapping[str, tuple[Check, ...]] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def mean(self, detector: str, what: str = "auroc") -> float:
@@ -75,6 +84,7 @@ def compare(
     preprocess: Preprocess | None = None,
     class_names: Sequence[str] | None = None,
     batch_size: int | None = None,
+    check: bool = True,
     seed: int = 0,
     progress: bool = True,
 ) -> Comparison:
@@ -84,7 +94,8 @@ def compare(
     test: {name: (images, labels)} of known images, new again; the first is what unknown images are compared with,
     the others (the same images compressed, blurred, …) show how the false-alarm rate holds under a shift.
     unknown: {name: images}. detectors: names or recipes, all of the table by default; one that this classifier does
-    not allow is left out with its reason.
+    not allow is left out with its reason. check: also show every detector some 460 made outliers, made of calibration
+    images, and flag those that fail on them.
     """
     check_options(alpha, delta, guarantee)
     opened = open_model(model)
@@ -113,14 +124,24 @@ def compare(
     learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
     fitted = fitted_on(list(recipes.values()), learning.over(images, "fit", order, names, None), opened)
     held = open_images(*calibration)
-    batches = walk(one for detector in fitted for one in detector.passes).over(
-        held, "calibrate", class_order(held, opened, names)[1], names, None
-    )
+    seen = watch(seed)
+    looking = walk(one for detector in fitted for one in detector.passes)
+    batches = looking.over(held, "calibrate", class_order(held, opened, names)[1], names, None, watch=seen)
     parts, predicted = measured_on(fitted, (a for a, _ in batches))
-    rules = {
-        name: decide(detector, mine, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
-        for name, detector, mine in zip(recipes, fitted, parts, strict=True)
-    }
+    rules: dict[str, Decided] = {}
+    choices: dict[str, tuple[Check, ...]] = {}
+    classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
+    for name, detector, mine in zip(recipes, fitted, parts, strict=True):
+        final = (detector, mine, predicted)
+        if detector.chooses:
+            chosen = choose_detectors(
+                detector, recipes[name], mine, predicted, seen.numbers, seen, walk=walk(()), offers=opened.offers,
+                needed=images_needed(alpha, delta, guarantee) * classes_, seed=seed,
+            )  # fmt: skip
+            final, choices[name] = chosen.rest, chosen.checks
+            notes.append(f"{name}: {chosen.note}")
+        rules[name] = decide(*final, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
+    checks = _checked(rules, looking, seen, seed) if check else ()
     quick = {name: moved(rule.detector, np, np.float32) for name, rule in rules.items()}
     scores: dict[str, dict[str, np.ndarray]] = {}
     rejected: dict[str, dict[str, float]] = {}
@@ -151,7 +172,25 @@ def compare(
         for name in unknown
     )
     alarms = {d: {name: rejected[name][d] for name in test} for d in rules}
-    return Comparison(lines, alarms, accuracy, left_out, (*opened.notes, *found, *notes), scores)
+    remarks = (*opened.notes, *found, *notes)
+    return Comparison(lines, alarms, accuracy, left_out, remarks, checks, choices, scores)
+
+
+def _checked(rules: Mapping[str, Decided], walk: Walk, seen: Watch, seed: int) -> tuple[Check, ...]:
+    """Of each detector, as it is used, against made outliers; the known images are some that ranked or calibrated."""
+    detectors = [rule.detector for rule in rules.values()]
+
+    def scored(batch: Activations) -> list[np.ndarray]:
+        quick = [moved(detector, np, np.float32) for detector in detectors]
+        return [np.asarray(detector.score(batch)) for detector in quick]
+
+    known = scored(seen.rows(KNOWN)[0])
+    made = {kind: scored(batch) for kind, batch in answers(walk, *seen.pictures(), each=EACH, seed=seed).items()}
+    checks = []
+    for i, name in enumerate(rules):
+        found = {kind: auroc_of(known[i], scores[i]) for kind, scores in made.items()}
+        checks.append(Check(name, flags(known[i], found), found))
+    return tuple(checks)
 
 
 def _scored(

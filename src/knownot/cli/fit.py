@@ -20,8 +20,9 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
     multiple=True,
     default=("default",),
     show_default=True,
-    help="A name of 'knownot detectors'; several are combined.",
+    help="A name of 'knownot detectors'; several are combined; 'auto' chooses by made outliers.",
 )
+@click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option(
     "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be rejected."
 )
@@ -58,12 +59,12 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
 @click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @machine_options
-def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...], alpha: float,
-            guarantee: str, delta: float, preprocess: str | None, size: str | None, features: str | None,
-            features_preprocess: str | None, features_size: str | None, features_embedding: bool,
-            class_names: Path | None,
-            head: str | None, stages: tuple[str, ...], batch_size: int | None, thumbnails: int, include_model: bool,
-            unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
+            unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
+            features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
+            class_names: Path | None, head: str | None, stages: tuple[str, ...], batch_size: int | None,
+            thumbnails: int, include_model: bool, unsafe_pickle: bool, seed: int, as_json: bool,
+            quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -76,6 +77,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
     osc = fit(
         opened, known, calibration=calibration, detector=detectors[0] if len(detectors) == 1 else list(detectors),
+        unknown=unknown,
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
@@ -101,6 +103,8 @@ def _second(features: str | None, preprocess: str | None, size: str | None, embe
 
 
 def _words(osc: Any, output: Path) -> str:
+    from ..evidence import table
+
     record = osc.record
     accuracy = (
         "" if record.accuracy is None else f" Accuracy {record.accuracy:.1%} on {record.accuracy_images:,} images."
@@ -113,6 +117,8 @@ def _words(osc: Any, output: Path) -> str:
     lines += [f"Left out: {record.unreadable_count:,} unreadable images, the first: {record.unreadable[0][0]}: "
               f"{record.unreadable[0][1]}."] if record.unreadable_count else []  # fmt: skip
     lines += [f"- {note}" for note in record.notes]
+    if record.checks:
+        lines += ["", table(record.checks, 5), ""]
     return "\n".join([*lines, f"Saved to {output}. Next: knownot predict {output} IMAGES -o verdicts.csv"])
 
 
@@ -136,5 +142,15 @@ def facts(osc: Any) -> dict[str, Any]:
         ],
         "second": record.second or None,
         "notes": list(record.notes),
+        "checks": [
+            {
+                "detector": c.detector,
+                "verdict": c.verdict,
+                "why": c.why,
+                "flags": list(c.flags),
+                "auroc": dict(c.auroc),
+            }
+            for c in record.checks
+        ],
         "seconds": record.seconds,
     }
