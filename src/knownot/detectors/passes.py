@@ -76,7 +76,7 @@ class Passing(Model):
         if fine.all() or not fine.any():
             return seen if not fine.any() else extended(self._model, batch, seen, self._passes, self._way)
         part = extended(self._model, batch[fine], seen.take(fine), self._passes, self._way).extra
-        extra = {path: np.full((len(fine), *x.shape[1:]), np.nan, np.float32) for path, x in part.items()}
+        extra = {path: np.full((len(fine), *x.shape[1:]), np.nan, x.dtype) for path, x in part.items()}
         for path, x in part.items():
             extra[path][fine] = x
         return replace(seen, extra=extra)

@@ -32,6 +32,11 @@ class Shaped(Detector):
         for name, given, kind in (("shaper", shaper, Shaper), ("detector", detector, Detector)):
             if not isinstance(given, Recipe) or not issubclass(given.kind, kind):
                 raise OptionError(f"{name}={given!r}: expected a Recipe of a {kind.__name__}.")
+        if detector.needs() & {"gradient", "dropout"}:
+            raise OptionError(
+                f"{detector.kind.__name__} scores what is computed of changed images, where nothing is shaped. "
+                "Detectors that can be shaped: Energy, MaxLogit, MSP, Entropy, GEN."
+            )
         if detector.wants(offers):
             raise OptionError(
                 f"{detector.kind.__name__} learns from the known images as they are, so it cannot score shaped ones. "

@@ -1,0 +1,299 @@
+"""Gradients and dropout at work, of torch networks and of Keras on each of its backends, against NumPy in float64."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+if "keras" not in sys.modules:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import helpers_toy as toy
+from knownot.errors import UnsoundError
+from knownot.models import Model, open_model
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
+]
+
+P = 0.4
+
+
+def images(n: int = 3) -> np.ndarray:
+    return (toy.known(n, 3)[0] / 255).astype(np.float32)  # [n, h, w, k]
+
+
+def pulls(n: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {"logits": rng.normal(size=(n, 4)), "features": rng.normal(size=(n, 24))}
+
+
+def by_differences(x: np.ndarray, toward: dict[str, np.ndarray], step: float = 1e-6) -> np.ndarray:
+    """Of the NumPy network, one pixel at a time, in float64."""
+    x = x.astype(np.float64)
+    found = np.empty(x.shape)
+    moves = step * np.eye(x[0].size).reshape(-1, *x[0].shape)
+    for i, image in enumerate(x):
+        up, down = (toy.reference(image + sign * moves, _exact()) for sign in (1, -1))
+        total = sum((up[name] - down[name]) @ pull[i] for name, pull in toward.items())
+        found[i] = total.reshape(x[0].shape) / (2 * step)
+    return found
+
+
+def _exact() -> dict[str, np.ndarray]:
+    return {name: w.astype(np.float64) for name, w in toy.weights().items()}
+
+
+def thinned(x: np.ndarray, seed: int) -> np.ndarray:
+    """Logits of the NumPy network whose features are dropped by the mask of this seed."""
+    w = _exact()
+    keep = np.random.default_rng([seed, 5]).random((1, 24)) >= P
+    return toy.reference(x, w)["features"] * keep / (1 - P) @ w["w"].T + w["b"]
+
+
+# torch
+
+
+def torch_net(end: str = "", dropout: bool = True):
+    from torch import nn
+
+    ends = {"": [], "softmax": [nn.Softmax(1)], "log-softmax": [nn.LogSoftmax(1)]}[end]
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3, 2, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(12, 24, 3, 2, 1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(P if dropout else 0.0),
+        nn.Linear(24, 4),
+        *ends,
+    )
+    import torch
+
+    w = {name: torch.from_numpy(x.copy()) for name, x in toy.weights().items()}
+    names = ("w1", "b1", "w2", "b2", "w", "b")
+    net.load_state_dict(dict(zip(net.state_dict(), (w[name] for name in names), strict=True)))
+    return net.eval()
+
+
+def torch_forms():
+    import torch
+
+    example = torch.from_numpy(images(2).transpose(0, 3, 1, 2).copy())
+    return {
+        "module": torch_net,
+        "softmax": lambda: torch_net("softmax"),
+        "log-softmax": lambda: torch_net("log-softmax"),
+        "script": lambda: torch.jit.script(torch_net()),
+        "trace": lambda: torch.jit.trace(torch_net(), example),
+        "program": lambda: torch.export.export(torch_net(), (example,)),  # of a fixed batch of two
+    }
+
+
+def check_gradient(model: Model, tolerance: float = 1e-4) -> None:
+    x = images()
+    batch, toward = model.input.to_layout(x), pulls()
+    for names in (("logits",), ("features",), ("logits", "features")):
+        some = {name: toward[name] for name in names}
+        got = model.gradient(batch, some)
+        assert got.dtype == np.float32
+        assert got.shape == batch.shape
+        want = model.input.to_layout(by_differences(x, some))
+        np.testing.assert_allclose(got, want, atol=tolerance * np.abs(want).max(), rtol=0)
+    alone = model.gradient(batch[1:2], {name: v[1:2] for name, v in toward.items()})
+    np.testing.assert_allclose(alone, got[1:2], atol=1e-5 * np.abs(got).max(), rtol=0)
+
+
+def check_dropout(model: Model) -> None:
+    x = images()
+    batch = model.input.to_layout(x)
+    np.testing.assert_allclose(_rows(model.dropped(batch, 0)), _rows(thinned(x, 0)), atol=1e-4)
+    np.testing.assert_array_equal(model.dropped(batch, 7), model.dropped(batch, 7))
+    np.testing.assert_allclose(model.dropped(batch[::-1], 7)[::-1], model.dropped(batch, 7), atol=1e-5)
+    assert np.abs(model.dropped(batch, 7) - model.dropped(batch, 8)).max() > 0.01
+    assert np.abs(model.dropped(batch, 7) - model.activations(x).logits).max() > 0.01
+
+
+def _rows(z: np.ndarray) -> np.ndarray:
+    """Up to a constant per row."""
+    return z - z.max(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("form", ["module", "softmax", "log-softmax", "script", "trace", "program"])
+def test_torch(form: str) -> None:
+    model = open_model(torch_forms()[form](), size=(16, 16))
+    assert {"gradient", "dropout"} <= model.offers.kinds
+    check_gradient(model)
+    check_dropout(model)
+
+
+def test_torch_leaves_the_network_as_it_was() -> None:
+    import torch
+
+    net = torch_net().train()
+    net[0].weight.requires_grad_(False)
+    before = {name: x.clone() for name, x in net.state_dict().items()}
+    model = open_model(net, size=(16, 16))
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    batch = model.input.to_layout(images())
+    with torch.inference_mode():  # wherever it is called from
+        model.gradient(batch, pulls())
+    with torch.no_grad():
+        model.gradient(batch, pulls())
+    model.dropped(batch, 0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(module.training for module in net.modules())
+    assert [p.requires_grad for p in net.parameters()] == [False] + [True] * 5
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
+    assert not any(m._forward_hooks or m._backward_hooks for m in net.modules())
+
+
+def test_torch_channels_are_dropped_as_one() -> None:
+    import torch
+    from torch import nn
+
+    net = torch_net(dropout=False)
+    net.insert(4, nn.Dropout2d(P))
+    model = open_model(net.eval(), size=(16, 16))
+    x = images()
+    maps = torch.nn.Sequential(*list(net)[:4])(torch.from_numpy(model.input.to_layout(x))).detach().double()
+    keep = np.random.default_rng([2, 5]).random((1, 24, 1, 1)) >= P
+    pooled = (maps.numpy() * keep / (1 - P)).mean(axis=(2, 3))
+    w = _exact()
+    np.testing.assert_allclose(model.dropped(model.input.to_layout(x), 2), pooled @ w["w"].T + w["b"], atol=1e-4)
+
+
+def test_torch_without_gradient_or_dropout_says_so() -> None:
+    from torch import nn
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch_net(dropout=False)
+
+        def forward(self, x):
+            return self.net(x.detach())
+
+    model = open_model(Cut().eval(), size=(16, 16))
+    assert not {"gradient", "dropout"} & model.offers.kinds
+    assert any(note.startswith("No gradients:") for note in model.notes)
+    with pytest.raises(UnsoundError, match=r"torch classifier shows no gradient.*not of ONNX files and functions"):
+        model.gradient(model.input.to_layout(images()), pulls())
+    with pytest.raises(UnsoundError, match="shows no dropout"):
+        model.dropped(model.input.to_layout(images()), 0)
+
+
+def test_onnx_and_functions_offer_none() -> None:
+    for thing in (toy.graph(), lambda x: np.full((len(x), 4), 0.25)):
+        model = open_model(thing, size=(16, 16))
+        assert not {"gradient", "dropout"} & model.offers.kinds
+        with pytest.raises(UnsoundError, match="PyTorch classifiers"):
+            model.gradient(model.input.to_layout(images()), pulls())
+
+
+# Keras
+
+
+def keras_net(dropout: str = "Dropout"):
+    import keras
+    from keras import layers as L
+
+    net = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            L.ZeroPadding2D(1),
+            L.Conv2D(12, 3, strides=2, activation="relu"),
+            L.ZeroPadding2D(1),
+            L.Conv2D(24, 3, strides=2, activation="relu"),
+            *([L.SpatialDropout2D(P)] if dropout == "SpatialDropout2D" else []),
+            L.GlobalAveragePooling2D(),
+            *([L.Dropout(P)] if dropout == "Dropout" else []),
+            L.Dense(4, activation="softmax"),
+        ]
+    )
+    w = toy.weights()
+    kernels = [w["w1"].transpose(2, 3, 1, 0), w["b1"], w["w2"].transpose(2, 3, 1, 0), w["b2"], w["w"].T, w["b"]]
+    values = iter(kernels)
+    for variable in net.trainable_variables:
+        variable.assign(next(values))
+    return net
+
+
+def check_keras() -> None:
+    """Everything, on the backend that runs."""
+    from keras import ops
+
+    net = keras_net()
+    before = [np.array(ops.convert_to_numpy(v)) for v in net.variables]  # seeds of dropout layers among them
+    model = open_model(net)
+    assert {"gradient", "dropout"} <= model.offers.kinds
+    check_gradient(model)
+    check_dropout(model)
+    after = [np.array(ops.convert_to_numpy(v)) for v in net.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)), "a variable was changed"
+
+    spatial = open_model(keras_net("SpatialDropout2D"))
+    x = images()
+    np.testing.assert_allclose(_rows(spatial.dropped(x, 0)), _rows(_by_channels(x)), atol=1e-4)
+    without = open_model(keras_net(""))
+    assert "dropout" not in without.offers.kinds
+
+
+def _by_channels(x: np.ndarray) -> np.ndarray:
+    """Dropping whole channels before the mean is dropping features."""
+    w = _exact()
+    keep = (np.random.default_rng([0, 5]).random((1, 1, 1, 24)) >= P)[:, 0, 0]
+    return toy.reference(x, w)["features"] * keep / (1 - P) @ w["w"].T + w["b"]
+
+
+def test_keras_here() -> None:
+    check_keras()
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_keras_elsewhere(backend: str) -> None:
+    environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    here = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join([here, environment.get("PYTHONPATH", "")])
+    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.split() == [backend]
+
+
+def test_keras_subclassed_networks_too() -> None:
+    import keras
+    from keras import layers as L
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = keras.Sequential(keras_net().layers[:-2])
+            self.drop, self.last = L.Dropout(P), L.Dense(4, activation="softmax")
+
+        def call(self, x, training=False):
+            return self.last(self.drop(self.body(x), training=training))
+
+    net = Net()
+    net(images())
+    w = toy.weights()
+    net.last.kernel.assign(w["w"].T)
+    net.last.bias.assign(w["b"])
+    model = open_model(net, size=(16, 16))
+    check_gradient(model)
+    check_dropout(model)
+
+
+if __name__ == "__main__":
+    import keras
+
+    check_keras()
+    print(keras.backend.backend())
