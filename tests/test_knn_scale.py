@@ -179,3 +179,19 @@ def test_no_table_of_all_pairs_is_ever_held(rows):
             assert tracemalloc.get_traced_memory()[1] < n * n * 4 / 10
     finally:
         tracemalloc.stop()
+
+
+def test_a_reservoir_of_many_small_batches(rows):
+    """Merged one by one it is the reservoir of all; rows are put together rarely, and a few hold no whole batch."""
+    whole = Reservoir.of(rows, size=500)
+    merged = Reservoir.of(rows[:20], size=500)
+    copied = 0
+    for i in range(20, len(rows), 20):
+        before = len(merged.pieces)
+        merged = merged.merge(Reservoir.of(rows[i : i + 20], size=500))
+        copied += 500 if len(merged.pieces) <= before and len(merged.pieces) == 1 else 0
+        held = sum(x["rows"].base.nbytes if x["rows"].base is not None else x["rows"].nbytes for x, _ in merged.pieces)
+        assert held <= 1.3 * 500 * rows[0].nbytes + 20 * rows[0].nbytes
+    np.testing.assert_array_equal(merged.rank, whole.rank)
+    np.testing.assert_array_equal(merged.rows["rows"], whole.rows["rows"])
+    assert copied < 30 * 500  # of 299 merges

@@ -19,9 +19,15 @@ Same = Callable[[Any, Any], None]  # asserts that two statistics say the same
 def same_fields(a: Any, b: Any) -> None:
     """Assert that two statistics (or fields of them) are equal, floats up to rounding."""
     assert type(a) is type(b), f"{type(a).__name__} is no {type(b).__name__}"
+    if isinstance(a, Statistic):
+        a, b = a.settled(), b.settled()
     if is_dataclass(a):
         for f in fields(a):
             same_fields(getattr(a, f.name), getattr(b, f.name))
+    elif isinstance(a, tuple):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            same_fields(one, other)
     elif isinstance(a, Mapping):
         assert a.keys() == b.keys()
         for name in a:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -15,15 +16,17 @@ class Reservoir(Statistic):
     """The `size` distinct rows of smallest hash: a uniform sample that neither order nor split changes.
 
     A row spans several arrays (features and logits of one image stay together). Equal rows count once, so that
-    a set with many copies of an image does not fill the sample with them.
+    a set with many copies of an image does not fill the sample with them. keys [n]: what to hash instead of the rows,
+    such as the images themselves: the last bits of features differ from runtime to runtime, and with them the sample.
     """
 
-    rows: Mapping[str, np.ndarray]  # {name: [<= size, ...]}, in the order of `rank`
-    rank: np.ndarray  # [<= size] uint64, ascending
+    pieces: tuple[tuple[Mapping[str, np.ndarray], np.ndarray], ...]  # ({name: [m, ...]}, ranks [m] ascending)
     size: int
 
     @classmethod
-    def of(cls, rows: Any, *, size: int = 10_000, seed: int = 0, **options: Any) -> Self:
+    def of(
+        cls, rows: Any, *, size: int = 10_000, seed: int = 0, keys: np.ndarray | None = None, **options: Any
+    ) -> Self:
         rows = {"rows": rows} if not isinstance(rows, Mapping) else rows
         rows = {name: np.ascontiguousarray(x) for name, x in rows.items()}
         n = len(next(iter(rows.values())))
@@ -31,23 +34,59 @@ class Reservoir(Statistic):
         rank = np.empty(n, dtype=np.uint64)
         for i in range(n):
             digest = hashlib.blake2b(key=key, digest_size=8)
-            for x in rows.values():
+            for x in rows.values() if keys is None else (keys,):
                 digest.update(x[i].tobytes())
             rank[i] = int.from_bytes(digest.digest(), "little")
-        return cls._smallest(rows, rank, size)
+        return cls((_smallest([(rows, rank)], size),), size)
 
     def merge(self, other: Self) -> Self:
-        full = len(self) == self.size
-        if full and not (other.rank < self.rank[-1]).any():
-            return self  # the usual case late in a long pass: nothing to copy
-        rows = {name: np.concatenate([x, other.rows[name]]) for name, x in self.rows.items()}
-        return self._smallest(rows, np.concatenate([self.rank, other.rank]), self.size)
+        """Pieces are put together when the small ones are a quarter of the largest: not all rows for every batch."""
+        rank = self.pieces[0][1]
+        worst = rank[-1] if 0 < len(rank) == self.size else np.iinfo(np.uint64).max
+        added = []
+        for rows, ranks in other.pieces:
+            near = int(np.searchsorted(ranks, worst, side="right"))
+            if near:
+                added.append(({name: x[:near].copy() for name, x in rows.items()}, ranks[:near]))  # no batch is held
+        if not added:
+            return self  # the usual case late in a long pass
+        pieces = (*self.pieces, *added)
+        if sum(len(ranks) for _, ranks in pieces[1:]) > len(rank) // 4:
+            pieces = (_smallest(pieces, self.size),)
+        return type(self)(pieces, self.size)
 
-    @classmethod
-    def _smallest(cls, rows: Mapping[str, np.ndarray], rank: np.ndarray, size: int) -> Self:
-        rank, first = np.unique(rank, return_index=True)
-        rank, first = rank[:size], first[:size]
-        return cls({name: x[first] for name, x in rows.items()}, rank, size)
+    def settled(self) -> Self:
+        return type(self)((self._whole,), self.size)
+
+    @cached_property
+    def _whole(self) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        return self.pieces[0] if len(self.pieces) == 1 else _smallest(self.pieces, self.size)
+
+    @property
+    def rows(self) -> Mapping[str, np.ndarray]:
+        """{name: [<= size, ...]}, in the order of `rank`."""
+        return self._whole[0]
+
+    @property
+    def rank(self) -> np.ndarray:
+        """[<= size] uint64, ascending."""
+        return self._whole[1]
 
     def __len__(self) -> int:
         return len(self.rank)
+
+
+def _smallest(
+    pieces: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]], size: int
+) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+    """One piece: rows of equal rank once, and of these the `size` smallest."""
+    rank, first = np.unique(np.concatenate([ranks for _, ranks in pieces]), return_index=True)
+    rank, first = rank[:size], first[:size]
+    starts = np.cumsum([0, *(len(ranks) for _, ranks in pieces)])
+    rows = {}
+    for name, like in pieces[0][0].items():
+        rows[name] = np.empty((len(rank), *like.shape[1:]), like.dtype)
+        for (part, _), begin, end in zip(pieces, starts[:-1], starts[1:], strict=True):
+            here = (first >= begin) & (first < end)  # copied once, straight to its place
+            rows[name][here] = part[name][first[here] - begin]
+    return rows, rank
