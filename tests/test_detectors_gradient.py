@@ -229,23 +229,14 @@ def data():
     return toy.known(300, 10), toy.known(150, 11), toy.unknown(40)
 
 
-CHEAP = [
-    ("odin", {}),
-    ("mahalanobis-odin", {}),
-    ("adascale", {}),
-    ("mc-dropout", {"count": 3}),
-    ("grad-uncertainty", {}),
-]
 FIT = {"guarantee": "marginal", "progress": False}
 
 
-@pytest.mark.parametrize(("name", "options"), CHEAP)
-def test_fit_predict_save_load(name: str, options: dict, data, tmp_path) -> None:
+@pytest.mark.parametrize("name", ["odin", "mahalanobis-odin", "adascale", "mc-dropout", "grad-uncertainty"])
+def test_fit_predict_save_load(name: str, data, tmp_path) -> None:
     (x, y), held, unknown = data
     net = torch_net()
-    osc = knownot.fit(
-        knownot.open_model(net, size=(16, 16)), x, y, calibration=held[0], detector=configure(name, **options), **FIT
-    )
+    osc = knownot.fit(knownot.open_model(net, size=(16, 16)), x, y, calibration=held[0], detector=name, **FIT)
     found = osc.predict(unknown)
     assert np.isfinite(found.score).all()
     one_by_one = osc.predict(unknown[::-1], batch_size=7)
@@ -266,9 +257,8 @@ def test_preprocessing_decides_the_step(data) -> None:
         model = knownot.open_model(net, size=(16, 16))
         osc = knownot.fit(model, x, y, calibration=held[0], detector=configure("odin", eps=0.02), preprocess=way, **FIT)
         scores.append(osc.predict(unknown).score)
-        plain = knownot.fit(
-            model, x, y, calibration=held[0], detector=configure("odin", eps=0.0), preprocess=way, **FIT
-        )
+        still = configure("odin", eps=0.0)
+        plain = knownot.fit(model, x, y, calibration=held[0], detector=still, preprocess=way, **FIT)
         assert np.abs(plain.predict(unknown).score - scores[-1]).max() > 1e-4
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)
 

@@ -29,6 +29,7 @@ OPENERS: tuple[Opener, ...] = (
     Opener("onnx", (".onnx",), ("onnx",)),
     Opener("keras", (".keras", ".h5", ".hdf5"), ("keras", "tf_keras")),
     Opener("torch", (".pt2", ".pt", ".pth", ".ts", ".th", ".jit", ".torchscript"), ("torch",)),
+    Opener("ensemble", (".json",)),  # and lists
     Opener("function"),  # last: any callable images -> probabilities
 )
 
@@ -45,7 +46,8 @@ def open_model(
     """Open a trained image classifier for reading; it is left bit for bit as it was.
 
     thing: a path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
-        `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c].
+        `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c];
+        or a list of several, as one (see `models.ensemble`).
     head: the name of the last linear layer, when it is not found by itself.
     stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
     size: (height, width) of the input, when the classifier does not say it.
@@ -86,6 +88,8 @@ def _opener(thing: Any) -> Any:
     else:
         roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
         found = [o for o in OPENERS if roots & set(o.roots)]
+        if isinstance(thing, list | tuple):
+            found = [o for o in OPENERS if o.module == "ensemble"]
         if not found and callable(thing):
             found = [OPENERS[-1]]
         if not found:
