@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arrays import Activations
-from ..errors import InputError
+from ..errors import InputError, OptionError
 from ..models.base import Model
 
 KINDS = {"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout"}
@@ -37,6 +37,7 @@ def check_model(model: Model, batch: np.ndarray, *, tolerance: float = 1e-4) -> 
         model, np.concatenate([batch[1:], batch[:1]]), seen.take(np.roll(order[::-1], -1)), tolerance, "rotated by one"
     )
     _other_layout(model, batch, seen, tolerance)
+    _maps(model, batch, seen, tolerance)
 
     if "head" in model.offers.kinds:
         again = model.head(seen.features) if model.head else None
@@ -88,8 +89,44 @@ def _offers(model: Model, seen: Activations) -> None:
     assert names is None or len(names) == model.offers.classes, "class_names are not as many as the classes"
 
 
-def _same(model: Model, batch: np.ndarray, expected: Activations, tolerance: float, what: str) -> None:
-    got, want = model.activations(batch).named(), expected.named()
+def _maps(model: Model, batch: np.ndarray, seen: Activations, tolerance: float) -> None:
+    names = model.offers.maps
+    assert ("maps" in model.offers.kinds) == bool(names), "offers 'maps' and offers.maps do not agree"
+    assert not seen.maps, "activations() shows maps that were not asked for"
+    try:
+        model.activations(batch, maps=("no such map",))
+    except OptionError:
+        pass
+    else:
+        raise AssertionError("a map that is not offered was asked for, and there was no OptionError")
+    if not names:
+        return
+    full = model.activations(batch, maps=names)
+    _shapes(model, full, len(batch))
+    assert tuple(full.maps) == names, f"offers the maps {names}, shows {tuple(full.maps)}"
+    for name, maps in full.maps.items():
+        pooled = np.concatenate([maps.mean(axis=(2, 3)), maps.std(axis=(2, 3))], axis=1)
+        worst = _worst(pooled, seen.stages[name]) if pooled.shape == seen.stages[name].shape else np.inf
+        limit = 10 * tolerance * max(1.0, float(np.abs(seen.stages[name]).max()))
+        assert worst <= limit, (
+            f"the map {name!r}, {maps.shape}, is not [n, k, h, w] of what the stage of that name is pooled from"
+        )
+    bare = Activations.of({path: x for path, x in full.named().items() if not path.startswith("maps/")})
+    _same(model, batch, bare, tolerance, "without maps")
+    _same(model, batch[::-1], full.take(np.arange(len(batch))[::-1]), tolerance, "with maps, in reverse order", names)
+    one = {path: x for path, x in full.named().items() if not path.startswith("maps/") or path == f"maps/{names[0]}"}
+    _same(model, batch, Activations.of(one), tolerance, "with the first map alone", names[:1])
+
+
+def _same(
+    model: Model,
+    batch: np.ndarray,
+    expected: Activations,
+    tolerance: float,
+    what: str,
+    maps: tuple[str, ...] = (),
+) -> None:
+    got, want = model.activations(batch, maps=maps).named(), expected.named()
     assert got.keys() == want.keys(), f"the batch {what} gives {sorted(got)}, the whole batch {sorted(want)}"
     for path, x in got.items():
         assert x.shape == want[path].shape, f"{path} of the batch {what} has shape {x.shape}, not {want[path].shape}"

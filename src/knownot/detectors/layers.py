@@ -12,7 +12,7 @@ from .base import Detector, flag
 from .mahalanobis import Mahalanobis
 
 SAMPLE = 1000  # known images that say what distances are usual
-ALONE = 1e-3  # below this an image's own direction hardly appears in the others: its distance to them says nothing
+ALONE = 1e-6  # 1 - a u below this: nothing else varies in the image's own direction, and its distance is without bound
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class MahalanobisLayers(Detector):
     r"""Lee et al., NeurIPS 2018 (arXiv:1807.03888), section 2.3, "feature ensemble", without weights to train; with
     unit features, Mahalanobis++ (arXiv:2505.18032) on each layer.
 
-        score(x) = sum over layers l of (d_l(x) - mean_l) / std_l,   d_l: see Mahalanobis
+        score(x) = sum over layers l of (d_l(x) - usual_l) / spread_l,   d_l: see Mahalanobis
 
     Layers: the mean and standard deviation over space of each channel of each earlier stage (the paper: the mean
     alone), and the features. The paper learns the layers' weights from unknown images and perturbs the input; here
-    distances are put on one scale by mean and standard deviation over known images, each as if it had not been among
-    those that gave means and covariance (a closed form: with many features and few images, distances of the images
-    that were fitted are all alike and too small). Without that correction a layer wider than there are images would
-    drown all others.
+    distances are put on one scale by their median and half the width of their middle 68 % over known images (of a
+    Gaussian mean and standard deviation; these would follow the one image in which a channel fires), each image as if
+    it had not been among those that gave means and covariance. That is a closed form, and matters: with many features
+    and few images the distances of fitted images are all alike and too small, and such a layer would drown the others.
     """
 
     detectors: tuple[Mahalanobis, ...]
-    mean: Array  # [l]
-    std: Array  # [l]
+    usual: Array  # [l]
+    spread: Array  # [l]
 
     needs = frozenset({"stages"})
     paper = "Lee et al. 2018, arXiv:1807.03888"
@@ -54,40 +54,41 @@ class MahalanobisLayers(Detector):
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, unit: bool = False) -> Self:
         places = [name.removeprefix("moments ") for name in seen if name.startswith("moments ")]
-        detectors, usual = [], []
+        detectors, scales = [], []
         for place in places:
             moments, sample = seen[f"moments {place}"], seen[f"sample {place}"]
             detector = Mahalanobis.fit({"moments": moments}, head, of=place, unit=unit)
             detectors.append(detector)
-            usual.append(_usual(detector, moments, sample.rows[place], sample.rows["class"]))
-        mean, std = np.asarray(usual).T
-        return cls(tuple(detectors), mean, std)
+            scales.append(_usual(detector, moments, sample.rows[place], sample.rows["class"]))
+        usual, spread = np.asarray(scales).T
+        return cls(tuple(detectors), usual, spread)
 
     def score(self, batch: Activations) -> Array:
-        total = (self.detectors[0].score(batch) - self.mean[0]) / self.std[0]
-        for i, detector in enumerate(self.detectors[1:], 1):
-            total = total + (detector.score(batch) - self.mean[i]) / self.std[i]
-        return total
+        first, *others = (
+            (detector.score(batch) - self.usual[i]) / self.spread[i] for i, detector in enumerate(self.detectors)
+        )
+        return sum(others, start=first)
 
 
 def _usual(detector: Mahalanobis, moments: ClassMoments, rows: np.ndarray, classes: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the distances of known images, each left out of the moments.
+    """(median, spread) of the distances of known images, each left out of the moments (Sherman–Morrison).
 
-    With u = r^T (sum of scatter)^-1 r, r = f - mu_c, a = n_c / (n_c - 1): the distance to the own class without the
-    image is a^2 (n - 1) u / (1 - a u) (Sherman–Morrison); those to other classes hardly change.
+    z: whitened; q = z - m_own; u = q^T q / n; a = n_c / (n_c - 1) for the own class's n_c. Without the image its
+    class's mean is further away, f - mu_c becomes a times that, and the distance to a class is (n - 1) times
+    v^T v / n + a (v^T q / n)^2 / (1 - a u), with v = z - m_class, or a q for its own.
     """
     column = np.cumsum(moments.count > 0) - 1  # of a class among the detector's means
-    z, means = (rows - detector.center) @ detector.whiten, detector.means
-    d = np.maximum(np.sum(z**2, axis=1)[:, None] + np.sum(means**2, axis=1) - 2 * z @ means.T, 0)  # [m, k]
     n, n_c = moments.count.sum(), moments.count[classes]
-    own = np.sum((z - means[column[classes]]) ** 2, axis=1)
-    u, a = own / n, n_c / np.maximum(n_c - 1, 1)
-    kept = (n_c > 1) & (1 - a * u > ALONE)
-    u, a = u[kept], a[kept]
-    d = d[kept]
-    d[np.arange(len(d)), column[classes[kept]]] = a**2 * (n - 1) * u / (1 - a * u)
-    nearest = d.min(axis=1)
-    if len(nearest) < 2 or not nearest.std() > 0:
-        r = detector.whiten.shape[1]
-        return float(r), float(np.sqrt(2 * r))  # of a Gaussian
-    return float(nearest.mean()), float(nearest.std())
+    z, means, own = (rows - detector.center) @ detector.whiten, detector.means, column[classes]
+    q, a = z - means[own], n_c / np.maximum(n_c - 1, 1)
+    u = np.sum(q**2, axis=1) / n
+    vv = np.maximum(np.sum(z**2, axis=1)[:, None] + np.sum(means**2, axis=1) - 2 * z @ means.T, 0) / n  # [m, k]
+    vq = (np.sum(z * q, axis=1)[:, None] - q @ means.T) / n
+    line = np.arange(len(z))
+    vv[line, own], vq[line, own] = np.where(n_c > 1, a**2 * u, np.inf), a * u  # the only one of its class: no own class
+    d = np.min((n - 1) * (vv + (a / np.maximum(1 - a * u, ALONE))[:, None] * vq**2), axis=1)
+    low, middle, high = np.quantile(d, [0.16, 0.5, 0.84]) if len(d) else (0.0, 0.0, 0.0)
+    if np.isfinite(high) and high - low > 0 and np.median(a * u) < 1 - ALONE:
+        return float(middle), float(high - low) / 2
+    r = detector.whiten.shape[1]
+    return float(r), float(np.sqrt(2 * r))  # of a Gaussian
