@@ -41,10 +41,9 @@ class Activations:
     stages: Mapping[str, Array] = field(default_factory=dict)  # {name: [n, 2k]}
     maps: Mapping[str, Array] = field(default_factory=dict)  # {layer: [n, k, h, w]}, on request
     second: Mapping[str, Array] = field(default_factory=dict)  # another network's {"features", "stages/<name>": [n, d]}
-    reduced: Mapping[str, Array] = field(
-        default_factory=dict
-    )  # {what: [n, r]}, by a `stats.Reduction`
+    reduced: Mapping[str, Array] = field(default_factory=dict)  # {what: [n, r]}, by a `stats.Reduction`
     extra: Mapping[str, Array] = field(default_factory=dict)  # {"<pass>/<what>": [n, d]} of `detectors.passes`
+    keys: Array | None = None  # [n] uint64, of the images: a sample by them is the same whatever network computed this
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -72,13 +71,16 @@ class Activations:
 
     def take(self, rows: Any) -> Activations:
         """The rows chosen by a slice, a mask or an index array."""
-        return Activations.of({path: x[rows] for path, x in self.named().items()})
+        taken = Activations.of({path: x[rows] for path, x in self.named().items()})
+        return taken if self.keys is None else replace(taken, keys=self.keys[rows])
 
     @classmethod
     def concat(cls, batches: Sequence[Activations]) -> Activations:
         """One after the other; the batches show the same arrays."""
         named = [batch.named() for batch in batches]
-        return cls.of({path: np.concatenate([x[path] for x in named]) for path in named[0]})
+        joined = cls.of({path: np.concatenate([x[path] for x in named]) for path in named[0]})
+        keys = [batch.keys for batch in batches if batch.keys is not None]
+        return replace(joined, keys=np.concatenate(keys)) if len(keys) == len(batches) else joined
 
     def finite(self) -> np.ndarray:
         """Which images have neither a NaN nor an infinity in any array, [n] bool."""

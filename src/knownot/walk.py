@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -27,6 +28,13 @@ def batch_size_for(model: Model, preprocess: Preprocess | None, second: Second |
     height = (preprocess.height if preprocess else None) or model.input.height or 224
     width = (preprocess.width if preprocess else None) or model.input.width or 224
     return int(np.clip(2 ** int(np.log2(8e6 / (height * width * 3))), 8, 256))
+
+
+def keys_of(x: np.ndarray) -> np.ndarray:
+    """A hash of each image of `x` [n, h, w, k], [n] uint64."""
+    x = np.ascontiguousarray(x)
+    digests = b"".join(hashlib.blake2b(image.data, digest_size=8).digest() for image in x)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def computed(
@@ -107,6 +115,7 @@ class Walk:
                 activations, fine, errors = computed(self.model, batch, self.second)
                 self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
                 if len(fine):
+                    activations = replace(activations, keys=keys_of(batch.x[fine]))
                     own = batch.labels[batch.rows[fine]]
                     labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
                     self.confusion.add(labels, np.argmax(activations.logits, axis=1))

@@ -43,7 +43,9 @@ class Want:
             given = {path: classes if path == "class" else self._rows(batch, path) for path in self.of}
         else:
             given = classes if self.of == "class" else self._rows(batch, self.of)
-        return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **dict(self.options))
+        return self.statistic.of(
+            given, labels=classes, classes=batch.logits.shape[1], keys=batch.keys, **dict(self.options)
+        )
 
     def _rows(self, batch: Activations, path: str | Reduction) -> np.ndarray:
         if isinstance(path, Reduction):
