@@ -263,6 +263,8 @@ def test_unlabelled_images_need_a_preprocessing(model, sets):
     osc = knownot.fit(model, sets["known"][0], preprocess=HALF, progress=False)
     assert osc.record.accuracy is None
     assert osc.predict(toy.unknown(100)).unknown.mean() > 0.9
+    with pytest.raises(UnsoundError, match="labels"):
+        knownot.fit(model, sets["known"][0], preprocess=HALF, detector="temperature-msp", progress=False)
 
 
 def test_a_generator_of_batches_is_fitted_in_one_walk(model, sets):

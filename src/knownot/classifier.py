@@ -317,6 +317,7 @@ def fit(
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Second(open_second(features), None)
     offers = opened.offers if other is None else other.beside(opened.offers)
+    offers = replace(offers, labels=images.labelled)
     recipe, notes = resolve(detector, offers)
     shown = reducing(opened, recipe.reductions(offers))  # no map outlives its batch
     chooses = recipe.kind.chooses
