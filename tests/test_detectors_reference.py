@@ -526,6 +526,7 @@ DISTANCES = ("default", "mahalanobis", "mahalanobis++", "relative-mahalanobis", 
 REFUSED = {
     ("fdbd", "{'c': 1, 'd': 6}"),
     ("ssd", "{'n': 1}"),
+    ("flow", "{'n': 1}"),
     ("gradnorm", "{'c': 1, 'd': 6}"),
     ("actsub", "{'c': 2, 'd': 1}"),
 } | {(name, f"{{'n': {n}}}") for name in DISTANCES for n in (1, 2)}
@@ -559,7 +560,7 @@ def test_finite_or_a_reason(name, shape):
 def test_constant_features(name, value):
     case = Case()
     case.train = case.of(np.full((300, 12), value))
-    if name in (*DISTANCES, "ssd", "react", "vra", "optfs"):
+    if name in (*DISTANCES, "ssd", "flow", "react", "vra", "optfs"):
         with pytest.raises(UnsoundError, match=r"do not vary|alike"):
             case.fit(name)
         return

@@ -195,3 +195,12 @@ def test_a_reservoir_of_many_small_batches(rows):
     np.testing.assert_array_equal(merged.rank, whole.rank)
     np.testing.assert_array_equal(merged.rows["rows"], whole.rows["rows"])
     assert copied < 30 * 500  # of 299 merges
+
+
+def test_an_index_searches_as_much_as_its_bank_needs():
+    """Rows without clusters: few cells miss most neighbours, so more are searched."""
+    rng = np.random.default_rng(0)
+    bank, queries = (rng.normal(size=(n, 24)).astype(np.float32) for n in (5000, 200))
+    assert neighbours._index("ivf", bank).nprobe > 8
+    exact = formulas.kth_nearest(queries, bank, 10)
+    assert np.isclose(neighbours.kth_nearest_by("ivf", queries, bank, 10), exact, rtol=1e-5).mean() > 0.9
