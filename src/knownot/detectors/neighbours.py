@@ -69,8 +69,9 @@ def _forget(key: int) -> None:
 
 
 def _ivf(bank: np.ndarray) -> Any:
-    """Cells about sqrt(r) centres (k-means of fixed seed); so many of them are searched that rows of the bank itself find
-    99 % of their ten nearest. How many that takes differs from network to network."""
+    """Cells about sqrt(r) centres (k-means of fixed seed). An eighth of them is searched, or as many as it takes for rows
+    of the bank to find 99 % of their ten nearest: that differs much between networks.
+    """
     faiss = formulas._faiss()
     r, d = bank.shape
     cells = max(1, min(int(np.sqrt(r)), r // 40))
@@ -81,7 +82,7 @@ def _ivf(bank: np.ndarray) -> Any:
     index.add(rows)
     asked = rows[:: max(1, r // 100)]
     true = faiss.knn(asked, rows, min(10, r))[1]
-    index.nprobe = min(8, cells)
+    index.nprobe = min(cells, max(8, cells // 8))
     while index.nprobe < cells:
         found = index.search(asked, true.shape[1])[1]
         if np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]) >= RECALL:
