@@ -63,7 +63,10 @@ def build(
         borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
         unreadable=tuple(unreadable),
         class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
-        notes=tuple(note for note in record.notes if note != record.preprocessing),
+        notes=(
+            *(note for note in record.notes if note != record.preprocessing),
+            *(f"{c.detector}: {flag}" for c in record.checks if c.detector in osc.detector.members for flag in c.flags),
+        ),
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 and images else None,
         version=__version__,
