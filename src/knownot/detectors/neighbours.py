@@ -69,8 +69,8 @@ def _forget(key: int) -> None:
 
 
 def _ivf(bank: np.ndarray) -> Any:
-    """Cells about sqrt(r) centres (k-means of fixed seed). An eighth of them is searched, or as many as it takes for rows
-    of the bank to find 99 % of their ten nearest: that differs much between networks.
+    """Cells about sqrt(r) centres (k-means of fixed seed). An eighth of them is searched, or as many as it takes for
+    rows of the bank to find 99 % of their ten nearest: that differs much between networks.
     """
     faiss = formulas._faiss()
     r, d = bank.shape
