@@ -157,6 +157,16 @@ def test_adascale() -> None:
     assert int(0.05 * d) == 2, "k1 and k2 count differently here: swapping them would show"
 
 
+def test_adascale_counts_a_known_image_as_no_stranger_than_itself() -> None:
+    detector, batch, _ = ready("adascale", low=0, high=95)
+    at = replace(detector, reference=np.array([1.0, 2.0]))
+    path = detector.passes[0].name + "/shift"
+    seen = replace(batch, extra={path: np.full((len(batch), 1), 2.0)})  # F = 1, so p = low: everything is kept
+    energy = ready("energy")[0]
+    scaled = replace(seen, logits=at.head(batch.features * np.e))
+    np.testing.assert_allclose(at.score(seen), energy.score(scaled), rtol=1e-9)
+
+
 def test_grad_uncertainty_is_the_gradient_of_the_head() -> None:
     import torch
 

@@ -58,7 +58,7 @@ def passing(model: Model, passes: Sequence[Pass], way: Preprocess | None) -> Mod
 
     Wrap whatever detectors are fitted on, measured on or score.
     """
-    return Passing(model, each_once(passes), way) if passes else model
+    return Passing(model, tuple(passes), way) if passes else model
 
 
 class Passing(Model):
