@@ -423,6 +423,23 @@ def test_ranges_round_nothing_and_change_no_side() -> None:
     np.testing.assert_array_equal(a.low, before)
 
 
+def test_ranges_are_there_even_if_every_row_was_left_out() -> None:
+    """As when all images are the same one, whose checksum leaves it out."""
+    row = next(r for r in np.arange(200.0).reshape(100, 2) if not len(ranges(r[None], np.array([1])).classes))
+    alone = ranges(np.stack([row] * 5), np.array([1] * 5)).whole
+    assert alone.classes.tolist() == [1]
+    np.testing.assert_array_equal(alone.low, row[None])
+    np.testing.assert_array_equal(alone.high, row[None])
+
+
+def test_activations_without_maps_say_how_to_have_them() -> None:
+    from knownot.detectors.gram import GramRows
+    from knownot.errors import InputError
+
+    with pytest.raises(InputError, match=r"stage1.*maps="):
+        GramRows("stage1", 5).read(Activations(np.eye(3)))
+
+
 def test_a_want_of_several_things_is_still_a_mapping() -> None:
     batch = Activations(np.eye(3), np.ones((3, 2)))
     want = Want(Reservoir, ("features", "class"))

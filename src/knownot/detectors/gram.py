@@ -102,11 +102,12 @@ class Gram(Detector):
         powers: int = 5,
         by_confidence: bool = False,
     ) -> Self:
-        some_images(min(len(r.classes) for r in seen.values()), "Gram")
-        bounds = [_bounds(r) for r in seen.values()]
+        ranges = [r.whole for r in seen.values()]
+        some_images(min(len(r.classes) for r in ranges), "Gram")
+        bounds = [_bounds(r) for r in ranges]
         low, high, floor = (tuple(b[i] for b in bounds) for i in range(3))
         found = []
-        for r, *b in zip(seen.values(), low, high, floor, strict=True):
+        for r, *b in zip(ranges, low, high, floor, strict=True):
             rows, classes = r.held.rows["row"], r.held.rows["class"]
             delta = _deviation(rows, b[0][classes], b[1][classes], b[2])
             found.append(float(np.mean(delta)) if len(delta) else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Reducing(Model):
         self.notes, self.opened_with = model.notes, model.opened_with
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        return reduced(self._model.forward(batch, self._maps), self._reductions)
+        seen = self._model.forward(batch, self.known_maps((*self._maps, *maps)))
+        return replace(reduced(seen, self._reductions), maps={name: seen.maps[name] for name in maps})
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(self._model.gradient(batch, toward))

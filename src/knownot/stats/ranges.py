@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -34,13 +34,15 @@ class ClassRange(Statistic):
         labels = labels[labels >= 0]
         out = np.fromiter((zlib.crc32(row.tobytes()) % HOLD == 0 for row in rows), dtype=bool, count=len(rows))
         held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size)
-        rows, labels = rows[~out], labels[~out]
-        present, where = np.unique(labels, return_inverse=True)
-        low = np.full((len(present), rows.shape[1]), np.inf, dtype=rows.dtype)
-        high = np.full_like(low, -np.inf)
-        np.minimum.at(low, where, rows)
-        np.maximum.at(high, where, rows)
-        return cls(present, low, high, classes, held)
+        return cls(*_ranges(rows[~out], labels[~out]), classes, held)
+
+    @property
+    def whole(self) -> Self:
+        """With ranges in any case: of the rows that were left out, if there are no others."""
+        if len(self.classes):
+            return self
+        classes, low, high = _ranges(self.held.rows["row"], self.held.rows["class"])
+        return replace(self, classes=classes, low=low, high=high)
 
     def merge(self, other: Self) -> Self:
         classes = np.union1d(self.classes, other.classes)
@@ -51,3 +53,12 @@ class ClassRange(Statistic):
             low[at] = np.minimum(low[at], side.low)
             high[at] = np.maximum(high[at], side.high)
         return type(self)(classes, low, high, max(self.count, other.count), self.held.merge(other.held))
+
+
+def _ranges(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    present, where = np.unique(labels, return_inverse=True)
+    low = np.full((len(present), rows.shape[1]), np.inf, dtype=rows.dtype)
+    high = np.full_like(low, -np.inf)
+    np.minimum.at(low, where, rows)
+    np.maximum.at(high, where, rows)
+    return present, low, high

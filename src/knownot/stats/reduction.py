@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..arrays import Activations, Array
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,18 @@ class Reduction(ABC):
         """[n, r], each row of one image alone."""
 
     def read(self, batch: Activations) -> Array:
-        """The same, from activations with maps or with what was made of them."""
+        """The same, from activations with maps or with what was made of them. Raises InputError without."""
         found = batch.reduced.get(repr(self))
-        return self.of(batch) if found is None else found
+        if found is not None:
+            return found
+        absent = [name for name in self.maps if name not in batch.maps]
+        if absent:
+            raise InputError(
+                f"The activations lack the map {absent[0]!r}, of which {self!r} is made. Ask for it, "
+                "model.activations(images, maps=(…)), or let it be reduced batch by batch: "
+                "knownot.detectors.reducing.reducing(model, detector.reduces)."
+            )
+        return self.of(batch)
 
 
 def reduced(batch: Activations, reductions: Iterable[Reduction]) -> Activations:
