@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 import helpers_toy as toy
 
 
-def jittery(channels: int = 6, size: float = 3000.0) -> onnx.ModelProto:
+def jittery(channels: int = 12, size: float = 3000.0) -> onnx.ModelProto:
     """Features with further channels that the head does not read: large, and different for every image.
 
     The sine of a large multiple of the image's sum: nothing in them tells known from unknown, but distances of

@@ -21,7 +21,8 @@ from .walk import Walk, Watch
 
 LEAST, MOST = 100, 2_000  # images of evidence
 EACH = 64  # made outliers of a kind
-MARGIN = 0.01  # of the mean AUROC over families: less is no strong evidence
+MARGIN = 0.01  # of the mean AUROC over families, whichever of them is left out: less is no strong evidence
+WEAK = 0.75  # median AUROC of a member above which it does not fail, and stays
 TOLERANCE = 0.03  # how much worse it may be on any one kind, beyond twice the standard error
 EVEN = 0.003  # of the AUROC on a family: a smaller difference is none
 FEWEST = 4  # families that have to be better
@@ -115,11 +116,17 @@ class Arena:
             return ""
         if any(self.mean(self.auroc(new, half)) <= self.mean(self.auroc(old, half)) for half in (0, 1)):
             return ""
-        return f"{gain:+.3f} mean AUROC, better on {len(up)} of the {len(room)} families of unknown images that differ"
+        total = self.mean(self.auroc(new)) - self.mean(self.auroc(old))
+        return f"{total:+.3f} mean AUROC, better on {len(up)} of the {len(room)} families of unknown images that differ"
 
     def gain(self, new: Sequence[int], old: Sequence[int]) -> float:
-        """Of the mean AUROC over families."""
-        return self.mean(self.auroc(new)) - self.mean(self.auroc(old))
+        """Of the mean AUROC over families, without the made family that gains most: it must not hang on one."""
+        after, before = self.families(self.auroc(new)), self.families(self.auroc(old))
+        change = {name: after[name] - before[name] for name in after}
+        made = [name for name in change if name not in self.weights]
+        best = max(made, key=change.__getitem__) if len(change) > 1 and made else None
+        rest = {name: x for name, x in change.items() if name != best}
+        return float(np.average(list(rest.values()), weights=[self.weights.get(name, 1.0) for name in rest]))
 
 
 def family(kind: str) -> str:
@@ -157,7 +164,8 @@ def select(
         why[fit[0]] = "no member of the default holds; this one sees most"
     for j in sorted(chosen, key=lambda j: arena.mean(arena.auroc([j]))):
         rest = [i for i in chosen if i != j]
-        said = arena.better(rest, chosen) if rest else ""
+        weak = float(np.median(list(arena.auroc([j]).values()))) < WEAK
+        said = arena.better(rest, chosen) if rest and weak else ""
         if said:
             chosen, why[j] = rest, f"without it {said}"
     added = 0
