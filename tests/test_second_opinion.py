@@ -460,6 +460,14 @@ def test_nan_embeddings_are_rows_with_a_reason(sets):
         osc.predict(np.full((5, 16, 16, 3), 255, np.uint8))
 
 
+def test_auto_says_that_it_cannot_judge_a_second_opinion(sets):
+    with pytest.raises(OptionError, match="made outliers that the second network does not see"):
+        knownot.fit(
+            toy.graph(), *sets["known"], features=network("pool"), features_preprocess=ODD, detector="auto",
+            progress=False,
+        )  # fmt: skip
+
+
 def test_activations_carry_it_along():
     x = Activations(np.zeros((3, 2)), None, {}, {}, second={"features": np.arange(3.0)[:, None]})
     again = Activations.concat([Activations.of(x.named()), x.take([2])])

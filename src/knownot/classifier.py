@@ -325,6 +325,11 @@ def fit(
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
+    if chooses and other is not None:
+        raise OptionError(
+            "detector='auto' judges by made outliers that the second network does not see: give features= with "
+            "detector='default' or a list of detectors."
+        )
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
