@@ -534,6 +534,8 @@ REFUSED = {
     ("gradnorm", "{'c': 1, 'd': 6}"),
     ("actsub", "{'c': 2, 'd': 1}"),
 } | {(name, f"{{'n': {n}}}") for name in DISTANCES for n in (1, 2)}
+# One image of each class: all of them are one class.
+REFUSED -= {(name, "{'n': 2}") for name in ("default", "mahalanobis", "mahalanobis++")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -654,3 +656,18 @@ def test_real_mahalanobis_against_the_reference(real: Case) -> None:
     x, f = (a.features.astype(np.float64) for a in (real.train, real.batch))
     expected = mahalanobis(l2(x), real.labels, l2(f)).min(axis=1)
     close(real.score("mahalanobis++"), expected, 1e-6)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_mahalanobis_with_one_image_of_each_class_takes_all_as_one_class(unit):
+    case = Case(n=40, c=40, d=6)
+    case.labels = np.arange(40)
+    got = case.fit(DETECTORS["mahalanobis"].with_options(unit=unit)).score(case.batch)
+    rows, queries = (np.asarray(x.features, dtype=np.float64) for x in (case.train, case.batch))
+    if unit:
+        rows, queries = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300) for x in (rows, queries))
+    inverse = np.linalg.pinv(np.cov(rows.T, bias=True), rcond=1e-10)
+    gap = queries - rows.mean(axis=0)
+    np.testing.assert_allclose(got, [g @ inverse @ g for g in gap], rtol=1e-6)
+    with pytest.raises(UnsoundError, match="do not vary"):
+        case.fit("relative-mahalanobis")

@@ -57,7 +57,7 @@ class MahalanobisLayers(Detector):
         detectors, scales = [], []
         for place in places:
             moments, sample = seen[f"moments {place}"], seen[f"sample {place}"]
-            detector = Mahalanobis.fit({"moments": moments}, head, of=place, unit=unit)
+            detector = Mahalanobis.of_classes(moments, place, unit)
             detectors.append(detector)
             scales.append(_usual(detector, moments, sample.rows[place], sample.rows["class"]))
         usual, spread = np.asarray(scales).T

@@ -27,6 +27,7 @@ class Mahalanobis(Detector):
     Squared distances, no ridge and no gradient step on the input; peers add 1e-6 I, do not divide by n, take roots, or
     perturb the input by default. S^+ is a pseudo-inverse over the eigenvectors whose variance is above 1e-10 of
     the largest, so fewer images than features, or dead channels, do no harm. Classes without images are left out.
+    With at most one image of each class nothing varies within a class: all images then are one class, as in SSD.
 
     of: "features", "stages/<name>", or with a second network "second/features" and "second/stages/<name>".
     unit: divide them by their L2 norm first.
@@ -54,8 +55,17 @@ class Mahalanobis(Detector):
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
-        moments = seen["moments"]
-        some_images(moments.count.sum(), "Mahalanobis")
+        moments: ClassMoments = seen["moments"]
+        if moments.count.max() > 1:
+            return cls.of_classes(moments, of, unit)
+        every = moments.pooled
+        some_images(every.count, "Mahalanobis")
+        return cls.about(every.mean, every.mean[None, :], every.covariance, of, unit)
+
+    @classmethod
+    def of_classes(cls, moments: ClassMoments, of: str, unit: bool) -> Self:
+        """Distances to the class means under the covariance about them."""
+        some_images(moments.count.sum(), cls.__name__)
         return cls.about(moments.pooled.mean, moments.mean[moments.count > 0], moments.within, of, unit)
 
     @classmethod
@@ -105,7 +115,7 @@ class RelativeMahalanobis(Detector):
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
         every: Moments = seen["moments"].pooled
-        classes = Mahalanobis.fit(seen, head, of=of, unit=unit)
+        classes = Mahalanobis.of_classes(seen["moments"], of, unit)
         return cls(classes, Mahalanobis.about(every.mean, every.mean[None, :], every.covariance, of, unit))
 
     def score(self, batch: Activations) -> Array:
