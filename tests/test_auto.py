@@ -130,12 +130,26 @@ def test_evidence_ranking_and_calibration_are_three_parts(osc, sets):
     assert record.evidence == 250
     assert record.evidence + record.ranking + record.calibration == 1000
     assert record.made == 64 * sum(kind.proper for kind in OUTLIERS.values())
-    # No image that took part in the choice, or ranks, is among those that calibrate.
-    scores = osc.detector.parts(osc.model.activations(sets["calibration"][0].astype(np.float32) / 255))
-    calibrating = np.sort(scores[:, 0])
-    assert np.isin(osc.references[0].astype(np.float32), calibrating).mean() > 0.5
     assert len(osc.references[0]) == record.calibration
     assert len(osc.detector.references[0]) == record.ranking
+
+
+def test_no_image_of_the_evidence_ranks_or_calibrates(model, sets, monkeypatch):
+    kept = []
+
+    def watched(seed):
+        kept.append(choosing.watch(seed))
+        return kept[0]
+
+    monkeypatch.setattr("knownot.classifier.watch", watched)
+    osc = fitted(model, sets, SMALL)
+    evidence, _ = kept[0].rows(osc.record.evidence)
+    column = osc.detector.members.index("mahalanobis")
+    chosen_by = osc.scores(evidence)[1][:, column].astype(np.float64)
+    used = np.concatenate([osc.references[column], osc.detector.references[column]])
+    assert len(used) == 1000 - len(evidence)
+    gaps = np.abs(used[:, None] - chosen_by).min(axis=0) / chosen_by
+    assert (gaps < 1e-6).mean() < 0.05  # by chance; all of them, if they were the same images
 
 
 def test_the_images_that_calibrate_are_those_of_large_numbers(model, sets):
@@ -336,6 +350,40 @@ def test_strong_evidence_over_families_adds_and_weak_evidence_does_not():
     # Nothing left to gain.
     perfect = arena({kind: [9.0, 9.0] for kind in KINDS})
     assert select(perfect, ["a", "b"], [0], {})[0] == (0,)
+
+
+def test_the_gain_must_not_hang_on_one_family_nor_leave_many_worse():
+    def change(shift):
+        found = arena({kind: [1.2, 1.2 + shift(kind), 9.0] for kind in KINDS}, 2000, 1000)
+        after, before = (found.families(found.auroc([j])) for j in (1, 0))
+        return found, {name: after[name] - before[name] for name in after}
+
+    found, d = change(lambda kind: 1.2 if kind == "blur" else 0.02)
+    assert np.mean(list(d.values())) > choosing.MARGIN
+    assert not found.better([1], [0])
+    assert found.gain([1], [0]) < choosing.MARGIN
+    same = arena({kind: [1.2, 1.2] for kind in KINDS}, 2000, 1000)
+    tiny = replace(
+        same,
+        known={k: x[:, [0, 0]] for k, x in same.known.items()},
+        unknown={k: np.stack([x[:, 0], x[:, 0] + 0.05], axis=1) for k, x in same.unknown.items()},
+    )
+    assert 0.003 < tiny.gain([1], [0]) < choosing.MARGIN
+    assert not tiny.better([1], [0])
+    found, d = change(lambda kind: {"solid": -0.09, "blur": 0.03, "inversion": 0.03}.get(kind, 0.8))
+    assert np.mean(list(d.values())) > choosing.MARGIN
+    assert found.gain([1], [0]) > choosing.MARGIN
+    assert sum(x > 0 for x in d.values()) == 4
+    assert min(d.values()) > -choosing.TOLERANCE
+    assert not found.better([1], [0])
+
+
+def test_a_strong_member_stays_although_the_rest_would_do_better_alone():
+    sees = ("uniform", "cutmix", "mixup", "collage", "blur")
+    found = arena({kind: [5.0, 1.1] if kind in sees else [2.0, -0.3] for kind in KINDS}, 2000, 1000)
+    assert found.better([0], [0, 1])
+    assert np.median(list(found.auroc([1]).values())) > choosing.WEAK
+    assert select(found, ["a", "b"], [0, 1], {})[0] == (0, 1)
 
 
 def test_a_member_that_hears_noise_goes_and_one_that_fails_goes_at_once():
