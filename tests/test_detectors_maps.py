@@ -127,6 +127,11 @@ def test_gram(on: Problem, powers: int, layers: tuple[str, ...]) -> None:
     np.testing.assert_allclose(confident.score(batch), expected / p.max(axis=1), rtol=1e-8)
 
 
+def test_gram_ranges_are_of_the_predicted_class_whatever_the_label(on: Problem) -> None:
+    wrong = fit("gram", replace(on, labels=(on.labels + 1) % 5))
+    np.testing.assert_array_equal(wrong.score(on.unknown), fit("gram", on).score(on.unknown))
+
+
 def test_gram_images_that_made_the_ranges_are_inside_and_any_split_gives_the_same(on: Problem) -> None:
     one, many = fit("gram", on, 1), fit("gram", on, 60)
     score = one.score(on.train)
@@ -227,8 +232,8 @@ def test_rankfeat_of_empty_and_of_huge_maps() -> None:
 def test_rankfeat_finds_components_that_sum_to_nothing() -> None:
     """A start of equal numbers is orthogonal to them, and would find the second component."""
     u, v = np.array([3.0, -1, 2]), np.array([1.0, -1, 1, -1])
-    maps = (10 * np.outer(u, v) + 0.1 * np.outer([1.0, 2, 0], np.ones(4))).reshape(1, 3, 2, 2)
-    found = RankOneRest("m", 50).of(with_maps(maps, features=maps.mean((2, 3))))[0, :-1]
+    maps = (np.outer(u, v) + 0.5 * np.outer([1.0, 3, 0], np.ones(4))).reshape(1, 3, 2, 2)
+    found = RankOneRest("m", 20).of(with_maps(maps, features=maps.mean((2, 3))))[0, :-1]
     full, s, vt = np.linalg.svd(maps.reshape(3, 4))
     np.testing.assert_allclose(found, (maps.reshape(3, 4) - s[0] * np.outer(full[:, 0], vt[0])).mean(axis=1), atol=1e-9)
 

@@ -18,7 +18,7 @@ from knownot.checks.models import check_model
 from knownot.detectors.reducing import reducing
 from knownot.errors import KnownotError, ModelError, OptionError
 from knownot.models import open_model
-from knownot.stats import ClassRange, Moments, Reduction, Reservoir, Want, gather, maps_of
+from knownot.stats import ClassRange, Moments, Reduction, Reservoir, Want, gather, maps_of, reduced
 
 # Keras 3.15 on torch with NumPy 2: its own convert_to_numpy calls np.array(tensor). The adapter does not go through it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -161,6 +161,41 @@ def test_torch(last: bool) -> None:
     net = torch_network(last)
     x = images(5, (3, 9, 8))
     agree(open_model(net, size=(9, 8)), x, torch_maps(net, x))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_torch_channels_last_and_tokens_come_channels_first(tokens: bool) -> None:
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = nn.Conv2d(3, 6, 2, stride=2), nn.Linear(6, 4)
+            self.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+        def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+            x = self.a(x).permute(0, 2, 3, 1)
+            x = x.flatten(1, 2) if tokens else x
+            found = []
+            for block in self.blocks:
+                x = x + torch.relu(block(x))
+                found.append(x)
+            return found
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.maps(x)[-1].mean(1 if tokens else (1, 2)))
+
+    torch.manual_seed(0)
+    net = Net().eval()
+    x = images(4, (3, 10, 6))
+    with torch.no_grad():
+        found = [m.numpy() for m in net.maps(torch.from_numpy(x))]
+    if tokens:
+        expected = {f"stage{i}": m.transpose(0, 2, 1)[:, :, :, None] for i, m in enumerate(found, 1)}
+    else:
+        expected = {"stage1": found[-1].transpose(0, 3, 1, 2)}
+    agree(open_model(net, size=(10, 6)), x, expected)
 
 
 def test_torch_maps_are_the_same_from_the_saved_file(tmp_path: Path) -> None:
@@ -331,6 +366,8 @@ def test_what_is_made_of_maps_takes_their_place() -> None:
     expected = maps.max((2, 3)) - maps.min((2, 3))
     for batch in (seen, seen.take(slice(0, 6)), Activations.of(seen.named()), Activations.concat([seen])):
         np.testing.assert_allclose(Spread("stage1").read(batch), expected, rtol=1e-6)
+    bare = reduced(opened.activations(x, maps=("stage1",)), [Spread("stage1")])
+    assert (bare.maps, list(bare.reduced)) == ({}, ["Spread('stage1')"])
     assert reducing(opened, ()) is opened
     assert shown.fingerprint == opened.fingerprint
     assert shown.offers == opened.offers
