@@ -432,6 +432,21 @@ def test_compare_scores_map_detectors_beside_others(opened) -> None:
     assert found.mean("mahalanobis++-layers") > 0.9
 
 
+def test_compare_leaves_out_what_known_images_show_to_be_unsound() -> None:
+    opened = open_model(toy.graph(), stages=["r1"])  # the head does not read the mean of this map
+    found = compare(
+        opened,
+        *toy.known(300, seed=1),
+        calibration=toy.known(500, seed=2),
+        test={"test": toy.known(50, seed=3)},
+        unknown={"noise": toy.unknown(50)},
+        detectors=["rankfeat", "energy"],
+        progress=False,
+    )
+    assert "spatial mean" in found.left_out["rankfeat"]
+    assert {line.detector for line in found.lines} == {"energy"}
+
+
 def test_state_of_a_fitted_gram_is_bounded_by_classes_and_channels(on: Problem) -> None:
     detector = fitted(configure("gram"), on)
     assert isinstance(detector, Gram)

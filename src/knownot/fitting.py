@@ -11,7 +11,7 @@ from .arrays import Activations, Offers
 from .calibration import Calibration, images_needed, images_needed_sentence
 from .detectors import Detector, Recipe
 from .detectors.base import moved
-from .errors import CalibrationError
+from .errors import CalibrationError, UnsoundError
 from .models import Model
 from .stats import gather
 
@@ -21,12 +21,25 @@ def fitted_on(
     batches: Iterable[tuple[Activations, np.ndarray]],
     model: Model,
     offers: Offers | None = None,
+    refused: dict[int, str] | None = None,
 ) -> list[Detector]:
-    """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own."""
+    """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own.
+
+    refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
+    out of the result; without it, the first one raises UnsoundError.
+    """
     offers = offers or model.offers
     wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
     found = gather(batches, wanted)
-    return [recipe.fit(found, model.head, offers) for recipe in recipes]
+    fitted = []
+    for i, recipe in enumerate(recipes):
+        try:
+            fitted.append(recipe.fit(found, model.head, offers))
+        except UnsoundError as error:
+            if refused is None:
+                raise
+            refused[i] = str(error)
+    return fitted
 
 
 def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:

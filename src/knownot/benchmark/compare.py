@@ -122,7 +122,12 @@ def compare(
         return Walk(passing(shown, each_once(passes), way), way, size, 0, seed, progress)
 
     learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
-    fitted = fitted_on(list(recipes.values()), learning.over(images, "fit", order, names, None), opened)
+    refused: dict[int, str] = {}
+    batches = learning.over(images, "fit", order, names, None)
+    fitted = fitted_on(list(recipes.values()), batches, opened, refused=refused)
+    for name, why in [(list(recipes)[i], why) for i, why in refused.items()]:
+        del recipes[name]
+        left_out[name] = why
     held = open_images(*calibration)
     seen = watch(seed)
     looking = walk(one for detector in fitted for one in detector.passes)
