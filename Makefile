@@ -32,6 +32,8 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/guarantee.py
 	.venv/bin/python benchmarks/memory.py
 	.venv/bin/python benchmarks/speed.py
+	.venv/bin/python benchmarks/neighbours.py
+	.venv/bin/python benchmarks/scale.py
 
 docs: .venv/ready  ## The documentation site, into site/.
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
