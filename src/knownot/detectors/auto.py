@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import KnownotError, UnsoundError
 from ..stats import Reservoir, Want
-from .base import Detector, Recipe
+from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
 
 MOST = 40  # candidates, so that the table may grow without end
@@ -72,6 +72,7 @@ class Auto(Detector):
         candidates: Mapping[str, Recipe] | None = None,
         start: int = 0,
     ) -> Self:
+        some_images(len(seen["sample"]), "Auto")
         fitted: dict[str, Detector] = {}
         failed: list[tuple[str, str]] = []
         for name, recipe in (candidates or {}).items():

@@ -47,7 +47,7 @@ class WDiscOOD(Detector):
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = True) -> Self:
         moments = seen["moments"]
         some_images(moments.count.sum(), "WDiscOOD")
-        white = Mahalanobis.fit(seen, head, unit=unit)
+        white = Mahalanobis.of_classes(moments, "features", unit)
         _, size, directions = np.linalg.svd(white.means, full_matrices=False)
         q = max(1, int(np.sum(size > 1e-6 * max(size[0], 1e-6))))
         basis = np.ascontiguousarray(directions[:q].T)
