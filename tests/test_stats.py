@@ -206,3 +206,18 @@ def test_detectors_share_statistics():
     assert wants["knn"] < wants["vim"]
     assert wants["fdbd"] < wants["she"]
     assert wants["knn"] | wants["mahalanobis++"] < wants["default"]
+
+
+def test_with_keys_the_last_bits_of_rows_change_no_sample():
+    from knownot.stats import ClassRange, Reservoir
+
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(400, 3)).astype(np.float32)
+    other = np.nextafter(rows, np.float32(9))
+    labels, keys = rng.integers(0, 2, 400), rng.integers(0, 2**63, 400, dtype=np.uint64)
+    for a, b in [
+        (Reservoir.of(x, size=50, keys=keys) for x in (rows, other)),
+        (ClassRange.of(x, labels=labels, classes=2, keys=keys).held for x in (rows, other)),
+    ]:
+        np.testing.assert_array_equal(a.rank, b.rank)
+    assert (Reservoir.of(rows, size=50).rank != Reservoir.of(other, size=50).rank).any()

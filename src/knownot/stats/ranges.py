@@ -16,8 +16,8 @@ HOLD = 10  # one row in so many is in no range
 class ClassRange(Statistic):
     """Smallest and largest value per class and column, and a sample of rows that are in none of the ranges.
 
-    A tenth of the rows, told by a checksum of their bytes so that neither order nor split changes which, is left out
-    of the ranges; `size` of them are kept, to see how far rows stand outside that were not there. Only classes
+    A tenth of the rows, told by a checksum (of `keys` [n], if given) so that neither order nor split changes which, is
+    out of the ranges; `size` of them are kept, to see how far rows stand outside that were not there. Only classes
     with rows take memory. Rows of class -1 belong to none and are left out.
     """
 
@@ -28,12 +28,17 @@ class ClassRange(Statistic):
     held: Reservoir  # rows {"row": [<= size, d], "class": [<= size]}
 
     @classmethod
-    def of(cls, rows: Any, *, labels: Any = (), classes: int = 0, size: int = 300, **options: Any) -> Self:
+    def of(
+        cls, rows: Any, *, labels: Any = (), classes: int = 0, size: int = 300, keys: Any = None, **options: Any
+    ) -> Self:
         labels = np.asarray(labels, dtype=np.int64)
-        rows = np.ascontiguousarray(np.asarray(rows)[labels >= 0])
-        labels = labels[labels >= 0]
-        out = np.fromiter((zlib.crc32(row.tobytes()) % HOLD == 0 for row in rows), dtype=bool, count=len(rows))
-        held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size)
+        has = labels >= 0
+        rows, labels = np.ascontiguousarray(np.asarray(rows)[has]), labels[has]
+        keys = None if keys is None else np.asarray(keys)[has]
+        told = rows if keys is None else keys  # images are the same on every runtime, rows not to the last bit
+        out = np.fromiter((zlib.crc32(one.tobytes()) % HOLD == 0 for one in told), dtype=bool, count=len(rows))
+        own = None if keys is None else keys[out]
+        held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size, keys=own)
         return cls(*_ranges(rows[~out], labels[~out]), classes, held)
 
     @property
