@@ -16,14 +16,15 @@ ROOT = Path(knownot.__file__).parent
 RUNGS = [
     ["arrays", "errors", "version"],
     ["stats", "images", "models"],
-    ["detectors", "calibration", "measure", "outliers", "remedies"],
-    ["saving", "verdicts", "preprocessing", "progress", "modelfile"],
+    ["detectors", "calibration", "measure", "outliers"],
+    ["saving", "verdicts", "preprocessing", "progress", "modelfile", "plots"],
     ["gallery", "second"],
     ["walk", "fitting"],
     ["evidence"],
     ["choosing"],
     ["classifier"],
-    ["benchmark", "audit", "onnx_export", "distributed", "report"],
+    ["benchmark", "fooling", "onnx_export", "distributed", "report"],
+    ["audit", "remedies"],
     ["cli", "service", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
@@ -38,6 +39,9 @@ FRAMEWORKS = {
     "onnx": {"models/onnx", "onnx_export"},
     "spox": {"onnx_export"},
     "ray": {"distributed"},
+    "matplotlib": {"plots"},
+    "sklearn": {"plots", "audit"},
+    "cma": {"fooling"},
     "starlette": {"service"},
     "PIL": {"images", "outliers/jpeg", "report", "demo_assets", "cli"},
     "rich": {"progress", "cli"},
