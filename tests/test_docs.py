@@ -14,6 +14,7 @@ import pytest
 
 import helpers_docs as docs
 import knownot
+import knownot.verdicts
 from knownot.cli import COMMANDS, main
 
 ROOT = docs.ROOT
