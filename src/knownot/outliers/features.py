@@ -76,8 +76,8 @@ def boundary_outliers(
     A made feature gets the length of the boundary feature that it was made around, so that it fits the head.
     noise: how long the noise is beside z on average, sigma sqrt(d). (The authors give sigma, 0.1, for which the noise
     is 0.8 times as long as z at d = 64, and 4.5 times at d = 2048; their code adds it to features that are not divided
-    by their length, and a peer's compares candidates of different boundary images.) candidates: how many are drawn for each that is kept. bank: distances are to a sample of
-    so many known features.
+    by their length, and a peer's compares candidates of different boundary images.) candidates: how many are drawn
+    for each that is kept. bank: distances are to a sample of so many known features.
 
     Returns [n, d]. Raises InputError for other features, or for fewer than two of different direction; OptionError for
     options out of range.
