@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from knownot.errors import InputError
+from knownot.plots import data_uri, p_value, percent, visible
+from knownot.plots.histogram import BINS, bins_of, histogram, ticks
 from knownot.report import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData, write_report
-from knownot.report.histogram import BINS, bins_of, histogram, ticks
-from knownot.report.html import data_uri, p_value, percent, surprise, visible
+from knownot.report.html import surprise
 
 RNG = np.random.default_rng(0)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}.png"

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-
-Thumb = bytes | np.ndarray  # a PNG or JPEG file, or uint8 [h, w], [h, w, 1] or [h, w, 3]
+from ..plots import Thumb
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The scores of known and of incoming images, one over the other, as an SVG drawing.
 
 Both are drawn as shares of their own number, so that 500 calibration images and a million incoming ones can be
-compared. Colours are the page's CSS variables; see report.css.
+compared. Drawn without matplotlib, which the light install lacks; the colours are those of palette.py, by page.css.
 """
 
 from __future__ import annotations
