@@ -17,7 +17,7 @@ FONT = 12  # px, at a figure's own width
 # While matplotlib draws, each role is a colour that nothing else has; then the variable takes its place.
 INK: dict[str, str] = {role: f"#0000{i + 17:02x}" for i, role in enumerate(PALETTE)}
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "knownot",
     "font.size": FONT,
