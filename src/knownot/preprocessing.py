@@ -124,7 +124,7 @@ def choose(
                 "input. Give uint8 images, or leave preprocess out."
             )
         return None, (), ["The images are float arrays: taken as the classifier's own input."]
-    size = _size(model, images, given)
+    size = size_for(model, images, given)
     if given is not None:
         return given.sized(*size), (), [f"Preprocessing as given: {given.name or given}."]
     if model.preprocess is not None:
@@ -208,7 +208,9 @@ def in_order(labels: np.ndarray, order: np.ndarray | None, classes: int) -> np.n
     return np.where(labels < 0, -1, labels if order is None else order[labels])
 
 
-def _size(model: Model, images: Images, given: Preprocess | None) -> tuple[int, int]:
+def size_for(model: Model, images: Images, given: Preprocess | None) -> tuple[int, int]:
+    """(height, width) that images are to have: given, the classifier's, said by it, or their own. Raises OptionError,
+    ImagesError."""
     asked = (given.height, given.width) if given else (None, None)
     spec = (model.input.height, model.input.width)
     said = (model.preprocess.height, model.preprocess.width) if model.preprocess else (None, None)
