@@ -17,7 +17,7 @@ from knownot.errors import OptionError, UnsoundError
 from knownot.stats import gather
 from test_detectors_reference import Case, close, l2
 
-NAMES = ("nnguide", "gradnorm", "nci", "weiper", "core", "actsub")
+NAMES = ("nnguide", "gradnorm", "nci", "weiper", "core", "actsub", "nac-ue")
 
 
 def shifted(case: Case, by: float) -> Case:

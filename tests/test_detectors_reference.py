@@ -532,6 +532,7 @@ REFUSED = {
     ("ssd", "{'n': 1}"),
     ("flow", "{'n': 1}"),
     ("gradnorm", "{'c': 1, 'd': 6}"),
+    ("nac-ue", "{'c': 1, 'd': 6}"),
     ("actsub", "{'c': 2, 'd': 1}"),
 } | {(name, f"{{'n': {n}}}") for name in DISTANCES for n in (1, 2)}
 # One image of each class: all of them are one class.

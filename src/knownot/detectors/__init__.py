@@ -33,6 +33,7 @@ from .mahalanobis_odin import MahalanobisODIN
 from .maxlogit import MaxLogit
 from .mcdropout import MCDropout
 from .msp import MSP
+from .nac import NAC
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
@@ -67,6 +68,7 @@ __all__ = [
     "KNN",
     "LTS",
     "MSP",
+    "NAC",
     "NCI",
     "NECO",
     "ODIN",

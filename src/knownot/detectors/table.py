@@ -34,6 +34,7 @@ from .mahalanobis_odin import MahalanobisODIN
 from .maxlogit import MaxLogit
 from .mcdropout import MCDropout
 from .msp import MSP
+from .nac import NAC
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
@@ -113,6 +114,7 @@ DETECTORS: dict[str, Recipe] = {
     "nnguide": Recipe(NNGuide),
     "gradnorm": Recipe(GradNorm),
     "nci": Recipe(NCI),
+    "nac-ue": Recipe(NAC),
     "weiper": Recipe(WeiPer),
     "core": Recipe(Core),
     "actsub": Recipe(ActSub),
