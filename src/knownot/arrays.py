@@ -112,7 +112,8 @@ class Offers:
     """What a classifier can show, as the detectors' `needs` name it.
 
     kinds: any of "probabilities" (softmax outputs, so logits up to a constant per image), "logits" (exact),
-    "features", "head", "stages", "maps", "gradient", "dropout"; and "second", when another network looks too.
+    "features", "head", "stages", "maps", "gradient", "dropout"; "none", logits of none-classes; and "second", when
+    another network looks too.
     """
 
     kinds: frozenset[str]

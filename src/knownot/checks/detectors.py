@@ -72,9 +72,11 @@ def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float6
     def seen(x: np.ndarray) -> Activations:
         stage, features = (a.astype(dtype) for a in layers(x))
         maps = {"first": _map(stage, spread), "last": _map(features, spread)}
-        return Activations(head(features).astype(dtype), features, {"first": stage}, maps)
+        logits = head(features).astype(dtype)
+        none = logits.max(axis=1, keepdims=True) * np.array([-0.5, -0.3], dtype)  # two none-classes, larger for unknown
+        return Activations(logits, features, {"first": stage}, maps, extra={"none/logits": none})
 
-    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout"})
+    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout", "none"})
     offers = Offers(kinds, classes, ("first",), ("first", "last"))
     rows = [known, *(points(n, k)[0] for n, k in ((150, True), (100, True), (100, False)))]
     train, new, test, unknown = map(seen, rows)

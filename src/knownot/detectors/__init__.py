@@ -20,6 +20,7 @@ from .entropy import Entropy
 from .fdbd import FDBD
 from .flow import Flow
 from .gen import GEN
+from .given import given
 from .gmm import GMM
 from .gradnorm import GradNorm
 from .graduncertainty import GradUncertainty
@@ -37,6 +38,7 @@ from .nac import NAC
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
+from .none_class import NoneClass
 from .odin import ODIN
 from .openmax import OpenMax
 from .optfs import OptFS
@@ -101,6 +103,7 @@ __all__ = [
     "MahalanobisODIN",
     "MaxLogit",
     "NNGuide",
+    "NoneClass",
     "OpenMax",
     "OptFS",
     "RankFeat",
@@ -122,6 +125,7 @@ __all__ = [
     "classes",
     "configure",
     "default_recipe",
+    "given",
     "label",
     "moved",
     "resolve",

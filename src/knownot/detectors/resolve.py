@@ -100,7 +100,8 @@ def _one(name: Any, given: Any) -> Recipe:
         return given
     if isinstance(given, Detector):
         raise OptionError(
-            f"{type(given).__name__} was given already fitted. Give its recipe: {type(given).__name__}.recipe(...)."
+            f"{type(given).__name__} was given already fitted. Give its recipe: {type(given).__name__}.recipe(...), "
+            "or, if it is to stay as it is, knownot.detectors.given(detector)."
         )
     raise OptionError(
         f"{given!r} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "

@@ -38,6 +38,7 @@ from .nac import NAC
 from .nci import NCI
 from .neco import NECO
 from .nnguide import NNGuide
+from .none_class import NoneClass
 from .odin import ODIN
 from .openmax import OpenMax
 from .optfs import OptFS
@@ -132,6 +133,7 @@ DETECTORS: dict[str, Recipe] = {
     "mahalanobis-odin": Recipe(MahalanobisODIN),
     "adascale": Recipe(AdaScale),
     "mc-dropout": Recipe(MCDropout),
+    "none-class": Recipe(NoneClass),
     "react": _shaped(ReAct, "energy after clipping the features from above"),
     "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
     "ash-p": _shaped(AshP, "energy of an image's largest features"),

@@ -12,6 +12,8 @@ from typing import Any
 from ..errors import ModelError
 from .base import Model
 from .embedding import Embedding
+from .folder import in_folder
+from .none_classes import NoneClasses
 
 __all__ = ["Model", "open_model"]
 
@@ -41,25 +43,32 @@ def open_model(
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     embedding: bool = False,
+    none_classes: int | None = None,
     **options: Any,
 ) -> Model:
     """Open a trained image classifier for reading; it is left bit for bit as it was.
 
     thing: a path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
         `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c];
-        or a list of several, as one (see `models.ensemble`).
+        or a list of several, as one (see `models.ensemble`); or the folder of a retrained classifier
+        (`knownot.remedies`), which says how it is opened.
     head: the name of the last linear layer, when it is not found by itself.
     stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
     size: (height, width) of the input, when the classifier does not say it.
     embedding: it is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
+    none_classes: how many of its outputs, the last ones, are no class but say "none of these"; the others are its
+        classes, and what these say is shown to detectors (see `models.none_classes`).
 
     Raises ModelError when the thing is no classifier or cannot be read, with the reason and the cure;
     MissingExtraError when its framework is not installed.
     """
     if isinstance(thing, Model):
-        if head is not None or stages is not None or size is not None or embedding or options:
+        if head is not None or stages is not None or size is not None or embedding or none_classes or options:
             raise ModelError("This model is open already: give head, stages and size when opening it.")
         return thing
+    if isinstance(thing, str | os.PathLike) and Path(thing).is_dir():
+        given = {"head": head, "stages": stages, "size": size, "embedding": embedding, "none_classes": none_classes}
+        return in_folder(Path(thing), {name: x for name, x in {**given, **options}.items() if x}, open_model)
     # Never remembered: a saved classifier must not open pickles because its first one was.
     asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
     asked.pop("unsafe_pickle", None)
@@ -67,11 +76,16 @@ def open_model(
     if embedding:
         if head is not None:
             raise ModelError("An embedding network has no head: leave out head=, or embedding=True.")
+        if none_classes is not None:
+            raise ModelError("An embedding network has no classes, so none of them can be none-classes.")
         asked["embedding"] = True
         inner = opener.opened(thing, stages=stages or (), size=size, embedding=True, **options)
         opened: Model = Embedding(inner, bool(stages))
     else:
         opened = opener.opened(thing, head=head, stages=stages, size=size, **options)
+        if none_classes is not None:
+            asked["none_classes"] = none_classes
+            opened = NoneClasses(opened, none_classes)
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 

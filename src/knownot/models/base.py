@@ -17,6 +17,8 @@ CURES = {  # what works, for what not every classifier shows
     "not of ONNX files and functions: give the network that was exported, or choose a detector without them.",
     "dropout": "It is there in PyTorch and Keras classifiers that have dropout layers; exports leave "
     "them out: give the network that was trained, or choose another detector.",
+    "none": "It is there in classifiers whose last outputs are classes of nothing, opened with none_classes=; "
+    "knownot.remedies makes such ones.",
 }
 
 

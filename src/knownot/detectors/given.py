@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..arrays import Activations, Array, Head, Offers
+from ..errors import OptionError
+from ..stats import Want
+from .base import Detector, Recipe
+from .passes import Pass
+
+
+@dataclass(frozen=True)
+class Given(Detector):
+    """A detector that is fitted already, by something else than known images alone: a discriminator, for instance.
+
+    As a recipe it stands wherever others do, and fitting it gives the detector itself:
+    `knownot.fit(model, known, detector={"default": "default", "mine": given(detector)})`.
+    """
+
+    detector: Detector
+
+    needs = frozenset()
+    summary = "a detector that was fitted before"
+
+    @classmethod
+    def needs_with(cls, **options: Any) -> frozenset[str]:
+        detector = options.get("detector")
+        return detector.needs if isinstance(detector, Detector) else frozenset()
+
+    @classmethod
+    def wants(cls, offers: Offers, *, detector: Any = None) -> dict[str, Want]:
+        if not isinstance(detector, Detector):
+            raise OptionError(f"detector={detector!r}: expected a fitted detector.")
+        return {}
+
+    @classmethod
+    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, detector: Any = None) -> Any:
+        return detector
+
+    @classmethod
+    def passes_before(cls, *, detector: Any = None) -> tuple[Pass, ...]:
+        return tuple(detector.passes)
+
+    def score(self, batch: Activations) -> Array:
+        return self.detector.score(batch)
+
+
+def given(detector: Detector) -> Recipe:
+    """The recipe of a detector that is fitted already."""
+    return Recipe(Given, {"detector": detector})

@@ -1,0 +1,30 @@
+"""Remedies: retrain the classifier so that it knows what it does not know. `knownot.remedies.REMEDIES` lists them.
+
+    remedied = knownot.remedies.none_class(model, known, outliers="made:all", validation=val)
+    osc = remedied.fit(known, calibration=val)
+
+Each remedy of the table is a function of this package: `retrain` with its name given.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from .base import Outcome, Remedied, Remedy, Settings, Task
+from .retraining import retrain
+from .saved import load
+from .table import REMEDIES, remedy_class
+
+__all__ = ["REMEDIES", "Outcome", "Remedied", "Remedy", "Settings", "Task", "load", "remedy_class", "retrain"]
+
+
+def __getattr__(name: str) -> Any:
+    remedy = name.replace("_", "-")
+    if remedy in REMEDIES:
+        return functools.partial(retrain, remedy)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its remedies are: {', '.join(REMEDIES)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name.replace("-", "_") for name in REMEDIES)]

@@ -1,0 +1,188 @@
+"""What a remedy is, what it is given, and what comes back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..classifier import OpenSetClassifier, fit
+from ..detectors import Detector, Recipe, configure, given
+from ..errors import OptionError
+from ..models import Model
+
+if TYPE_CHECKING:
+    from .data import Outliers, Pool
+
+MODES = ("head", "full")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; what does not belong to one remedy.
+
+    mode: "head": the last layer only, on features computed once; "full": all weights.
+    epochs, batch_size: passes over the known images, and how many of them per step. learning_rate: None for the mode's
+    own; it falls to 0 along half a cosine. ratio: outliers per known image in each batch. balanced: each class as often
+    as any other. augment: known images and outliers are flipped and shifted at random (full mode). freeze_norm: batch
+    normalisation stays as it is. patience: stop after so many epochs without a lower validation loss, and keep the
+    best weights; None: never. folder: for checkpoints, from which an interrupted training goes on; save_every: steps
+    between them, None for one an epoch. device: where to train, None for where the classifier is. half: train in mixed
+    precision where the device has it.
+    """
+
+    mode: str = "full"
+    epochs: int = 2
+    batch_size: int = 128
+    learning_rate: float | None = None
+    ratio: float = 0.5
+    balanced: bool = False
+    augment: bool = True
+    freeze_norm: bool = True
+    patience: int | None = None
+    seed: int = 0
+    folder: Path | None = None
+    save_every: int | None = None
+    device: str | None = None
+    half: bool = True
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a remedy works on. opened: the user's classifier, which stays as it is; names [c] of its classes.
+
+    known: training images with labels; validation: known images that are not trained on; outliers: None without.
+    """
+
+    opened: Model
+    known: Pool
+    validation: Pool
+    outliers: Outliers | None
+    names: tuple[str, ...]
+    settings: Settings
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        return self.opened.offers.classes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a remedy made of a task. model: a new model of the same framework, None when it is the user's own.
+
+    none_classes: how many of its last outputs are no class. detector: a name, a recipe or a fitted detector instead of
+    the remedy's own, if it was made on the way. history: one mapping an epoch.
+    """
+
+    model: Any = None
+    none_classes: int = 0
+    detector: Any = None
+    history: tuple[Mapping[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Remedy(ABC):
+    """A way to retrain the classifier. Subclasses are final, frozen dataclasses: their fields are their options.
+
+    name: in the table. outliers: "required", "optional" or "none". modes: those it knows, the usual one first.
+    detector: the scorer that belongs to it, a name of `knownot.detectors()`. paper, summary: for the table.
+    """
+
+    name: ClassVar[str]
+    outliers: ClassVar[str] = "none"
+    modes: ClassVar[tuple[str, ...]] = ("full",)
+    detector: ClassVar[str] = "default"
+    paper: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def retrain(self, task: Task) -> Outcome:
+        """Do it. Raises OptionError for options out of range, before anything is trained."""
+
+
+@dataclass(frozen=True)
+class Remedied:
+    """A retrained classifier, and how well it still knows its classes.
+
+    model: a `keras.Model` or `nn.Module`; None when the remedy left the user's own as it was. opened: the classifier to
+    use from now on, opened, with its none-classes if it has any. detector: the scorer that belongs to it, a name, a
+    recipe or a fitted detector. accuracy_before, accuracy_after: on the same `accuracy_images` known images, which were
+    not trained on. validation_is_new: whether these were given, rather than held out of the known images, which the
+    classifier knows from its own training.
+    """
+
+    remedy: str
+    model: Any
+    opened: Model
+    none_classes: int
+    detector: Any
+    history: tuple[Mapping[str, float], ...]
+    accuracy_before: float
+    accuracy_after: float
+    accuracy_images: int
+    validation_is_new: bool
+    seconds: float
+    class_names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the scorer that belongs to it, for `knownot.fit(…, detector=…)`."""
+        return recipe_of(self.detector)
+
+    @property
+    def combined(self) -> dict[str, Any]:
+        """The default detectors and its own, for `knownot.fit(…, detector=…)`."""
+        return combined_with(self.remedy, self.detector)
+
+    def fit(self, known: Any, labels: Any = None, *, detector: Any = None, **options: Any) -> OpenSetClassifier:
+        """`knownot.fit` of the retrained classifier. detector: `combined`, unless told otherwise."""
+        return fit(self.opened, known, labels, detector=self.combined if detector is None else detector, **options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write model, scorer and history into a folder that `knownot.fit`, `knownot fit` and `remedies.load` open.
+
+        Files: the model (.keras or .pt2), for torch its state dict as well; JSON and safetensors. No code is stored.
+        Raises SavedError for a folder with something else in it, ModelError when the model cannot be written.
+        """
+        from .saved import save
+
+        return save(self, Path(folder))
+
+    def __repr__(self) -> str:
+        what = f" {self.none_classes} none-class{'es' if self.none_classes > 1 else ''}," if self.none_classes else ""
+        return (
+            f"Remedied({self.remedy!r},{what} accuracy {self.accuracy_before:.2%} before, {self.accuracy_after:.2%} "
+            f"after on {self.accuracy_images:,} images, {self.seconds:.0f} s)"
+        )
+
+
+def recipe_of(detector: Any) -> Recipe:
+    if isinstance(detector, Detector):
+        return given(detector)
+    if isinstance(detector, Recipe):
+        return detector
+    return configure(detector)
+
+
+def combined_with(name: str, detector: Any) -> dict[str, Any]:
+    """{name: detector} of the default and, unless that is it, the one that belongs to a remedy."""
+    named = {"default": configure("default")}
+    if detector == "default":
+        return named
+    return named | {detector if isinstance(detector, str) else name: recipe_of(detector)}
+
+
+def chosen_mode(remedy: type[Remedy], mode: str | None) -> str:
+    """The mode asked for, or the remedy's usual one. Raises OptionError for one that it does not know."""
+    if mode is None:
+        return remedy.modes[0]
+    if mode not in remedy.modes:
+        why = " Its loss concerns the features, which the head mode leaves as they are." if mode == "head" else ""
+        raise OptionError(f"mode={mode!r}: {remedy.name} knows {' and '.join(repr(m) for m in remedy.modes)}." + why)
+    return mode

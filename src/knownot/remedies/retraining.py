@@ -1,0 +1,222 @@
+"""The one door: a classifier, known images and a remedy go in; a retrained classifier comes out, or a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Preprocess
+from ..detectors.base import number
+from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
+from ..images import Images, open_images
+from ..models import Model, open_model
+from ..preprocessing import choose, class_order
+from ..progress import bar
+from ..walk import batch_size_for
+from .base import Remedied, Remedy, Settings, Task, chosen_mode
+from .data import Outliers, Pool, outliers_of, read
+from .table import remedy_class
+
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
+
+
+def retrain(
+    remedy: str,
+    model: Any,
+    known: Any,
+    labels: Any = None,
+    *,
+    outliers: Any = None,
+    validation: Any = None,
+    validation_labels: Any = None,
+    tolerance: float | None = 0.005,
+    mode: str | None = None,
+    epochs: int | None = None,
+    preprocess: Preprocess | None = None,
+    class_names: Sequence[str] | None = None,
+    head: str | None = None,
+    stages: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> Remedied:
+    """Retrain a classifier so that it knows what it does not know. The one given stays bit for bit as it was.
+
+    remedy: a name of `REMEDIES`. model: anything that `open_model` opens and whose weights can be trained: a
+    `keras.Model`, an `nn.Module`, or a .keras, .h5 or .pt2 file. known, labels: as for `knownot.fit`; with labels.
+    outliers: "made:KINDS" (see `remedies.data.made_kinds`), images of no class (anything that `open_images` reads),
+    or a list of both.
+    validation: known images that the classifier was not trained on, with labels: the accuracy before and after is
+    theirs. Without them a tenth of `known` (at most 2,000) is held out; the classifier may know these from its own
+    training, so the accuracy before is then too high.
+    tolerance: by how much that accuracy may fall; None: by anything.
+    mode: "head" or "full" (see `Settings`), None for the remedy's usual one; epochs: None for 2 ("full") or
+    20 ("head").
+    options: further fields of `Settings`, and those of the remedy.
+
+    Raises UnsoundError when the accuracy falls by more than the tolerance; OptionError, ImagesError, LabelsError,
+    ModelError before anything is trained.
+    """
+    begin = time.perf_counter()
+    kind = remedy_class(remedy)
+    chosen, settings = _configured(kind, mode, epochs, folder, options)
+    if tolerance is not None:
+        number("tolerance", tolerance, 0, 1)
+    if outliers is None and kind.outliers == "required":
+        raise OptionError(f"{remedy} learns from outliers: give outliers=, images of no class or 'made:all'.")
+    if outliers is not None and kind.outliers == "none":
+        raise OptionError(f"{remedy} learns without outliers: leave out outliers=.")
+    opened = open_model(model, head=head, stages=stages) if head or stages else open_model(model)
+    images = open_images(known, labels)
+    held = None if validation is None else open_images(validation, validation_labels)
+    task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
+    before = accuracy(opened, task.validation)
+    outcome = chosen.retrain(task)
+    after, again = before, opened
+    if outcome.model is not None:
+        asked = {**opened.opened_with, "none_classes": outcome.none_classes or None}
+        again = open_model(outcome.model, **{name: x for name, x in asked.items() if x is not None})
+        again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
+        after = accuracy(again, task.validation)
+    if tolerance is not None and after < before - tolerance:
+        raise UnsoundError(
+            f"{remedy} lowers the accuracy on {len(task.validation):,} known images from {before:.2%} to {after:.2%}, "
+            f"by more than the tolerance of {100 * tolerance:g} points, so its outcome is refused. Give a smaller "
+            f"learning_rate (it was {learning_rate(settings):g}), more known images, fewer epochs, a smaller ratio of "
+            "outliers" + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
+            + "; or accept it with a larger tolerance=."
+        )  # fmt: skip
+    return Remedied(
+        remedy=remedy,
+        model=outcome.model,
+        opened=again,
+        none_classes=outcome.none_classes,
+        detector=outcome.detector or kind.detector,
+        history=outcome.history,
+        accuracy_before=before,
+        accuracy_after=after,
+        accuracy_images=len(task.validation),
+        validation_is_new=held is not None,
+        seconds=time.perf_counter() - begin,
+        class_names=task.names,
+        options=_said(chosen) | _said(settings),
+        notes=(*task.notes, *outcome.notes),
+    )
+
+
+def learning_rate(settings: Settings) -> float:
+    """That asked for, or the usual one: small where all weights move."""
+    return settings.learning_rate or {"full": 1e-3, "head": 1e-2}[settings.mode]
+
+
+def prepared(
+    opened: Model,
+    images: Images,
+    held: Images | None,
+    outliers: Any,
+    preprocess: Preprocess | None,
+    class_names: Sequence[str] | None,
+    settings: Settings,
+) -> Task:
+    """Everything read and checked, nothing trained. Raises as `retrain` does."""
+    if not images.labelled or (held is not None and not held.labelled):
+        raise LabelsError("Training needs the class of each known image: give labels=, or class sub-folders.")
+    names, order = class_order(images, opened, class_names)
+    size = batch_size_for(opened, preprocess)
+    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=settings.seed)
+    if way is None and not (opened.input.height and opened.input.width) and images.size is None:
+        raise ImagesError("The known images differ in size; training takes batches of one size.")
+    spec, classes = opened.input, opened.offers.classes
+    pool, unreadable = read(
+        images, way, spec=spec, order=order, classes=classes, what="known", progress=settings.progress
+    )
+    pool, notes = _labelled(pool), [*opened.notes, *found, *_left_out(unreadable)]
+    if held is None:
+        most = min(VALIDATION_MOST, int(VALIDATION_SHARE * len(pool)))
+        if most < 20:
+            raise ImagesError(
+                f"{len(pool)} known images are too few to hold some out for validation. Give more, or validation=."
+            )
+        rows = np.random.default_rng([settings.seed, 5]).permutation(len(pool))
+        pool, validation = pool.take(np.sort(rows[most:])), pool.take(np.sort(rows[:most]))
+        notes.append(
+            f"No validation images were given: {most:,} known images were held out. If the classifier was trained on "
+            "them, its accuracy before is higher than on new images, and seems to fall more. Give validation= images."
+        )
+    else:
+        _, own = class_order(held, opened, names)
+        validation, bad = read(
+            held, way, spec=spec, order=own, classes=classes, what="validation", progress=settings.progress
+        )
+        validation, notes = _labelled(validation), [*notes, *_left_out(bad)]
+    drawn: Outliers | None = None
+    if outliers is not None:
+        drawn = outliers_of(outliers, pool, spec=spec, progress=settings.progress)
+        notes.append(f"Outliers: {drawn.words}, {settings.ratio:g} per known image.")
+    return Task(opened, pool, validation, drawn, tuple(names), settings, tuple(notes))
+
+
+def accuracy(opened: Model, pool: Pool, *, batch_size: int = 256) -> float:
+    """The share of images whose largest logit is that of their label."""
+    right = 0
+    for logits, rows in _logits(opened, pool, batch_size):
+        right += int((logits.argmax(axis=1) == pool.labels[rows]).sum())
+    return right / max(len(pool), 1)
+
+
+def _logits(opened: Model, pool: Pool, batch_size: int) -> Any:
+    with bar("accuracy", len(pool), False) as advance:
+        for at in range(0, len(pool), batch_size):
+            rows = np.arange(at, min(at + batch_size, len(pool)))
+            x = opened.input.to_layout(pool.inputs(pool.x[rows]))
+            yield opened.forward(x).logits, rows
+            advance(len(rows))
+
+
+def _labelled(pool: Pool) -> Pool:
+    has = pool.labels >= 0
+    return pool if has.all() else pool.take(np.flatnonzero(has))
+
+
+def _left_out(unreadable: list[tuple[str, str]]) -> list[str]:
+    if not unreadable:
+        return []
+    return [f"Left out: {len(unreadable):,} unreadable images, the first: {': '.join(unreadable[0])}."]
+
+
+def _configured(
+    kind: type[Remedy], mode: str | None, epochs: int | None, folder: str | Path | None, options: dict[str, Any]
+) -> tuple[Remedy, Settings]:
+    """(the remedy, the settings) of options. Raises OptionError for an unknown one, or one out of range."""
+    own = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    shared = {f.name for f in fields(Settings)} - own
+    for name in options:
+        if name not in own | shared:
+            raise unknown_name(f"option of {kind.name}", name, own | shared)
+    chosen = chosen_mode(kind, mode)
+    settings = Settings(
+        mode=chosen, epochs={"full": 2, "head": 20}[chosen] if epochs is None else epochs,
+        folder=None if folder is None else Path(folder), **{n: x for n, x in options.items() if n in shared},
+    )  # fmt: skip
+    _check(settings)
+    return kind(**{n: x for n, x in options.items() if n in own}), settings
+
+
+def _check(settings: Settings) -> None:
+    number("epochs", settings.epochs, 1, 100_000, whole=True)
+    number("batch_size", settings.batch_size, 2, 1_000_000, whole=True)
+    number("ratio", settings.ratio, 0, 100)
+    number("seed", settings.seed, 0, 2**32 - 1, whole=True)
+    if settings.learning_rate is not None:
+        number("learning_rate", settings.learning_rate, 0, 100)
+    for name in ("patience", "save_every"):
+        if getattr(settings, name) is not None:
+            number(name, getattr(settings, name), 1, whole=True)
+
+
+def _said(thing: Any) -> dict[str, Any]:
+    return {f.name: getattr(thing, f.name) for f in fields(thing)}

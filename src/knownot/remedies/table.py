@@ -1,0 +1,24 @@
+"""The one table of remedies."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import unknown_name
+
+if TYPE_CHECKING:
+    from .base import Remedy
+
+# Name: (module of this package, class). Modules import a framework when they train, not before.
+REMEDIES: Mapping[str, tuple[str, str]] = {}
+
+
+def remedy_class(name: str) -> type[Remedy]:
+    """The class of this name in the table. Raises OptionError for another name."""
+    if name not in REMEDIES:
+        raise unknown_name("remedy", name, REMEDIES)
+    module, kind = REMEDIES[name]
+    found: type[Remedy] = getattr(importlib.import_module(f".{module}", __package__), kind)
+    return found
