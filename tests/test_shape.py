@@ -32,10 +32,11 @@ RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
 CHAINED = {("arrays", "errors")}
 
 FRAMEWORKS = {
-    "torch": {"models/torch", "models/keras", "remedies", "checks"},  # keras may compute with torch; checks move arrays
+    # keras may compute with torch; checks move arrays; fooling differentiates detectors
+    "torch": {"models/torch", "models/keras", "remedies", "checks", "fooling/slopes"},
     "keras": {"models/keras", "remedies"},
     "tensorflow": {"models/keras"},
-    "jax": {"models/keras"},
+    "jax": {"models/keras", "fooling/slopes"},
     "onnxruntime": {"models/onnx", "checks"},
     "onnx": {"models/onnx", "onnx_export"},
     "spox": {"onnx_export"},
@@ -44,7 +45,7 @@ FRAMEWORKS = {
     "sklearn": {"plots"},
     "cma": {"fooling"},
     "starlette": {"service"},
-    "PIL": {"images", "outliers/jpeg", "plots", "demo_assets", "cli"},
+    "PIL": {"images", "fooling/record", "outliers/jpeg", "plots", "demo_assets", "cli"},
     "rich": {"progress", "cli"},
     "click": {"cli"},
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .arrays import Activations, Preprocess
     from .classifier import OpenSetClassifier, fit, load
     from .errors import KnownotError
+    from .fooling import Fooling, fool
     from .images import open_images
     from .models import open_model
     from .report.build import write_report
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Activations": "arrays",
+    "Fooling": "fooling",
     "KnownotError": "errors",
     "OpenSetClassifier": "classifier",
     "Preprocess": "arrays",
     "Verdicts": "verdicts",
     "fit": "classifier",
+    "fool": "fooling",
     "load": "classifier",
     "open_images": "images",
     "open_model": "models",
@@ -38,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "Activations",
+    "Fooling",
     "KnownotError",
     "OpenSetClassifier",
     "Preprocess",
@@ -45,6 +49,7 @@ __all__ = [
     "__version__",
     "detectors",
     "fit",
+    "fool",
     "load",
     "open_images",
     "open_model",

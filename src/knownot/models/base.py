@@ -31,6 +31,7 @@ class Model(ABC):
     preprocess: what the classifier itself says of its preprocessing, None where it is silent.
     stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
         the last included; `offers.stages` holds the earlier ones only, which detectors read.
+    gradients: the paths of activations that `gradient` takes ("logits", "features", "stages/<name>").
     notes: what was found at opening, one sentence each, for people.
     opened_with: the options that `open_model` was given.
     """
@@ -42,6 +43,7 @@ class Model(ABC):
     class_names: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
     stage_layers: Mapping[str, str]
+    gradients: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     opened_with: Mapping[str, Any] = {}
 
@@ -73,11 +75,20 @@ class Model(ABC):
 
             sum over paths p of <toward[p], activations(x)[p]>
 
-        toward: {"logits": [n, c], "features": [n, d]}, any of both: the derivatives of whatever is to be changed with
-        respect to these, so that its formula stays with whoever asks. A pass there and a pass back.
-        Raises UnsoundError where `offers` has no "gradient".
+        toward: {"logits": [n, c], "features": [n, d], "stages/<name>": [n, 2k]}, any of `gradients`: the derivatives of
+        whatever is to be changed with respect to these, so that its formula stays with whoever asks. A pass there and a
+        pass back. Where the slope is infinite (the standard deviation of a constant map) it counts as zero.
+        Raises UnsoundError where `offers` has no "gradient", OptionError for a path without one.
         """
         raise self._lacks("gradient")
+
+    def known_gradients(self, toward: Mapping[str, np.ndarray]) -> None:
+        """Raise UnsoundError or OptionError, see `gradient`, unless there is one of each path."""
+        if not self.gradients:
+            raise self._lacks("gradient")
+        for path in toward:
+            if path not in self.gradients:
+                raise unknown_name("gradient of this classifier with respect to", path, self.gradients)
 
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         """Logits [n, c] of `batch`, in the classifier's layout, with the network's dropout layers at work.

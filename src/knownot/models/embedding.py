@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Embedding(Model):
         self.width = inner.offers.classes
         kinds = frozenset({"features"} | ({"stages"} if stages else set()))
         self.offers = replace(inner.offers, kinds=kinds, classes=0, stages=stages)
+        reach = {"logits", *(f"stages/{name}" for name in stages)}
+        self.gradients = tuple("features" if p == "logits" else p for p in inner.gradients if p in reach)
         self.stage_layers = {name: inner.stage_layers[name] for name in stages}
         self.notes = (f"An embedding network: its output, {self.width} numbers per image, is taken as features.",)
 
@@ -37,6 +39,10 @@ class Embedding(Model):
         seen = self.inner.forward(batch)
         stages = {name: seen.stages[name] for name in self.offers.stages}
         return Activations(np.empty((len(batch), 0), np.float32), np.asarray(seen.logits), stages)
+
+    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
+        self.known_gradients(toward)
+        return self.inner.gradient(batch, {"logits" if p == "features" else p: v for p, v in toward.items()})
 
     @property
     def fingerprint(self) -> str:

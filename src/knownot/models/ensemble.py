@@ -46,6 +46,9 @@ class EnsembleModel(Model):
         kinds = frozenset.intersection(*(o.kinds for o in offers)) - {"stages", "maps", "dropout"}
         stages = tuple(f"member{i}-{name}" for i, o in enumerate(offers, 1) for name in o.stages)
         self.offers = Offers(kinds | {"stages"} if stages else kinds, first.offers.classes, stages)
+        reach = set.intersection(*({p for p in m.gradients if "/" not in p} for m in self.members))
+        staged = (f"stages/member{i}-{p[7:]}" for i, m in enumerate(self.members, 1) for p in m.gradients if "/" in p)
+        self.gradients = (*sorted(reach, reverse=True), *staged) if "logits" in reach else ()
         self.stage_layers = {
             f"member{i}-{name}": layer for i, m in enumerate(self.members, 1) for name, layer in m.stage_layers.items()
         }
@@ -60,15 +63,19 @@ class EnsembleModel(Model):
         return Activations(np.mean([s.logits for s in seen], axis=0, dtype=np.float32), features, stages)
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        self.offers_or_raise("gradient")
+        self.known_gradients(toward)
         total, begin = np.zeros(batch.shape, np.float32), 0
-        for m in self.members:
+        for i, m in enumerate(self.members, 1):
             own = self._own(m, batch)
             given = {"logits": toward["logits"] / len(self.members)} if "logits" in toward else {}
             if "features" in toward:
                 width = m.forward(own[:1]).features.shape[1]  # type: ignore[union-attr]
                 given["features"] = toward["features"][:, begin : begin + width]
                 begin += width
+            own_stages = f"stages/member{i}-"
+            given |= {f"stages/{p.removeprefix(own_stages)}": v for p, v in toward.items() if p.startswith(own_stages)}
+            if not given:
+                continue
             total += self._back(m, m.gradient(own, given))
         return total
 

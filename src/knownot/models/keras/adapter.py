@@ -84,6 +84,9 @@ class KerasModel(Model):
         self._settle(shown, head)
         earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
         self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier, tuple(self.stage_layers))
+        if "gradient" in self.offers.kinds:
+            features = ("features",) if self._reads_features else ()
+            self.gradients = ("logits", *features, *(f"stages/{name}" for name in self.stage_layers))
 
     # What is there
 
@@ -225,10 +228,11 @@ class KerasModel(Model):
         )
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        self.offers_or_raise("gradient")
+        self.known_gradients(toward)
         names = tuple(sorted(toward))
         if names not in self._pulls:
-            self._pulls[names] = puller(self._compute, names, lambda: self._model.variables)
+            own = [name.removeprefix("stages/") for name in names]
+            self._pulls[names] = puller(self._compute, own, lambda: self._model.variables)
         return self._pulls[names](np.asarray(batch, np.float32), [np.asarray(toward[n], np.float32) for n in names])
 
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:

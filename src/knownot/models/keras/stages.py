@@ -98,7 +98,9 @@ def pool(maps: Any, layout: str) -> Any:
     x = ops.cast(maps, "float32")
     axes = {"NHWC": (1, 2), "NCHW": (2, 3), "NTC": (1,)}[layout]
     mean = ops.mean(x, axis=axes, keepdims=True)
-    std = ops.sqrt(ops.mean(ops.square(x - mean), axis=axes))
+    variance = ops.mean(ops.square(x - mean), axis=axes)
+    varies = variance > 0  # the root's slope at 0 is infinite: it counts as 0
+    std = ops.where(varies, ops.sqrt(ops.where(varies, variance, 1.0)), 0.0)
     return ops.concatenate([ops.squeeze(mean, axis=axes), std], axis=1)
 
 

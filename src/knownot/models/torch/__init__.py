@@ -161,13 +161,14 @@ class TorchModel(Model):
             )
         self._check_head(first)
         try:
-            self.differentiated = Differentiated(self.network, self.path, self.options["head"], x, self.input.layout)
-            why = offered(self.differentiated, x, first, self.tolerance)
+            head, stages = self.options["head"], self.options["stages"]
+            self.differentiated = Differentiated(self.network, self.path, head, stages, x, self.input.layout)
+            self.gradients, why = offered(self.differentiated, x, first, self.tolerance)
         except Exception as error:  # whatever torch raises where it has no gradient
             why = f"No gradients: {' '.join(str(error).split())[:200]}"
         if why:
             self.notes = (*self.notes, why)
-        else:
+        if self.gradients:
             self.offers = replace(self.offers, kinds=self.offers.kinds | {"gradient"})
 
     @property
@@ -199,7 +200,7 @@ class TorchModel(Model):
         return whole
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        self.offers_or_raise("gradient")
+        self.known_gradients(toward)
         return self._in_parts(
             lambda part, rows: self.differentiated(part, {k: v[rows] for k, v in toward.items()})[0], batch
         )

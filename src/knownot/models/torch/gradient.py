@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...arrays import Activations
-from ...errors import ModelError
+from ...errors import KnownotError, ModelError
 from . import ops, outputs
 from .head import find
+from .named import named_stages, watching
 from .network import Network
-from .trace import Recorder, Take
+from .stages import find_stages, pooling
+from .trace import Node, Recorder, Take
 
 MASKED = {"dropout": "element", "feature_dropout": "channel"}  # what is dropped as one; others (alpha) stay off
 
@@ -30,33 +32,45 @@ def differentiable(network: Network) -> Iterator[None]:
 class Differentiated:
     """A second recording, with gradients on: PyTorch then computes in other steps than without.
 
-    Logits and features are found in it as they are at opening, so they are the same numbers.
+    Logits, features and stages are found in it as they are at opening, so they are the same numbers.
     """
 
-    def __init__(self, network: Network, path: outputs.Path, head: str | None, sample: np.ndarray, layout: str) -> None:
+    def __init__(
+        self,
+        network: Network,
+        path: outputs.Path,
+        head: str | None,
+        stages: Sequence[str] | None,
+        sample: np.ndarray,
+        layout: str,
+    ) -> None:
         self.network, self.path = network, path
         with differentiable(network):
             x = _images(network, sample)
             recorder = Recorder(x, layout, network.layers())
-            with recorder:
+            with watching(network, recorder, stages or ()) as watched, recorder:
                 output = network(x)
             found = find(recorder, outputs.follow(output, path), len(sample), head)
             self.takes: dict[int, list[Take]] = {}
             for step, take in found.takes:
                 self.takes.setdefault(step, []).append(take)
+            for name, node in _stages(network, recorder, stages, watched, len(sample)).items():
+                take = Take(f"stages/{name}", "", pooling(node.layout))
+                self.takes.setdefault(node.step or 0, []).append(take)
             self.names = [node.name for node in recorder.steps]
             self.probabilities = found.probabilities
 
     def __call__(
         self, batch: np.ndarray, toward: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        """(the gradient, see `models.base.Model.gradient`; the logits and features that this pass gave)."""
+        """(the gradient, see `models.base.Model.gradient`; the activations that this pass gave)."""
         network = self.network
         with differentiable(network):
             x = _images(network, batch)
             with _Catcher(self.names, self.takes) as catcher:
                 output = network(x)
-            kept = {take.key: take.make(tensor) for take, tensor in catcher.caught}
+            wanted = {"logits", "features", *toward}
+            kept = {take.key: take.make(tensor) for take, tensor in catcher.caught if take.key in wanted}
             if catcher.names != self.names:
                 raise ModelError("The classifier computed other steps than before, so its gradient cannot be taken.")
             if "logits" not in kept:
@@ -120,18 +134,53 @@ class Dropping(TorchDispatchMode):
         return x * torch.from_numpy(keep / (1 - p)).to(x)
 
 
-def offered(differentiated: Differentiated, batch: np.ndarray, seen: Activations, tolerance: float) -> str:
-    """ "" when gradients of what `seen` holds can be had, else why not, in a sentence. One pass there and back."""
+def offered(
+    differentiated: Differentiated, batch: np.ndarray, seen: Activations, tolerance: float
+) -> tuple[tuple[str, ...], str]:
+    """(the paths of `seen` whose gradients can be had, why the others' cannot, in a sentence).
+
+    All or none of logits and features, and each stage for itself. A pass there and back for each.
+    """
     heads = {"logits": seen.logits} | ({} if seen.features is None else {"features": seen.features})
+    why = _refused(differentiated, batch, heads, tolerance)
+    if why:
+        return (), f"No gradients: {why}"
+    found, refused = list(heads), []
+    for name, values in seen.stages.items():
+        path = f"stages/{name}"
+        why = _refused(differentiated, batch, {path: values}, tolerance)
+        found += [] if why else [path]
+        refused += [f"{path}: {why}"] if why else []
+    return tuple(found), f"No gradients of {'; '.join(refused)}" if refused else ""
+
+
+def _refused(
+    differentiated: Differentiated, batch: np.ndarray, heads: Mapping[str, np.ndarray], tolerance: float
+) -> str:
+    """ "" when gradients of these can be had, else why not."""
     try:
         gradient, kept = differentiated(batch, heads)
     except Exception as error:  # torch raises a RuntimeError of many kinds
-        return f"No gradients: {' '.join(str(error).split())[:200]}"
+        return " ".join(str(error).split())[:200]
     for name, values in heads.items():
         again = kept[name].to("cpu", torch.float32).numpy()
-        if not np.abs(again - values).max() <= tolerance * max(1.0, np.abs(values).max()):
-            return f"No gradients: with them PyTorch computes other {name}."
-    return "" if np.isfinite(gradient).all() and gradient.any() else "No gradients: they are zero or not finite."
+        if again.shape != values.shape or not np.abs(again - values).max() <= tolerance * max(
+            1.0, np.abs(values).max()
+        ):
+            return f"with them PyTorch computes other {name}."
+    return "" if np.isfinite(gradient).all() and gradient.any() else "they are zero or not finite."
+
+
+def _stages(
+    network: Network, recorder: Recorder, names: Sequence[str] | None, watched: Mapping[str, Node], n: int
+) -> dict[str, Node]:
+    """{stage: the step it is read from}; none where this recording does not show them as the other one did."""
+    try:
+        if names is not None:
+            return named_stages(network, recorder, names, dict(watched))
+        return {f"stage{i}": node for i, node in enumerate(find_stages(recorder, n), 1)}
+    except KnownotError:
+        return {}
 
 
 def drops(name: str, given: Mapping[str, Any]) -> bool:

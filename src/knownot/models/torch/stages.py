@@ -74,7 +74,9 @@ def pooling(layout: str) -> Callable[[torch.Tensor], torch.Tensor]:
     def pool(maps: torch.Tensor) -> torch.Tensor:
         dense = maps.to_dense() if maps.layout != torch.strided else maps
         variance, mean = torch.var_mean(dense.float(), dim=axes, correction=0)
-        return torch.cat([mean, variance.sqrt()], dim=1)
+        varies = variance > 0  # the root's slope at 0 is infinite: it counts as 0
+        std = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
+        return torch.cat([mean, std], dim=1)
 
     return pool
 

@@ -1,0 +1,170 @@
+"""Making images that fool a classifier: the function for users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Preprocess
+from ..classifier import OpenSetClassifier
+from ..detectors.base import number, one_of
+from ..errors import ModelError, OptionError, unknown_name
+from ..models import Model, open_model
+from ..progress import bar
+from ..walk import batch_size_for
+from . import ascent, evolution
+from .chain import sized
+from .record import Fooling
+from .sight import Sight, log_odds
+
+METHODS = {"gradient": (ascent.ascend, ascent.QUERIES), "evolution": (evolution.evolve, evolution.QUERIES)}
+MOST = 64  # images under way at once
+
+
+def fool(
+    classifier: Any,
+    classes: Sequence[int | str] | None = None,
+    count: int = 10,
+    *,
+    adaptive: bool = False,
+    method: str = "auto",
+    target: float = 0.99,
+    queries: int | None = None,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Fooling:
+    """Make images of nothing that the classifier is sure of, from noise alone (Nguyen, Yosinski & Clune, Deep Neural
+    Networks are Easily Fooled, CVPR 2015, arXiv:1412.1897).
+
+    classifier: an `OpenSetClassifier`, or anything that `open_model` opens. Of an open-set classifier the detector's
+    verdict on each image is told too; adaptive: the attacker knows the detector, and wants it to accept the image.
+    classes: those wanted, by number or name; all of them if left out. count: images, spread evenly over the classes.
+    method: "gradient" (white box: gradient ascent with a smooth image prior, through classifier and detector),
+    "evolution" (black box: CMA-ES on smooth images, needs the package cma, nothing but answers from the classifier),
+    or "auto": gradient where the classifier has one.
+    target: the probability wanted, of the image as a uint8 file. queries: at most so many images through the
+    classifier for each image made, 600 for "gradient", 10,000 for "evolution" if not given.
+    preprocess: how raw images become the classifier's input, where neither classifier nor open-set classifier says.
+
+    No known image is looked at. The same seed gives the same images. Returns what was reached, fooled or not.
+    Raises OptionError for an option out of range or an unknown class, UnsoundError for a gradient that is not there,
+    MissingExtraError without the package that a method needs.
+    """
+    begin = time.perf_counter()
+    osc = classifier if isinstance(classifier, OpenSetClassifier) else None
+    model = classifier.model if osc is not None else open_model(classifier)
+    _check(model, osc, count, adaptive, method, target, queries)
+    names = _names(model, osc)
+    wanted = np.resize(_numbers(classes, names), count)
+    way = sized(_way(model, osc, preprocess), model.input, model.opened_with.get("size"))
+    sight = Sight(model, way, target, osc if adaptive else None)
+    if method == "auto":
+        method = "gradient" if sight.differentiable else "evolution"
+    if method == "gradient":
+        sight.check_differentiable()
+    attack, usual = METHODS[method]
+    batch = min(batch_size_for(model, way), MOST)
+    with bar("fool", count, progress) as advance:
+        images, used = attack(sight, wanted, queries=queries or usual, seed=seed, batch=batch, advance=advance)
+    probability, accepted, p_value = _measured(model, osc, sight, images, wanted, batch)
+    fooled = probability >= target
+    if adaptive and accepted is not None:
+        fooled &= accepted
+    return Fooling(
+        images,
+        wanted,
+        probability,
+        fooled,
+        accepted,
+        p_value,
+        used,
+        names,
+        method,
+        adaptive,
+        float(target),
+        int(seed),
+        time.perf_counter() - begin,
+        "" if osc is None else ", ".join(osc.detector.members),
+    )
+
+
+def _check(
+    model: Model,
+    osc: OpenSetClassifier | None,
+    count: int,
+    adaptive: bool,
+    method: str,
+    target: float,
+    queries: int | None,
+) -> None:
+    if not model.offers.classes:
+        raise ModelError("This network was opened with embedding=True: it has no classes that it could be sure of.")
+    number("count", count, 1, whole=True)
+    number("target", target, 1 / model.offers.classes, 1 - 1e-6)
+    one_of("method", method, ("auto", *METHODS))
+    one_of("adaptive", adaptive, (True, False))
+    if queries is not None:
+        number("queries", queries, 1, whole=True)
+    if adaptive and osc is None:
+        raise OptionError(
+            "adaptive=True attacks a classifier and its detector together: give an open-set classifier, what "
+            "knownot.fit or knownot.load returns."
+        )
+
+
+def _names(model: Model, osc: OpenSetClassifier | None) -> tuple[str, ...]:
+    names = osc.class_names if osc is not None else model.class_names
+    return tuple(names) if names else tuple(str(k) for k in range(model.offers.classes))
+
+
+def _numbers(classes: Sequence[int | str] | None, names: tuple[str, ...]) -> np.ndarray:
+    if classes is None:
+        return np.arange(len(names))
+    given = [classes] if isinstance(classes, str | int | np.integer) else list(classes)
+    if not given:
+        raise OptionError("classes=[]: expected at least one class, by number or name; leave it out for all.")
+    return np.array([_number(one, names) for one in given], dtype=np.int64)
+
+
+def _number(given: Any, names: tuple[str, ...]) -> int:
+    if isinstance(given, str):
+        if given not in names:
+            raise unknown_name("class", given, names)
+        return names.index(given)
+    number("classes", given, 0, len(names) - 1, whole=True)
+    return int(given)
+
+
+def _way(model: Model, osc: OpenSetClassifier | None, given: Preprocess | None) -> Preprocess:
+    """How uint8 images become the classifier's input. Raises OptionError when it is not known, or said twice."""
+    if osc is not None and osc.preprocess is not None:
+        if given is not None and given != osc.preprocess:
+            raise OptionError("preprocess= was given, but the open-set classifier has one of its own: leave it out.")
+        return osc.preprocess
+    way = given or model.preprocess
+    if way is None:
+        raise OptionError(
+            "How images become this classifier's input is not known, so images that fool it cannot be made. Give "
+            "preprocess=knownot.Preprocess(…), or an open-set classifier fitted on raw images."
+        )
+    return way
+
+
+def _measured(
+    model: Model, osc: OpenSetClassifier | None, sight: Sight, images: np.ndarray, wanted: np.ndarray, batch: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """(probability of the wanted class, accepted, p-value), each [n], as for any other image."""
+    inputs = sight.chain.input(images)
+    odds = [
+        log_odds(model.activations(inputs[i : i + batch]).logits, wanted[i : i + batch])
+        for i in range(0, len(images), batch)
+    ]
+    probability = 1 / (1 + np.exp(-np.concatenate(odds)))
+    if osc is None:
+        return probability, None, None
+    verdicts = osc.predict(inputs if osc.preprocess is None else images, gallery=False)
+    return probability, verdicts.label == wanted, verdicts.p_value

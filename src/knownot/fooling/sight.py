@@ -1,0 +1,141 @@
+"""What an attacker sees: the classifier's answers to uint8 images, the detector's if there is one, and slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Activations, Preprocess, softmax
+from ..classifier import OpenSetClassifier
+from ..detectors.formulas import logsumexp
+from ..detectors.passes import passing
+from ..detectors.reducing import reducing
+from ..errors import MissingExtraError, UnsoundError
+from ..images.base import Batch
+from ..models import Model
+from ..walk import computed
+from .chain import Chain
+from .guard import DAMP, Guard
+
+SPARE = 0.5  # log-odds above the target that a class is pushed to
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of n images. done: everything wanted is reached. merit: larger is better, for comparing those that are not."""
+
+    inputs: tuple[np.ndarray, ...]  # the classifier's, and the second network's if there is one, NHWC
+    activations: Activations
+    log_odds: np.ndarray  # [n] float64, of the wanted class
+    enough: np.ndarray  # [n] bool: the wanted class is as probable as wanted
+    easy: np.ndarray  # [n] bool: accepted by the detector with something to spare; all True without one
+    done: np.ndarray  # [n] bool
+    merit: np.ndarray  # [n] float64
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A network that looks. prefix: of the paths of what it shows."""
+
+    prefix: str
+    model: Model
+    chain: Chain
+
+    def back(self, x: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The slope with respect to pixels, [n, h, w, 3]; None where nothing of `toward` is this network's."""
+        own = {
+            path: np.asarray(toward[self.prefix + path], np.float32)
+            for path in self.model.gradients
+            if self.prefix + path in toward
+        }
+        return self.chain.back(self.model.gradient(self.model.input.to_layout(x), own)) if own else None
+
+
+class Sight:
+    """target: the probability wanted. guard: the detector that has to accept too, or None."""
+
+    def __init__(self, model: Model, way: Preprocess, target: float, osc: OpenSetClassifier | None) -> None:
+        self.chain, self.looking = Chain(way, model.input), model
+        self.guard = None if osc is None else Guard(osc)
+        self.second = None if osc is None else osc.second
+        self.eyes = [Eye("", model, self.chain)]
+        if osc is not None:
+            self.looking = passing(reducing(model, osc.detector.reduces), osc.detector.passes, osc.preprocess)
+            if osc.second is not None:
+                other = osc.second
+                self.eyes.append(Eye("second/", other.model, Chain(other.preprocess or way, other.model.input)))
+        self.target = float(np.log(target) - np.log1p(-target))
+
+    def check_differentiable(self) -> None:
+        """Raise UnsoundError, saying why, where slopes of the classifier or of the detector cannot be had."""
+        self.eyes[0].model.offers_or_raise("gradient")
+        if self.guard is not None:
+            h, w = self.chain.size
+            noise = np.random.default_rng(0).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+            found = self.guard.pull(self.look(noise, np.zeros(2, np.int64)).activations, self._paths)
+            if not any(pull.any() for pull in found.values()):
+                raise UnsoundError(
+                    "The detector's score cannot be differentiated: it reads what gradients do not reach (extra "
+                    "passes, raw maps, or a network without gradients). Attack it without: method='evolution'."
+                )
+
+    @property
+    def differentiable(self) -> bool:
+        try:
+            self.check_differentiable()
+        except (UnsoundError, MissingExtraError):
+            return False
+        return True
+
+    @property
+    def _paths(self) -> tuple[str, ...]:
+        return tuple(eye.prefix + path for eye in self.eyes for path in eye.model.gradients)
+
+    def look(self, images: np.ndarray, wanted: np.ndarray) -> Seen:
+        """images: uint8 [n, h, w, 3]; wanted: [n] classes."""
+        n = len(images)
+        inputs = tuple(eye.chain.input(images) for eye in self.eyes)
+        batch = Batch([""] * n, inputs[0], np.arange(n), np.full(n, -1), [None] * n, also=inputs[-1])
+        activations, _, _ = computed(self.looking, batch, self.second)
+        activations.check()
+        odds = log_odds(activations.logits, wanted)
+        enough = odds >= self.target
+        merit = np.minimum(odds, self.target + SPARE)
+        if self.guard is None:
+            return Seen(inputs, activations, odds, enough, np.ones(n, bool), enough, merit)
+        accepted, easy, suspicion = self.guard.judge(activations)
+        penalty = np.where(easy, 0.0, DAMP * np.log1p(suspicion / DAMP))
+        return Seen(inputs, activations, odds, enough, easy, enough & accepted, merit - penalty)
+
+    def slopes(self, seen: Seen, wanted: np.ndarray) -> np.ndarray:
+        """The way up, [n, h, w, 3]: of the log-odds while they are too small, and towards acceptance while rejected."""
+        z = seen.activations.logits
+        short = seen.log_odds < self.target + SPARE
+        toward = {"logits": np.where(short[:, None], _odds_slope(z, wanted), 0.0)}
+        if self.guard is not None and not seen.easy.all():
+            for path, pull in self.guard.pull(seen.activations, self._paths).items():
+                pull = np.where(seen.easy[:, None], 0.0, pull)
+                toward[path] = toward[path] + pull if path in toward else pull
+        found = [eye.back(x, toward) for eye, x in zip(self.eyes, seen.inputs, strict=True)]
+        return np.sum([slope for slope in found if slope is not None], axis=0)
+
+
+def log_odds(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)) of the wanted class, [n] float64; nothing cancels when p is near 1."""
+    z = np.array(logits, np.float64)
+    rows = np.arange(len(z))
+    own = z[rows, wanted].copy()
+    z[rows, wanted] = -np.inf
+    return own - np.asarray(logsumexp(z))
+
+
+def _odds_slope(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Its derivative with respect to the logits, [n, c]."""
+    z = np.array(logits, np.float64)
+    rows = np.arange(len(z))
+    z[rows, wanted] = -np.inf
+    slope = -np.asarray(softmax(z))
+    slope[rows, wanted] = 1.0
+    return slope

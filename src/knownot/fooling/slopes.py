@@ -1,0 +1,82 @@
+"""Derivatives of a detector's score with respect to activations, by whoever can take them.
+
+A detector's formula runs on the arrays of torch and JAX as it stands, so these differentiate it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Activations
+from ..detectors import Detector
+from ..detectors.base import moved
+from ..errors import MissingExtraError
+
+Slopes = Callable[[Activations, np.ndarray, tuple[str, ...]], dict[str, np.ndarray]]
+
+
+def slopes_of(detector: Detector) -> Slopes:
+    """A function (activations, weight [n, m], paths) -> {path: [n, d] float32}: for each image the derivative of
+
+        sum over members i of weight[i] parts[i]
+
+    Paths on which nothing depends are left out. Raises MissingExtraError where neither torch nor JAX is installed.
+    """
+    if importlib.util.find_spec("torch") is not None:
+        return _torch(detector)
+    if importlib.util.find_spec("jax") is not None:
+        return _jax(detector)
+    raise MissingExtraError(
+        "To differentiate a detector torch or jax is needed; neither is installed. Install one (pip install torch), or "
+        "attack without gradients: method='evolution'."
+    )
+
+
+def _torch(detector: Detector) -> Slopes:
+    import array_api_compat.torch as xp
+    import torch
+
+    there = moved(detector, xp, torch.float32)
+
+    def slopes(activations: Activations, weight: np.ndarray, paths: tuple[str, ...]) -> dict[str, np.ndarray]:
+        with torch.inference_mode(False), torch.enable_grad():
+            tensors = {name: torch.from_numpy(np.array(x)) for name, x in activations.named().items()}
+            wanted = {name: tensors[name].requires_grad_() for name in paths if name in tensors}
+            parts = there.parts(Activations.of(tensors))
+            if not parts.requires_grad:
+                return {}
+            total = (parts * torch.from_numpy(np.asarray(weight, np.float32))).sum()
+            found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+        return _finite({n: g.numpy() for n, g in zip(wanted, found, strict=True) if g is not None})
+
+    return slopes
+
+
+def _jax(detector: Detector) -> Slopes:
+    import jax
+    import jax.numpy as xp
+
+    with warnings.catch_warnings():  # integers of 64 bits become those of 32
+        warnings.simplefilter("ignore", UserWarning)
+        there = moved(detector, xp, xp.float32)
+
+    def slopes(activations: Activations, weight: np.ndarray, paths: tuple[str, ...]) -> dict[str, np.ndarray]:
+        arrays = {name: xp.asarray(x) for name, x in activations.named().items()}
+
+        def total(wanted: dict[str, Any]) -> Any:
+            return xp.sum(there.parts(Activations.of(arrays | wanted)) * xp.asarray(weight, xp.float32))
+
+        found = jax.grad(total)({name: arrays[name] for name in paths if name in arrays})
+        return {n: g for n, g in _finite({n: np.asarray(g) for n, g in found.items()}).items() if g.any()}
+
+    return slopes
+
+
+def _finite(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A derivative that is not finite (of a root at zero) points nowhere."""
+    return {name: np.where(np.isfinite(g), g, 0).astype(np.float32) for name, g in found.items()}
