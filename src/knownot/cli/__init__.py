@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "Everything on real images that ship with the package.",
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
     "predict": "A verdict for every image: its class, or unknown.",
+    "fool": "Images of nothing that the classifier is sure of.",
     "detectors": "The table of scoring methods, with papers and needs.",
 }
 

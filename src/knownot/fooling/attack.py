@@ -131,10 +131,12 @@ def _numbers(classes: Sequence[int | str] | None, names: tuple[str, ...]) -> np.
 
 
 def _number(given: Any, names: tuple[str, ...]) -> int:
-    if isinstance(given, str):
-        if given not in names:
-            raise unknown_name("class", given, names)
+    if isinstance(given, str) and given in names:
         return names.index(given)
+    if isinstance(given, str):
+        if not given.isdigit():
+            raise unknown_name("class", given, names)
+        given = int(given)
     number("classes", given, 0, len(names) - 1, whole=True)
     return int(given)
 

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import OptionError
+from .common import machine_options, model_of, preprocess_of, said, size_of, thing_of
+
+
+@click.command("fool")
+@click.argument("classifier")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
+@click.option("--class", "classes", multiple=True, help="A class to be taken for, by name or number (several times).")
+@click.option("--count", type=int, default=10, show_default=True, help="How many images, spread over the classes.")
+@click.option("--adaptive", is_flag=True, help="Against classifier and detector: the image has to be accepted too.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "gradient", "evolution"]),
+    default="auto",
+    show_default=True,
+    help="Gradient ascent (torch, Keras), or evolution without gradients.",
+)
+@click.option("--target", type=float, default=0.99, show_default=True, help="The probability wanted.")
+@click.option("--queries", type=int, help="Most images through the classifier for each image made.")
+@click.option(
+    "--preprocess",
+    help="How raw images become the input, when the model does not say: '[0, 255]', '[0, 1]', '[-1, 1]', "
+    "'ImageNet mean/std', 'BGR, ImageNet means (caffe)', or a JSON object of fields.",
+)
+@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@click.option("--model", help="The classifier, when it was saved without it.")
+@click.option("--features", help="The second network, when it was saved without it.")
+@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@machine_options
+def command(classifier: str, output: Path, classes: tuple[str, ...], count: int, adaptive: bool, method: str,
+            target: float, queries: int | None, preprocess: str | None, size: str | None, model: str | None,
+            features: str | None, unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Make images of nothing that the classifier is sure of.
+
+    CLASSIFIER is what 'knownot fit' wrote (the detector's verdicts are told too), a file (.keras, .h5, .onnx, .pt2,
+    TorchScript) or MODULE:NAME in your own Python code. Images are made from noise; no known image is looked at.
+    """
+    from ..fooling import fool
+    from ..saving import MANIFEST
+
+    asked, way = size_of(size), None
+    if (Path(classifier) / MANIFEST).is_file():
+        from ..classifier import load
+
+        if asked or unsafe_pickle:
+            raise OptionError("--size and --unsafe-pickle are for classifiers that are not fitted yet: leave them out.")
+        thing: Any = load(
+            classifier,
+            model=None if model is None else thing_of(model),
+            features=None if features is None else thing_of(features, calls=False),
+        )
+        way = preprocess_of(preprocess, None, thing.model.input.channels or 3)
+    else:
+        if model or features:
+            raise OptionError("--model and --features are for what 'knownot fit' wrote: leave them out.")
+        options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
+        thing = model_of(classifier, size=asked, **options)
+        way = preprocess_of(preprocess, asked, thing.input.channels or 3)
+    result = fool(
+        thing, classes or None, count, adaptive=adaptive, method=method, target=target,
+        queries=queries, preprocess=way, seed=seed, progress=not quiet,
+    )  # fmt: skip
+    result.save(output)
+    said(f"{result.sentence}\nWritten to {output}.", result.facts() | {"output": str(output)}, as_json)
