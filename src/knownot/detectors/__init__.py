@@ -37,6 +37,7 @@ from .msp import MSP
 from .nac import NAC
 from .nci import NCI
 from .neco import NECO
+from .network import Network
 from .nnguide import NNGuide
 from .none_class import NoneClass
 from .odin import ODIN
@@ -103,6 +104,7 @@ __all__ = [
     "MahalanobisODIN",
     "MaxLogit",
     "NNGuide",
+    "Network",
     "NoneClass",
     "OpenMax",
     "OptFS",

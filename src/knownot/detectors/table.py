@@ -37,6 +37,7 @@ from .msp import MSP
 from .nac import NAC
 from .nci import NCI
 from .neco import NECO
+from .network import Network
 from .nnguide import NNGuide
 from .none_class import NoneClass
 from .odin import ODIN
@@ -177,7 +178,7 @@ def rows() -> Rows:
 
 def classes() -> dict[str, type[Any]]:
     """Every dataclass that the state of a fitted detector of the table is built of, by its name."""
-    found: dict[str, type[Any]] = {"Head": Head, "Histogram": Histogram}
+    found: dict[str, type[Any]] = {"Head": Head, "Histogram": Histogram, "Network": Network}
 
     def add(recipe: Recipe) -> None:
         found[recipe.kind.__name__] = recipe.kind

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from .base import Remedy
 
 # Name: (module of this package, class). Modules import a framework when they train, not before.
-REMEDIES: Mapping[str, tuple[str, str]] = {}
+REMEDIES: Mapping[str, tuple[str, str]] = {
+    "none-class": ("none_class", "NoneClass"),
+    "none-head": ("beside", "NoneHead"),
+    "discriminator": ("beside", "Discriminator"),
+}
 
 
 def remedy_class(name: str) -> type[Remedy]:
