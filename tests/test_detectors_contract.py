@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from knownot.checks.detectors import CHECKS, Problem, fitted, problem
+from knownot.checks.detectors import CHECKS, FIT_CHECKS, Problem, fitted, problem
+from knownot.checks.fits import STRANGE
 from knownot.detectors import DETECTORS, Detector, moved, resolve
+from knownot.errors import UnsoundError
 
 # {detector: {check: why it does not keep this promise}}
 EXEMPT: dict[str, dict[str, str]] = {}
@@ -30,6 +32,35 @@ def test_promise(name: str, check: str) -> None:
     if check in EXEMPT.get(name, {}):
         pytest.skip(EXEMPT[name][check])
     CHECKS[check](*ready(name))
+
+
+@pytest.mark.parametrize("check", FIT_CHECKS)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_fit(name: str, check: str) -> None:
+    if check in EXEMPT.get(name, {}):
+        pytest.skip(EXEMPT[name][check])
+    on = problem()
+    FIT_CHECKS[check](resolve(name, on.offers)[0], on)
+
+
+WITHIN = {
+    "relative-mahalanobis", "rmds++", "gmm", "wdiscood", "mahalanobis-layers", "mahalanobis++-layers",
+}  # fmt: skip
+REFUSED = {"one_image_per_class": WITHIN}  # nothing varies within a class
+
+
+def test_who_refuses_what() -> None:
+    """So that a refusal that comes or goes is seen."""
+    on = problem()
+    refused: dict[str, set[str]] = {}
+    for strange, case in STRANGE.items():
+        hard = case.made(on)
+        for name in DETECTORS:
+            try:
+                fitted(resolve(name, on.offers)[0], hard)
+            except UnsoundError:
+                refused.setdefault(strange, set()).add(name)
+    assert refused == REFUSED
 
 
 @dataclass(frozen=True)

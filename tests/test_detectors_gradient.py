@@ -17,6 +17,7 @@ from knownot.checks.detectors import Problem, fitted, problem
 from knownot.checks.toy import Toy
 from knownot.detectors import Detector, configure, resolve
 from knownot.detectors.mahalanobis_odin import slope
+from knownot.detectors.odin import Confirmed
 from knownot.detectors.passes import direction, extended, passing, span
 from knownot.errors import InputError, OptionError, UnsoundError
 from test_gradient import torch_net
@@ -85,6 +86,27 @@ def test_odin_ranks_as_the_softmax_where_the_temperature_hides_differences() -> 
     assert got.dtype == np.float32
     assert (np.argsort(got) == np.argsort(want)).mean() > 0.95
     np.testing.assert_allclose(got, want - np.log(10), rtol=1e-4)
+
+
+@pytest.mark.parametrize("surer", [50.0, 1e4, 1e8])
+def test_odin_moves_images_of_which_the_classifier_is_sure_just_as_well(surer: float) -> None:
+    """There 1 - p_max is 0 in float64, and the other probabilities are, or are too small to divide by."""
+    sure = replace(on().model.own, weight=on().model.own.weight * surer, bias=on().model.own.bias * surer)
+    model = Toy(on().model.first, on().model.second, sure, on().offers, np.float64)
+    x = on().inputs["known"][:20]
+    got = extended(model, x, model.forward(x), [Confirmed(1.0, EPS)]).extra[f"{Confirmed(1.0, EPS).name}/logits"]
+    z = model.forward(x).logits
+    two = np.sort(z, axis=1)[:, -2:]
+    assert (two[:, 1] - two[:, 0] > 40).sum() > 10
+
+    def lead(images: np.ndarray) -> np.ndarray:  # -log sum of the others against the winner, of the same sign as log p
+        logits = model.forward(images).logits
+        best = z.argmax(axis=1)[:, None]
+        others = np.where(np.arange(z.shape[1]) == best, -np.inf, logits - np.take_along_axis(logits, best, axis=1))
+        return -(others.max(axis=1) + np.log(np.exp(others - others.max(axis=1, keepdims=True)).sum(axis=1)))
+
+    expected = model.forward(x + EPS * sign_of_slope(lead, x, 1e-5)).logits
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_odin_without_a_step_is_the_softmax_at_its_temperature() -> None:
@@ -229,6 +251,9 @@ def test_small_derivatives_do_not_vanish() -> None:
         direction(on().model, x, {"logits": logits * 1e-60}), direction(on().model, x, {"logits": logits})
     )
     assert not direction(on().model, x, {"logits": 0 * logits}).any()
+    with np.errstate(all="raise"):  # one over the largest would be infinite
+        least = direction(on().model, x, {"logits": np.sign(logits) * 1e-310})
+    np.testing.assert_array_equal(least, direction(on().model, x, {"logits": np.sign(logits)}))
 
 
 # From images to verdicts

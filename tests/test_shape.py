@@ -36,7 +36,7 @@ FRAMEWORKS = {
     "torch": {"models/torch", "models/keras", "remedies", "checks", "fooling/slopes"},
     "keras": {"models/keras", "remedies"},
     "tensorflow": {"models/keras"},
-    "jax": {"models/keras", "fooling/slopes"},
+    "jax": {"models/keras", "fooling/slopes", "checks"},
     "onnxruntime": {"models/onnx", "checks"},
     "onnx": {"models/onnx", "onnx_export"},
     "spox": {"onnx_export"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -223,7 +223,14 @@ class Broken(Detector):
 
     @classmethod
     def fit(cls, seen: Any, head: Any, *, fault: str) -> Broken:
-        return cls(fault)
+        if fault == "refuses" and len(head.weight) == 2:
+            raise UnsoundError("Two classes are too few.")
+        if fault == "refuses without a word" and np.abs(head.weight).max() > 1e5:
+            raise UnsoundError("")
+        made = cls(fault)
+        if fault == "hidden":
+            object.__setattr__(made, "secret", 1)
+        return made
 
     def score(self, batch: Any) -> Any:
         logits = batch.logits
@@ -243,6 +250,12 @@ class Broken(Detector):
             return -np.logaddexp.reduce(np.asarray(logits), axis=1)
         if self.fault == "float64":
             return Energy(1.0).score(batch) + np.zeros(1)
+        if self.fault == "hidden":
+            return Energy(1.0).score(batch) * self.secret  # type: ignore[attr-defined]
+        if self.fault == "overflow":
+            return Energy(1.0).score(replace(batch, logits=logits**9))
+        if self.fault == "scale":
+            return Energy(1.0).score(batch) + 0 * logits[:, 0] if batch.features.max() > 0.01 else 0 * logits[:, 0]
         if self.fault == "state":
             object.__setattr__(self, "secret", 1)
         return Energy(1.0).score(batch)
@@ -261,10 +274,16 @@ class Broken(Detector):
         ("numpy", "same_as_an_onnx_graph"),
         ("float64", "same_in_float32"),
         ("state", "state_is_its_fields"),
+        ("numpy", "same_on_jax"),
+        ("hidden", "saved_and_loaded_bit_for_bit"),
+        ("refuses", "fitted_on_two_classes"),
+        ("refuses without a word", "fitted_on_large_logits"),
+        ("overflow", "fitted_on_large_logits"),
+        ("scale", "fitted_on_small_features"),
     ],
 )
 def test_a_broken_promise_is_caught(fault: str, check: str) -> None:
-    with pytest.raises((AssertionError, TypeError, ValueError, AttributeError)):
+    with pytest.raises((AssertionError, TypeError, ValueError, AttributeError, RuntimeWarning)):
         check_detector(Broken.recipe(fault=fault), only=check)
     check_detector(Broken.recipe(fault=""), only=check)
     check_detector(Broken.recipe(fault=fault), only=check, exempt={check: "it is broken on purpose"})

@@ -10,7 +10,7 @@ Each raises AssertionError, saying which promise is broken, or returns nothing:
     checks.check_images(lambda: open_my_images(source))       # a reader, opened anew at each call
 
 Knownot's own tests run the same functions on everything that it ships. `check_detector` needs the packages of
-`pip install 'knownot[test]'` (torch, array-api-strict, ndonnx); the others need none but knownot's own.
+`pip install 'knownot[test]'` (torch, jax, array-api-strict, ndonnx); the others need none but knownot's own.
 Each name is imported when it is first used.
 """
 
@@ -20,13 +20,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .detectors import CHECKS, Problem, check_detector, problem
+    from .detectors import CHECKS, FIT_CHECKS, Problem, check_detector, problem
     from .images import check_images
     from .models import check_model
     from .statistics import check_statistic, same_fields
 
 _HOMES = {
     "CHECKS": "detectors",
+    "FIT_CHECKS": "detectors",
     "Problem": "detectors",
     "check_detector": "detectors",
     "check_images": "images",
@@ -38,6 +39,7 @@ _HOMES = {
 
 __all__ = [
     "CHECKS",
+    "FIT_CHECKS",
     "Problem",
     "check_detector",
     "check_images",

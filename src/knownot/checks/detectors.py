@@ -1,128 +1,30 @@
 """What every detector promises, as functions that assert it: run them on your own.
 
-They need the packages of `pip install 'knownot[test]'` (torch, array-api-strict, ndonnx).
+They need the packages of `pip install 'knownot[test]'` (torch, jax, array-api-strict, ndonnx).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..arrays import Activations, Head, Offers, softmax
-from ..detectors import Detector, Recipe, moved, resolve
-from ..detectors.passes import Pass, extended
-from ..stats import gather
-from .toy import Toy
+from .. import saving
+from ..arrays import Activations
+from ..detectors import Detector, moved, resolve
+from .fits import FIT_CHECKS
+from .problems import Problem, auroc, both, fitted, problem
 
-
-@dataclass(frozen=True)
-class Problem:
-    """A small classifier whose head is trained, and what it computes for images of its classes and of none."""
-
-    head: Head
-    offers: Offers
-    train: Activations
-    labels: np.ndarray  # [n], of `train`
-    new: Activations  # known images, new to the classifier: they rank the members of a combination
-    known: Activations
-    unknown: Activations
-    model: Toy  # what computes all that, and `inputs`: of what, by the names of the fields above
-    inputs: Mapping[str, np.ndarray]
-
-    def shown(self, passes: Iterable[Pass]) -> Problem:
-        """With what extra passes of all these images give."""
-        passes = tuple(passes)
-        sets: dict[str, Any] = {
-            name: extended(self.model, x, getattr(self, name), passes) for name, x in self.inputs.items()
-        }
-        return replace(self, **sets) if passes else self
-
-
-def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float64) -> Problem:
-    """Points around `classes` centres, two random rectified layers (a stage, the features), and a trained head.
-
-    The unknown lie between the classes, so their logits are small, and off the directions that known points take,
-    so their features are far: every detector can tell them. (With an untrained head, far features have large
-    logits and look known to the energy.)
-    """
-    rng = np.random.default_rng(seed)
-    inside, outside, hidden = classes + 1, 6, 30
-    centres = np.linalg.qr(rng.normal(size=(inside, classes)))[0].T * 4
-    first = rng.normal(size=(inside + outside, hidden)) / np.sqrt(inside)
-    second = rng.normal(size=(hidden, d)) / np.sqrt(hidden)
-
-    def points(n: int, known: bool) -> tuple[np.ndarray, np.ndarray]:
-        labels = rng.integers(classes, size=n)
-        signal = (centres[labels] if known else 0) + rng.normal(size=(n, inside)) * 0.4
-        return np.concatenate([signal, rng.normal(size=(n, outside)) * (0.1 if known else 1.2)], axis=1), labels
-
-    def layers(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        stage = np.maximum(x @ first, 0)
-        return stage, np.maximum(stage @ second + 0.1, 0)
-
-    known, labels = points(60 * classes, True)
-    head = _trained(layers(known)[1], labels, classes)
-
-    spread = np.random.default_rng([seed, 1])  # of its own, so that maps leave the other numbers as they are
-
-    def seen(x: np.ndarray) -> Activations:
-        stage, features = (a.astype(dtype) for a in layers(x))
-        maps = {"first": _map(stage, spread), "last": _map(features, spread)}
-        logits = head(features).astype(dtype)
-        none = logits.max(axis=1, keepdims=True) * np.array([-0.5, -0.3], dtype)  # two none-classes, larger for unknown
-        return Activations(logits, features, {"first": stage}, maps, extra={"none/logits": none})
-
-    kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout", "none"})
-    offers = Offers(kinds, classes, ("first",), ("first", "last"))
-    rows = [known, *(points(n, k)[0] for n, k in ((150, True), (100, True), (100, False)))]
-    train, new, test, unknown = map(seen, rows)
-    inputs = dict(zip(("train", "new", "known", "unknown"), (x[:, None, :, None] for x in rows), strict=True))
-    toy = Toy(first, second, head, offers, dtype)
-    return Problem(head, offers, train, labels, new, test, unknown, toy, inputs)
-
-
-def _map(mean: np.ndarray, rng: np.random.Generator, h: int = 2, w: int = 3) -> np.ndarray:
-    """A map [n, k, h, w] with this mean over space [n, k], and a pattern common to all images that outweighs it: what
-    stands out most is not what the head reads."""
-    n, k = mean.shape
-    pattern = np.outer(np.where(np.arange(k) % 2, 1, -1), [-1, 1] * (h * w // 2)) * 4.0
-    noise = rng.normal(size=(n, k, h * w)) * 0.1
-    maps = mean[:, :, None] + pattern + noise - noise.mean(axis=2, keepdims=True)
-    return maps.reshape(n, k, h, w).astype(mean.dtype)
-
-
-def _trained(features: np.ndarray, labels: np.ndarray, classes: int) -> Head:
-    """Softmax regression with weight decay, by plain gradient descent."""
-    weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
-    truth = np.eye(classes)[labels]
-    step = 1 / np.mean(np.sum(features**2, axis=1))
-    for _ in range(500):
-        error = (softmax(features @ weight.T + bias) - truth) / len(labels)
-        weight -= step * (error.T @ features + 1e-3 * weight)
-        bias -= step * error.sum(axis=0)
-    return Head(weight, bias)
-
-
-def fitted(recipe: Recipe, on: Problem) -> Detector:
-    """The detector, fitted in one pass over batches of the problem's training images, and ranked."""
-    on = on.shown(recipe.passes(held_out=False))
-    cuts = np.array_split(np.arange(len(on.train)), 5)
-    found = gather([(on.train.take(rows), on.labels[rows]) for rows in cuts], recipe.wants(on.offers).values())
-    detector: Detector = recipe.fit(found, on.head, on.offers)
-    return detector.rank(np.asarray(detector.parts(on.shown(detector.passes).new)))
-
-
-def _both(on: Problem) -> Activations:
-    pairs = {path: np.concatenate([x, on.unknown.named()[path]]) for path, x in on.known.named().items()}
-    return Activations.of(pairs)
+__all__ = ["CHECKS", "FIT_CHECKS", "Problem", "check_detector", "fitted", "problem"]
 
 
 def check_one_finite_score_per_image(detector: Detector, on: Problem) -> None:
-    for batch in (_both(on), on.known.take(slice(0, 1)), on.known.take(slice(0, 0))):
+    for batch in (both(on), on.known.take(slice(0, 1)), on.known.take(slice(0, 0))):
         score, parts = detector.score(batch), detector.parts(batch)
         assert score.shape == (len(batch),), f"scores of shape {score.shape} for {len(batch)} images"
         assert np.isfinite(score).all(), "a score is NaN or infinite"
@@ -131,7 +33,7 @@ def check_one_finite_score_per_image(detector: Detector, on: Problem) -> None:
 
 
 def check_batch_and_order_do_not_matter(detector: Detector, on: Problem) -> None:
-    batch = _both(on)
+    batch = both(on)
     whole = detector.score(batch)
     order = np.random.default_rng(0).permutation(len(batch))
     close = {"rtol": 1e-7, "atol": 1e-7 * np.ptp(whole)}
@@ -140,7 +42,7 @@ def check_batch_and_order_do_not_matter(detector: Detector, on: Problem) -> None
 
 
 def check_input_is_left_alone(detector: Detector, on: Problem) -> None:
-    batch = Activations.of({path: x.copy() for path, x in _both(on).named().items()})
+    batch = Activations.of({path: x.copy() for path, x in both(on).named().items()})
     before = {path: x.copy() for path, x in batch.named().items()}
     for x in batch.named().values():
         x.flags.writeable = False
@@ -150,9 +52,8 @@ def check_input_is_left_alone(detector: Detector, on: Problem) -> None:
 
 
 def check_unknown_scores_higher(detector: Detector, on: Problem) -> None:
-    known, unknown = detector.score(on.known), detector.score(on.unknown)
-    auroc = np.mean(unknown[:, None] > known) + np.mean(unknown[:, None] == known) / 2
-    assert auroc > 0.8, f"AUROC {auroc:.3f}: the sign is wrong, or the detector does not see the difference"
+    found = auroc(detector.score(on.known), detector.score(on.unknown))
+    assert found > 0.8, f"AUROC {found:.3f}: the sign is wrong, or the detector does not see the difference"
 
 
 def check_same_on_torch(detector: Detector, on: Problem) -> None:
@@ -161,15 +62,25 @@ def check_same_on_torch(detector: Detector, on: Problem) -> None:
     _check_namespace(detector, on, array_namespace(torch.zeros(1)))
 
 
+def check_same_on_jax(detector: Detector, on: Problem) -> None:
+    """In float32: as it comes, JAX knows no numbers of 64 bits."""
+    import jax
+
+    _check_namespace(detector, on, array_namespace(jax.numpy.zeros(1)), {"float32": 1e-3})
+
+
 def check_same_on_the_strict_array_api(detector: Detector, on: Problem) -> None:
     import array_api_strict
 
     _check_namespace(detector, on, array_api_strict)
 
 
-def _check_namespace(detector: Detector, on: Problem, xp: Any) -> None:
-    batch = _both(on)
-    for dtype, tolerance in (("float64", 1e-7), ("float32", 1e-3)):
+TOLERANCE = {"float64": 1e-7, "float32": 1e-3}
+
+
+def _check_namespace(detector: Detector, on: Problem, xp: Any, dtypes: Mapping[str, float] = TOLERANCE) -> None:
+    batch = both(on)
+    for dtype, tolerance in dtypes.items():
         there = moved(detector, xp, getattr(xp, dtype))
         given = {path: xp.asarray(x, dtype=getattr(xp, dtype)) for path, x in batch.named().items()}
         score = there.score(Activations.of(given))
@@ -179,7 +90,7 @@ def _check_namespace(detector: Detector, on: Problem, xp: Any) -> None:
 
 
 def check_same_in_float32(detector: Detector, on: Problem) -> None:
-    batch = _both(on)
+    batch = both(on)
     given = Activations.of({path: x.astype(np.float32) for path, x in batch.named().items()})
     score = moved(detector, array_namespace(given.logits), np.float32).score(given)
     assert score.dtype == np.float32, f"float32 activations gave {score.dtype} scores"
@@ -191,8 +102,8 @@ def check_same_as_an_onnx_graph(detector: Detector, on: Problem) -> None:
     import ndonnx as ndx
     import onnxruntime as ort
 
-    batch = _both(on)
-    for dtype, tolerance in (("float64", 1e-7), ("float32", 1e-3)):
+    batch = both(on)
+    for dtype, tolerance in TOLERANCE.items():
         given = {path: x.astype(dtype) for path, x in batch.named().items()}
         inputs = {p: ndx.argument(shape=("n", *x.shape[1:]), dtype=getattr(ndx, dtype)) for p, x in given.items()}
         score = moved(detector, ndx, getattr(ndx, dtype)).score(Activations.of(inputs))
@@ -225,6 +136,29 @@ def _rebuilt(thing: Any) -> Any:
     return thing.copy() if isinstance(thing, np.ndarray) else thing
 
 
+def check_saved_and_loaded_bit_for_bit(detector: Detector, on: Problem) -> None:
+    """Written as a saved classifier's folder is, read again: the same scores, to the last bit, and no other state."""
+    with tempfile.TemporaryDirectory() as folder:
+        saving.write(Path(folder), {"detector": detector}, about={})
+        things, _, _ = saving.read(Path(folder), _kinds(detector))
+    loaded, batch = things["detector"], both(on)
+    assert type(loaded) is type(detector)
+    for dtype in (np.float64, np.float32):
+        given = Activations.of({path: x.astype(dtype) for path, x in batch.named().items()})
+        scores = [moved(d, np, dtype).score(given) for d in (detector, loaded)]
+        np.testing.assert_array_equal(scores[1], scores[0], err_msg="what is loaded scores otherwise")
+
+
+def _kinds(thing: Any) -> dict[str, type]:
+    """The dataclasses that a fitted detector is built of, by name."""
+    if isinstance(thing, tuple):
+        return {name: kind for inner in thing for name, kind in _kinds(inner).items()}
+    if not is_dataclass(thing) or isinstance(thing, type):
+        return {}
+    inside = _kinds(tuple(getattr(thing, f.name) for f in fields(thing)))
+    return {type(thing).__name__: type(thing), **inside}
+
+
 CHECKS: dict[str, Callable[[Detector, Problem], None]] = {
     check.__name__.removeprefix("check_"): check
     for check in (
@@ -233,10 +167,12 @@ CHECKS: dict[str, Callable[[Detector, Problem], None]] = {
         check_input_is_left_alone,
         check_unknown_scores_higher,
         check_same_on_torch,
+        check_same_on_jax,
         check_same_on_the_strict_array_api,
         check_same_in_float32,
         check_same_as_an_onnx_graph,
         check_state_is_its_fields,
+        check_saved_and_loaded_bit_for_bit,
     )
 }
 
@@ -246,15 +182,16 @@ def check_detector(
 ) -> None:
     """Assert every promise of a detector on a toy problem. AssertionError names the one that it breaks.
 
-    detector: whatever `detectors.resolve` takes. exempt: {name of a check: why it is not kept}.
+    detector: whatever `detectors.resolve` takes. exempt: {name of a check: why it is not kept}. only: the name of the
+    one check to run.
     """
     exempt = exempt or {}
-    strange = exempt.keys() - CHECKS.keys()
-    assert not strange, f"no such check: {', '.join(strange)}"
+    strange = ({*exempt, only} - {None}) - CHECKS.keys() - FIT_CHECKS.keys()
+    assert not strange, f"no such check: {', '.join(map(str, strange))}"
     on = problem() if on is None else on
     recipe, _ = resolve(detector, on.offers)
     ready = fitted(recipe, on)
-    on = on.shown(ready.passes)
-    for name, check in CHECKS.items():
+    shown = on.shown(ready.passes)
+    for name in (*CHECKS, *FIT_CHECKS):
         if name not in exempt and only in (None, name):
-            check(ready, on)
+            CHECKS[name](ready, shown) if name in CHECKS else FIT_CHECKS[name](recipe, on)

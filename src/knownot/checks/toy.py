@@ -16,21 +16,23 @@ DROPPED = 0.3
 
 
 class Toy(Model):
-    """Images [n, 1, p, 1] of p pixels in a row; stage = max(x A, 0), features = max(stage B + 0.1, 0), then the head.
+    """Images [n, 1, p, 1] of p pixels in a row; stage = max(x A, 0), features = max(stage B + shift, 0), then the head.
 
     Everything is computed in `dtype`. Dropout acts on the stage.
     """
 
     framework = "function"
 
-    def __init__(self, first: np.ndarray, second: np.ndarray, head: Head, offers: Offers, dtype: Any) -> None:
-        self.first, self.second, self.own, self.dtype = first, second, head, dtype  # [p, j], [j, d]
+    def __init__(
+        self, first: np.ndarray, second: np.ndarray, head: Head, offers: Offers, dtype: Any, shift: float = 0.1
+    ) -> None:
+        self.first, self.second, self.own, self.dtype, self.shift = first, second, head, dtype, shift  # [p, j], [j, d]
         self.head, self.offers, self.stage_layers = head, offers, {"first": "first"}
         self.input = InputSpec(1, len(first), 1, "NHWC")
 
     def layers(self, batch: np.ndarray, keep: Any = 1.0) -> tuple[np.ndarray, np.ndarray]:
         stage = np.maximum(np.asarray(batch, np.float64)[:, 0, :, 0] @ self.first, 0) * keep
-        return stage, np.maximum(stage @ self.second + 0.1, 0)
+        return stage, np.maximum(stage @ self.second + self.shift, 0)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         stage, features = self.layers(batch)

@@ -30,7 +30,8 @@ class Confirmed(Pass):
             return {"logits": seen.logits}
         z = np.asarray(seen.logits, np.float64) / self.temperature
         winner = np.eye(z.shape[1])[np.argmax(z, axis=1)]
-        up = direction(model, x, {"logits": winner - softmax(z)})  # d log p_max / dz, times T
+        others = softmax(np.where(winner > 0, -1e30, z))  # by themselves: nothing cancels when p_max rounds to 1
+        up = direction(model, x, {"logits": winner - others})  # d log p_max / dz, times T / (1 - p_max)
         return {"logits": model.forward(x + self.eps * span(model, way) * up).logits}
 
 

@@ -68,7 +68,7 @@ class OptFS(Shaper):
         xp = array_namespace(f)
         last = self.theta.shape[0] - 1
         place = (f - self.low) / self.width
-        index = xp.astype(xp.floor(xp.clip(place, min=0.0, max=float(last))), xp.int64)
+        index = xp.astype(xp.floor(xp.clip(place, min=0.0, max=float(last))), xp.arange(1).dtype)  # JAX: of 32 bits
         theta = xp.reshape(xp.take(self.theta, xp.reshape(index, (-1,)), axis=0), (-1, f.shape[-1]))
         features = xp.where((place >= 0) & (place <= last + 1), theta * f, xp.zeros_like(f))
         return replace(batch, features=features, logits=head(features))

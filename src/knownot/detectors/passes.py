@@ -123,5 +123,5 @@ def direction(model: Model, x: np.ndarray, toward: Mapping[str, np.ndarray]) -> 
     Each image's derivatives are scaled to a largest of 1, so that small ones do not vanish on their way back.
     """
     most = np.max([np.abs(v).max(axis=1) for v in toward.values()], axis=0)[:, None]
-    scale = 1 / np.where(most > 0, most, 1)
-    return np.sign(model.gradient(x, {name: (v * scale).astype(np.float32) for name, v in toward.items()}))
+    most = np.where(most > 0, most, 1)
+    return np.sign(model.gradient(x, {name: (v / most).astype(np.float32) for name, v in toward.items()}))
