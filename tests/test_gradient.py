@@ -14,7 +14,7 @@ if "keras" not in sys.modules:
     os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import helpers_toy as toy
-from knownot.errors import UnsoundError
+from knownot.errors import OptionError, UnsoundError
 from knownot.models import Model, open_model
 
 pytestmark = [
@@ -31,7 +31,11 @@ def images(n: int = 3) -> np.ndarray:
 
 def pulls(n: int = 3) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
-    return {"logits": rng.normal(size=(n, 4)), "features": rng.normal(size=(n, 24))}
+    return {
+        "logits": rng.normal(size=(n, 4)),
+        "features": rng.normal(size=(n, 24)),
+        "stages/stage1": rng.normal(size=(n, 24)),
+    }
 
 
 def by_differences(x: np.ndarray, toward: dict[str, np.ndarray], step: float = 1e-6) -> np.ndarray:
@@ -41,7 +45,10 @@ def by_differences(x: np.ndarray, toward: dict[str, np.ndarray], step: float = 1
     moves = step * np.eye(x[0].size).reshape(-1, *x[0].shape)
     for i, image in enumerate(x):
         up, down = (toy.reference(image + sign * moves, _exact()) for sign in (1, -1))
-        total = sum((up[name] - down[name]) @ pull[i] for name, pull in toward.items())
+        total = sum(
+            (up[name.removeprefix("stages/")] - down[name.removeprefix("stages/")]) @ pull[i]
+            for name, pull in toward.items()
+        )
         found[i] = total.reshape(x[0].shape) / (2 * step)
     return found
 
@@ -100,7 +107,8 @@ def torch_forms():
 def check_gradient(model: Model, tolerance: float = 1e-4) -> None:
     x = images()
     batch, toward = model.input.to_layout(x), pulls()
-    for names in (("logits",), ("features",), ("logits", "features")):
+    assert model.gradients == ("logits", "features", *(f"stages/{name}" for name in model.stage_layers))
+    for names in (("logits",), ("features",), ("stages/stage1",), tuple(toward)):
         some = {name: toward[name] for name in names}
         got = model.gradient(batch, some)
         assert got.dtype == np.float32
@@ -190,6 +198,82 @@ def test_torch_without_gradient_or_dropout_says_so() -> None:
         model.gradient(model.input.to_layout(images()), pulls())
     with pytest.raises(UnsoundError, match="shows no dropout"):
         model.dropped(model.input.to_layout(images()), 0)
+
+
+def test_a_path_without_a_gradient_is_named() -> None:
+    model = open_model(torch_net(), size=(16, 16))
+    with pytest.raises(
+        OptionError, match=r"gradient of this classifier with respect to 'stages/stage9'.*stages/stage1"
+    ):
+        model.gradient(model.input.to_layout(images()), {"stages/stage9": np.zeros((3, 24))})
+
+
+@pytest.mark.parametrize("kind", ["torch", "keras"])
+def test_the_deviation_of_a_dead_channel_has_no_slope(kind: str) -> None:
+    """Its root is infinitely steep at zero: 0 * inf would make every pixel NaN."""
+    net = torch_net() if kind == "torch" else keras_net()
+    if kind == "torch":
+        net[0].bias.data[0] = -1e3
+    else:
+        bias = np.array(net.layers[1].bias)
+        bias[0] = -1e3
+        net.layers[1].bias.assign(bias)
+    model = open_model(net, size=(16, 16))
+    batch = model.input.to_layout(images())
+    pull = pulls()["stages/stage1"]
+    got = model.gradient(batch, {"stages/stage1": pull})
+    assert np.isfinite(got).all()
+    without = pull.copy()
+    without[:, [0, 12]] = 0  # its mean and its deviation
+    np.testing.assert_allclose(got, model.gradient(batch, {"stages/stage1": without}), atol=1e-6)
+    assert got.any()
+
+
+def test_torch_named_stages_too_but_not_what_is_overwritten() -> None:
+    from torch import nn
+
+    net = torch_net()
+    x = images()
+    model = open_model(net, size=(16, 16), stages=["1", "3"])  # the outputs of the two in-place ReLUs
+    assert model.gradients == ("logits", "features", "stages/1", "stages/3")
+    batch, pull = model.input.to_layout(x), pulls()["stages/stage1"]
+    want = model.input.to_layout(by_differences(x, {"stages/stage1": pull}))
+    np.testing.assert_allclose(model.gradient(batch, {"stages/1": pull}), want, atol=1e-4 * np.abs(want).max())
+    before = open_model(net, size=(16, 16), stages=["0", "3"])  # the ReLU writes over what the convolution gave
+    assert "stages/0" not in before.gradients
+    assert any("No gradients of stages/0" in note for note in before.notes)
+    assert "gradient" in before.offers.kinds
+    net[1] = nn.ReLU()
+    assert "stages/0" in open_model(net, size=(16, 16), stages=["0", "3"]).gradients
+
+
+def test_ensembles_and_embeddings_hand_gradients_on() -> None:
+    first, other = open_model(torch_net(), size=(16, 16)), open_model(keras_net(), size=(16, 16))
+    both = open_model([first, other])
+    x, toward = images(), pulls()
+    features = np.random.default_rng(2).normal(size=(3, 48))
+    given = {
+        "logits": toward["logits"],
+        "features": features,
+        "stages/member2-stage1": toward["stages/stage1"],
+    }
+    assert set(given) | {"stages/member1-stage1"} <= set(both.gradients)
+    own = {"logits": toward["logits"] / 2, "features": features[:, :24]}
+    want = first.gradient(first.input.to_layout(x), own).transpose(0, 2, 3, 1)
+    own = {"logits": toward["logits"] / 2, "features": features[:, 24:], "stages/stage1": toward["stages/stage1"]}
+    want = want + other.gradient(x, own)
+    got = both.gradient(both.input.to_layout(x), given).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    alone = both.gradient(both.input.to_layout(x), {"stages/member2-stage1": toward["stages/stage1"]})
+    want = other.gradient(x, {"stages/stage1": toward["stages/stage1"]})
+    np.testing.assert_allclose(alone.transpose(0, 2, 3, 1), want, atol=1e-5 * np.abs(want).max())
+
+    embedding = open_model(torch_net(), size=(16, 16), embedding=True, stages=["1"])
+    assert embedding.gradients == ("features", "stages/1")
+    got = embedding.gradient(first.input.to_layout(x), {"features": toward["logits"]})
+    np.testing.assert_allclose(got, first.gradient(first.input.to_layout(x), {"logits": toward["logits"]}), atol=1e-5)
+    with pytest.raises(OptionError, match="'logits'"):
+        embedding.gradient(first.input.to_layout(x), {"logits": toward["logits"]})
 
 
 def test_onnx_and_functions_offer_none() -> None:

@@ -25,6 +25,13 @@ from .common import machine_options, model_of, preprocess_of, said, size_of, thi
 @click.option("--target", type=float, default=0.99, show_default=True, help="The probability wanted.")
 @click.option("--queries", type=int, help="Most images through the classifier for each image made.")
 @click.option(
+    "--smoothness",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Of images made by gradient: 0 pixel noise, 1 as in photographs, 2 blurs.",
+)
+@click.option(
     "--preprocess",
     help="How raw images become the input, when the model does not say: '[0, 255]', '[0, 1]', '[-1, 1]', "
     "'ImageNet mean/std', 'BGR, ImageNet means (caffe)', or a JSON object of fields.",
@@ -36,8 +43,9 @@ from .common import machine_options, model_of, preprocess_of, said, size_of, thi
 @click.option("--seed", type=int, default=0, show_default=True)
 @machine_options
 def command(classifier: str, output: Path, classes: tuple[str, ...], count: int, adaptive: bool, method: str,
-            target: float, queries: int | None, preprocess: str | None, size: str | None, model: str | None,
-            features: str | None, unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+            target: float, queries: int | None, smoothness: float, preprocess: str | None, size: str | None,
+            model: str | None, features: str | None, unsafe_pickle: bool, seed: int, as_json: bool,
+            quiet: bool) -> None:  # fmt: skip
     """Make images of nothing that the classifier is sure of.
 
     CLASSIFIER is what 'knownot fit' wrote (the detector's verdicts are told too), a file (.keras, .h5, .onnx, .pt2,
@@ -66,7 +74,7 @@ def command(classifier: str, output: Path, classes: tuple[str, ...], count: int,
         way = preprocess_of(preprocess, asked, thing.input.channels or 3)
     result = fool(
         thing, classes or None, count, adaptive=adaptive, method=method, target=target,
-        queries=queries, preprocess=way, seed=seed, progress=not quiet,
+        queries=queries, smoothness=smoothness, preprocess=way, seed=seed, progress=not quiet,
     )  # fmt: skip
     result.save(output)
     said(f"{result.sentence}\nWritten to {output}.", result.facts() | {"output": str(output)}, as_json)

@@ -12,7 +12,6 @@ from .prior import Prior
 from .sight import Sight
 
 RATE, MOMENTUM, MEMORY = 0.1, 0.9, 0.99
-FALLOFF = 1.5  # of the prior: smoother than photographs, so that shapes appear
 STEP = 2  # queries: one look, one slope
 QUERIES = 600
 
@@ -32,14 +31,13 @@ class Climb:
 
 
 def ascend(
-    sight: Sight, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
+    sight: Sight, prior: Prior, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
     The slope is taken at the rounded image and applied to the unrounded one, so what is measured on the way is what the
     image file gives. Steps have a length of their own (RMS-normalised per image, with momentum).
     """
-    prior = Prior(*sight.chain.size, falloff=FALLOFF)
     waiting = [_start(prior, seed, i) for i in range(len(wanted))][::-1]
     under_way: list[Climb] = []
     finished: list[Climb] = []

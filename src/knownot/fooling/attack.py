@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from ..progress import bar
 from ..walk import batch_size_for
 from . import ascent, evolution
 from .chain import sized
+from .encodings import Cppn
+from .prior import Prior
 from .record import Fooling
 from .sight import Sight, log_odds
 
-METHODS = {"gradient": (ascent.ascend, ascent.QUERIES), "evolution": (evolution.evolve, evolution.QUERIES)}
-MOST = 64  # images under way at once
+METHODS = {"gradient": ascent.QUERIES, "evolution": evolution.QUERIES}  # {method: most queries per image, usually}
+MOST = 64  # images in a batch
 
 
 def fool(
@@ -33,6 +36,7 @@ def fool(
     method: str = "auto",
     target: float = 0.99,
     queries: int | None = None,
+    smoothness: float = 1.0,
     preprocess: Preprocess | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -48,6 +52,8 @@ def fool(
     or "auto": gradient where the classifier has one.
     target: the probability wanted, of the image as a uint8 file. queries: at most so many images through the
     classifier for each image made, 600 for "gradient", 10,000 for "evolution" if not given.
+    smoothness: of the images that "gradient" makes: spatial frequencies f are weighted by 1 / f^smoothness, 0 for pixel
+    noise, 1 as in photographs, 2 for blurs. It decides what the images look like, and how a detector sees them.
     preprocess: how raw images become the classifier's input, where neither classifier nor open-set classifier says.
 
     No known image is looked at. The same seed gives the same images. Returns what was reached, fooled or not.
@@ -57,7 +63,7 @@ def fool(
     begin = time.perf_counter()
     osc = classifier if isinstance(classifier, OpenSetClassifier) else None
     model = classifier.model if osc is not None else open_model(classifier)
-    _check(model, osc, count, adaptive, method, target, queries)
+    _check(model, osc, count, adaptive, method, target, queries, smoothness)
     names = _names(model, osc)
     wanted = np.resize(_numbers(classes, names), count)
     way = sized(_way(model, osc, preprocess), model.input, model.opened_with.get("size"))
@@ -66,10 +72,13 @@ def fool(
         method = "gradient" if sight.differentiable else "evolution"
     if method == "gradient":
         sight.check_differentiable()
-    attack, usual = METHODS[method]
+    attack: Any = {
+        "gradient": partial(ascent.ascend, sight, Prior(*sight.chain.size, float(smoothness))),
+        "evolution": partial(evolution.evolve, sight, Cppn(*sight.chain.size)),
+    }[method]
     batch = min(batch_size_for(model, way), MOST)
     with bar("fool", count, progress) as advance:
-        images, used = attack(sight, wanted, queries=queries or usual, seed=seed, batch=batch, advance=advance)
+        images, used = attack(wanted, queries=queries or METHODS[method], seed=seed, batch=batch, advance=advance)
     probability, accepted, p_value = _measured(model, osc, sight, images, wanted, batch)
     fooled = probability >= target
     if adaptive and accepted is not None:
@@ -100,6 +109,7 @@ def _check(
     method: str,
     target: float,
     queries: int | None,
+    smoothness: float,
 ) -> None:
     if not model.offers.classes:
         raise ModelError("This network was opened with embedding=True: it has no classes that it could be sure of.")
@@ -107,6 +117,7 @@ def _check(
     number("target", target, 1 / model.offers.classes, 1 - 1e-6)
     one_of("method", method, ("auto", *METHODS))
     one_of("adaptive", adaptive, (True, False))
+    number("smoothness", smoothness, 0, 4)
     if queries is not None:
         number("queries", queries, 1, whole=True)
     if adaptive and osc is None:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .prior import COLOURS
+from .prior import COLOURS, squashed
 
 
 class Encoding(ABC):
@@ -27,7 +27,7 @@ class Encoding(ABC):
 
 def _rounded(x: np.ndarray) -> np.ndarray:
     """Unbounded colour coordinates [n, h, w, 3] as pixels."""
-    return np.rint(255 / (1 + np.exp(-(x @ COLOURS.T.astype(x.dtype))))).astype(np.uint8)
+    return np.rint(squashed(x @ COLOURS.T.astype(x.dtype))).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import missing_extra
 from ..progress import Advance
-from .encodings import Cppn, Encoding
+from .encodings import Encoding
 from .sight import Sight
 
 QUERIES = 10_000
@@ -18,7 +18,7 @@ SIGMA = 0.5
 
 
 def evolve(
-    sight: Sight, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
+    sight: Sight, encoding: Encoding, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
@@ -26,7 +26,6 @@ def evolve(
     """
     if importlib.util.find_spec("cma") is None:
         raise missing_extra("cma", "audit", "Fooling images without gradients (method='evolution')")
-    encoding = Cppn(*sight.chain.size)
     searches = [Search(encoding, seed, i, queries) for i in range(len(wanted))]
     waiting, under_way = searches[::-1], list[Search]()
     most = max(1, 4 * batch // POPULATION)

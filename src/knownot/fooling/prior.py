@@ -15,23 +15,28 @@ import numpy as np
 COLOURS = np.array([[0.27, 0.10, 0.03], [0.27, 0.0, -0.06], [0.27, -0.10, 0.03]]) / 0.27
 
 
+def squashed(x: np.ndarray) -> np.ndarray:
+    """255 sigmoid(x); never an overflow."""
+    return 127.5 * (1 + np.tanh(x / 2))
+
+
 @dataclass(frozen=True)
 class Prior:
     """pixels(z) = 255 sigmoid(filter(z) colours), z [n, h, w, 3].
 
-    The filter multiplies each spatial frequency f (in cycles per image) by 1 / max(f, 1)^falloff and keeps the mean
+    The filter multiplies each spatial frequency f (in cycles per image) by 1 / max(f, 1)^smoothness and keeps the mean
     square; as a real, even filter it is its own adjoint.
     """
 
     height: int
     width: int
-    falloff: float = 1.0
+    smoothness: float = 1.0
 
     @cached_property
     def _weights(self) -> np.ndarray:  # [h, w // 2 + 1, 1]
         fy = np.fft.fftfreq(self.height)[:, None] * self.height
         fx = np.fft.rfftfreq(self.width)[None, :] * self.width
-        weights = 1 / np.maximum(np.hypot(fy, fx), 1.0) ** self.falloff
+        weights = 1 / np.maximum(np.hypot(fy, fx), 1.0) ** self.smoothness
         both = np.where((fx == 0) | ((self.width % 2 == 0) & (fx == self.width // 2)), 1, 2)  # rfft keeps one half
         power = np.sum(both * weights**2) / (self.height * self.width)
         return (weights / np.sqrt(power))[..., None]
@@ -46,7 +51,7 @@ class Prior:
 
     def pixels(self, z: np.ndarray) -> np.ndarray:
         """[n, h, w, 3] float64 in 0..255, not rounded."""
-        return 255 / (1 + np.exp(-self._filtered(z) @ COLOURS.T))
+        return squashed(self._filtered(z) @ COLOURS.T)
 
     def back(self, pixels: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """d/dz of what has this gradient with respect to `pixels`, [n, h, w, 3] each."""

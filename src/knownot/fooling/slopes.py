@@ -6,6 +6,7 @@ A detector's formula runs on the arrays of torch and JAX as it stands, so these 
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +28,10 @@ def slopes_of(detector: Detector) -> Slopes:
 
     Paths on which nothing depends are left out. Raises MissingExtraError where neither torch nor JAX is installed.
     """
-    if importlib.util.find_spec("torch") is not None:
-        return _torch(detector)
-    if importlib.util.find_spec("jax") is not None:
-        return _jax(detector)
+    ways = {"torch": _torch, "jax": _jax}
+    found = [name for name in ways if name in sys.modules] + [name for name in ways if importlib.util.find_spec(name)]
+    if found:
+        return ways[found[0]](detector)
     raise MissingExtraError(
         "To differentiate a detector torch or jax is needed; neither is installed. Install one (pip install torch), or "
         "attack without gradients: method='evolution'."

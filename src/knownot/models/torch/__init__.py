@@ -162,7 +162,9 @@ class TorchModel(Model):
         self._check_head(first)
         try:
             head, stages = self.options["head"], self.options["stages"]
-            self.differentiated = Differentiated(self.network, self.path, head, stages, x, self.input.layout)
+            self.differentiated = Differentiated(
+                self.network, self.path, head, stages, x, self.input.layout, self.embedding
+            )
             self.gradients, why = offered(self.differentiated, x, first, self.tolerance)
         except Exception as error:  # whatever torch raises where it has no gradient
             why = f"No gradients: {' '.join(str(error).split())[:200]}"

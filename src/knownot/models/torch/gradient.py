@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...arrays import Activations
 from ...errors import KnownotError, ModelError
 from . import ops, outputs
-from .head import find
+from .head import Found, find
 from .named import named_stages, watching
 from .network import Network
 from .stages import find_stages, pooling
@@ -43,6 +43,7 @@ class Differentiated:
         stages: Sequence[str] | None,
         sample: np.ndarray,
         layout: str,
+        embedding: bool = False,
     ) -> None:
         self.network, self.path = network, path
         with differentiable(network):
@@ -50,7 +51,8 @@ class Differentiated:
             recorder = Recorder(x, layout, network.layers())
             with watching(network, recorder, stages or ()) as watched, recorder:
                 output = network(x)
-            found = find(recorder, outputs.follow(output, path), len(sample), head)
+            scores = outputs.follow(output, path)
+            found = Found(None, [], []) if embedding else find(recorder, scores, len(sample), head)
             self.takes: dict[int, list[Take]] = {}
             for step, take in found.takes:
                 self.takes.setdefault(step, []).append(take)
