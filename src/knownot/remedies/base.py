@@ -26,11 +26,11 @@ class Settings:
     mode: "head": the last layer only, on features computed once; "full": all weights.
     epochs, batch_size: passes over the known images, and how many of them per step. learning_rate: None for the mode's
     own; it falls to 0 along half a cosine. ratio: outliers per known image in each batch. balanced: each class as often
-    as any other. augment: known images and outliers are flipped and shifted at random (full mode). freeze_norm: batch
-    normalisation stays as it is. patience: stop after so many epochs without a lower validation loss, and keep the
-    best weights; None: never. folder: for checkpoints, from which an interrupted training goes on; save_every: steps
-    between them, None for one an epoch. device: where to train, None for where the classifier is. half: train in mixed
-    precision where the device has it.
+    as any other. augment: "none", "flip", "shift" or "flip+shift", of known images and outliers (full mode).
+    freeze_norm: batch normalisation stays as it is. patience: stop after so many epochs without a lower validation
+    loss, and keep the best weights; None: never. folder: for checkpoints, from which an interrupted training goes on;
+    save_every: steps between them, None for one an epoch. device: where to train, None for where the classifier is.
+    half: train in mixed precision where the device has it.
     """
 
     mode: str = "full"
@@ -39,7 +39,7 @@ class Settings:
     learning_rate: float | None = None
     ratio: float = 0.5
     balanced: bool = False
-    augment: bool = True
+    augment: str = "flip+shift"
     freeze_norm: bool = True
     patience: int | None = None
     seed: int = 0

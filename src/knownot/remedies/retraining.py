@@ -110,7 +110,7 @@ def retrain(
 
 def learning_rate(settings: Settings) -> float:
     """That asked for, or the usual one: small where all weights move."""
-    return settings.learning_rate or {"full": 1e-3, "head": 1e-2}[settings.mode]
+    return settings.learning_rate or {"full": 1e-4, "head": 1e-2}[settings.mode]
 
 
 def prepared(

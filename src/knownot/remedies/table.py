@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 # Name: (module of this package, class). Modules import a framework when they train, not before.
 REMEDIES: Mapping[str, tuple[str, str]] = {
     "none-class": ("none_class", "NoneClass"),
+    "outlier-exposure": ("outlier_exposure", "OutlierExposure"),
+    "energy-margin": ("energy_margin", "EnergyMargin"),
+    "entropic": ("entropic", "Entropic"),
+    "objectosphere": ("entropic", "Objectosphere"),
+    "mixoe": ("mixoe", "MixOE"),
+    "logitnorm": ("norms", "LogitNorm"),
+    "t2fnorm": ("norms", "T2FNorm"),
+    "rotpred": ("rotpred", "RotPred"),
+    "pixmix": ("pixmix", "PixMix"),
     "none-head": ("beside", "NoneHead"),
     "discriminator": ("beside", "Discriminator"),
 }
