@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import detectors
+    from . import audit, detectors
     from .arrays import Activations, Preprocess
     from .classifier import OpenSetClassifier, fit, load
     from .errors import KnownotError
@@ -47,6 +47,7 @@ __all__ = [
     "Preprocess",
     "Verdicts",
     "__version__",
+    "audit",
     "detectors",
     "fit",
     "fool",
@@ -58,8 +59,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "detectors":
-        return importlib.import_module(".detectors", __name__)
+    if name in ("audit", "detectors"):  # modules that can be called
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'knownot' has no attribute {name!r}; it has: {', '.join(__all__)}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -21,6 +21,8 @@ COMMANDS = {
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
     "predict": "A verdict for every image: its class, or unknown.",
     "fool": "Images of nothing that the classifier is sure of.",
+    "audit": "Why is the classifier so sure, and what would it take? One page.",
+    "outliers": "Images of no class, as files.",
     "detectors": "The table of scoring methods, with papers and needs.",
 }
 

@@ -42,24 +42,30 @@ def bars(
     behind: Mapping[str, Sequence[float]] | None = None,
     label: str = "",
     roles: Mapping[str, str] | None = None,
+    wide: bool = False,
 ) -> Markup:
     """Horizontal bars of shares, 0 to 1, with their intervals as whiskers; the first row on top.
 
     behind: {what: shares [rows]} that hold the front ones, the largest first, drawn fainter behind them.
-    roles: colour of single rows. label: what the axis and the front bars are.
+    roles: colour of single rows. label: what the axis and the front bars are. wide: names stand above their bars, not
+    beside them.
     """
     n = len(rows)
-    with drawing(name, title, WIDTH, 64 + 22 * n + (22 if behind else 0)) as d:
+    step = 36 if wide else 22
+    with drawing(name, title, WIDTH, 64 + step * n + (22 if behind else 0)) as d:
         y = np.arange(n)[::-1]
         colours = [INK[(roles or {}).get(row, role)] for row in rows]
         for i, (what, shares) in enumerate((behind or {}).items()):
             d.axes.barh(y, shares, color=colours, alpha=0.2 + 0.25 * i, height=0.72, label=named(what, 40))
         front = list(rows.values())
         values = np.array([m.value for m in front])
-        d.axes.barh(y, values, color=colours, height=0.72 if not behind else 0.4, label=named(label, 40))
+        height = 0.4 if behind or wide else 0.72
+        d.axes.barh(y, values, color=colours, height=height, label=named(label, 40))
         _whiskers(d.axes, front, y)
-        d.axes.set_yticks(y, [named(row) for row in rows])
-        d.axes.set_ylim(-0.6, n - 0.4)
+        d.axes.set_yticks(y, ["" if wide else named(row) for row in rows])
+        for place, row in zip(y if wide else [], rows, strict=False):
+            d.axes.text(0, place + 0.26, named(row, 60), va="bottom")
+        d.axes.set_ylim(-0.6, n - 0.4 + 0.15 * wide)
         d.axes.tick_params(axis="y", length=0)
         for tick in d.axes.get_yticklabels():
             tick.set_color(INK["ink"])

@@ -1,0 +1,287 @@
+"""Is the classifier fed as it was trained? Every usual way of preprocessing is tried on the same labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from ..arrays import Preprocess, softmax
+from ..images import Images, open_images
+from ..images.preprocess import apply, candidates
+from ..measure import paired_interval
+from ..models import Model
+from ..preprocessing import Confusion, in_order, size_for
+from ..second import alike
+from .look import Spread
+from .record import Channel, Finding, Inputs, Number, Share, Trial
+from .words import pc, span
+
+TRIED = 512  # labelled known images that every way is tried on
+CONFIRMED = 2_000  # that the best is compared with the used one on
+SURE = 0.99
+Z, Z95 = 3.0, 1.96  # standard errors a better way has to be better by, as it was chosen among several; of an interval
+MISMATCH = "The classifier is fed"
+SMALL, LARGE = 0.01, 0.05  # of accuracy: worth a warning, a problem
+
+
+@dataclass(frozen=True)
+class Fed:
+    """How raw images become the classifier's input, and how that was found."""
+
+    way: Preprocess | None
+    found: str  # "given", "said by the model", "found by accuracy", "the classifier's own input"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of the trial images, one way."""
+
+    right: np.ndarray  # [n] bool
+    confidence: np.ndarray  # [n]
+    confusion: Confusion
+
+
+def fed(
+    model: Model, images: Images, given: Preprocess | None, order: np.ndarray | None, *, size: int, seed: int
+) -> tuple[Fed, dict[str, tuple[Preprocess | None, Answers]]]:
+    """(what is fed, {name of a way: (the way, what the classifier answers)}), the second empty without labels."""
+    if images.ready:
+        own = Fed(None, "the classifier's own input")
+        return own, _of_arrays(model, images, order, size, seed) if images.labelled else {}
+    height, width = size_for(model, images, given)
+    named = given or model.preprocess
+    found = "given" if given is not None else "said by the model"
+    way = None if named is None else _called(named.sized(height, width), model)
+    usual = candidates(model.input.channels, height, width) if model.input.channels in (None, 1, 3) else ()
+    if not images.labelled:
+        return Fed(way, found), {}
+    sample = images.sample(TRIED, seed)
+    tried: dict[str, tuple[Preprocess | None, Answers]] = {}
+    for p in ([way] if way is not None else []) + [p for p in usual if way is None or not alike(p, way)]:
+        tried[p.name] = (p, answers(model, sample, p, order, size))
+    if way is None:
+        best = max(tried, key=lambda name: tried[name][1].right.mean())
+        way, found = tried[best][0], "found by accuracy"
+        assert way is not None  # those tried are all ways
+    swapped = _swapped(way)
+    if swapped is not None and not any(alike(swapped, p) for p, _ in tried.values()):
+        tried[swapped.name] = (swapped, answers(model, sample, swapped, order, size))
+    if images.size != (height, width):
+        fit = "stretch" if way.fit == "crop" else "crop"
+        other = replace(way, fit=fit, name=f"{way.name}, {'stretched' if fit == 'stretch' else 'cut to the middle'}")
+        tried[other.name] = (other, answers(model, sample, other, order, size))
+    return Fed(way, found), tried
+
+
+def _called(way: Preprocess, model: Model) -> Preprocess:
+    """With a name: that of the usual way it is, else its numbers."""
+    if way.name:
+        return way
+    for p in candidates(model.input.channels, None, None) if model.input.channels in (None, 1, 3) else ():
+        if alike(p.sized(way.height, way.width), way):
+            return replace(way, name=p.name)
+    return replace(way, name=f"scale {way.scale:.4g}, mean {_list(way.mean)}, std {_list(way.std)}, {way.channels}")
+
+
+def _list(x: tuple[float, ...]) -> str:
+    return " ".join(f"{v:.4g}" for v in x)
+
+
+def _swapped(way: Preprocess) -> Preprocess | None:
+    """Red and blue the other way round."""
+    if way.channels == "grey":
+        return None
+    return replace(way, channels="bgr" if way.channels == "rgb" else "rgb", name=f"{way.name}, red and blue swapped")
+
+
+def answers(model: Model, sample: Images, way: Preprocess | None, order: np.ndarray | None, size: int) -> Answers:
+    right, sure = [np.empty(0, bool)], [np.empty(0)]
+    confusion = Confusion(model.offers.classes)
+    for batch in sample.batches(size, way, spec=model.input):
+        if not len(batch.x):
+            continue
+        labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
+        logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits)
+        said = np.argmax(logits, axis=1)
+        confusion.add(labels, said)
+        right.append((said == labels)[labels >= 0])
+        sure.append(softmax(logits).max(axis=1)[labels >= 0])
+    return Answers(np.concatenate(right), np.concatenate(sure), confusion)
+
+
+def _of_arrays(
+    model: Model, images: Images, order: np.ndarray | None, size: int, seed: int
+) -> dict[str, tuple[Preprocess | None, Answers]]:
+    """The same for float arrays, if their range tells how they were scaled."""
+    sample = images.sample(TRIED, seed)
+    parts = [(b.x, b.labels[b.rows]) for b in sample.batches(size, None, spec=model.input) if len(b.x)]
+    x, labels = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    named = "as given"
+    own = open_images(x, labels)
+    tried: dict[str, tuple[Preprocess | None, Answers]] = {named: (None, answers(model, own, None, order, size))}
+    raw = _raw(x)
+    if raw is None:
+        return tried
+    for p in candidates(x.shape[-1], None, None):
+        again = np.stack([apply(image, p) for image in raw])
+        if np.abs(again - x).max() > 0.02 * max(float(np.abs(x).max()), 1e-6):  # else it is what was given
+            tried[f"as {p.name}"] = (p, answers(model, open_images(again, labels), None, order, size))
+    return tried
+
+
+def _raw(x: np.ndarray) -> np.ndarray | None:
+    """The pixels, uint8 [n, h, w, 3], of floats in [0, 1], [-1, 1] or [0, 255]; None for any other range."""
+    low, high = float(x.min()), float(x.max())
+    if x.shape[-1] not in (1, 3):
+        return None
+    if low >= 0 and high <= 1:
+        scaled = x * 255
+    elif low >= -1 and high <= 1:
+        scaled = (x + 1) * 127.5
+    elif low >= 0 and 1.5 < high <= 255:
+        scaled = x
+    else:
+        return None
+    raw = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.repeat(raw, 3, axis=-1) if raw.shape[-1] == 1 else raw
+
+
+def section(
+    model: Model,
+    images: Images,
+    given: Fed,
+    tried: dict[str, tuple[Preprocess | None, Answers]],
+    spread: Spread,
+    order: np.ndarray | None,
+    *,
+    size: int,
+    seed: int,
+) -> tuple[Inputs, str]:
+    """(the section, the way to preprocess instead: "" when what is fed is right, or cannot be told)."""
+    used = given.way.name if given.way is not None else "as given"
+    trials = tuple(
+        Trial(
+            name, name == used, Share.of(a.right), Number.mean(a.confidence), Share.of(a.confidence >= SURE),
+            {} if way is None else asdict(way),
+        )
+        for name, (way, a) in tried.items()
+    )  # fmt: skip
+    best, gain, confirmed = None, None, None
+    if len(tried) > 1 and len(tried[used][1].right):
+        best = max(tried, key=lambda name: (tried[name][1].right.mean(), name == used))
+        gain, confirmed = _gain(model, images, tried, used, best, order, size, seed)
+    findings = _findings(given, used, best, gain, confirmed, tried, images)
+    mismatch = any(f.title.startswith(MISMATCH) for f in findings)
+    made = Inputs(
+        findings=findings,
+        used=used,
+        found=given.found,
+        fields=None if given.way is None else asdict(given.way),
+        image_size=images.size,
+        input_size=(model.input.height, model.input.width),
+        channels=model.input.channels,
+        layout=model.input.layout,
+        range=tuple(
+            Channel(float(a), float(b), float(c), float(d))
+            for a, b, c, d in zip(spread.low, spread.high, spread.mean, spread.std, strict=True)
+        ),
+        trials=trials,
+        best=best,
+        gain=gain,
+    )
+    return made, best or "" if mismatch else ""
+
+
+def _gain(
+    model: Model,
+    images: Images,
+    tried: dict[str, tuple[Preprocess | None, Answers]],
+    used: str,
+    best: str,
+    order: np.ndarray | None,
+    size: int,
+    seed: int,
+) -> tuple[Number, tuple[Share, Share]]:
+    """(how much better, (accuracy used, accuracy best)); where it matters and can be had, on more images."""
+    a, b = tried[used][1], tried[best][1]
+    if used != best and not images.ready and len(a.right) >= TRIED and b.right.mean() - a.right.mean() > 0.01:
+        more = images.sample(CONFIRMED, seed + 1)
+        a, b = (answers(model, more, tried[name][0], order, size) for name in (used, best))
+    n = min(len(a.right), len(b.right))
+    first, second = a.right[:n], b.right[:n]
+    difference = paired_interval(int((second & ~first).sum()), int((first & ~second).sum()), n)
+    return Number(*difference), (Share.of(first), Share.of(second))
+
+
+def _findings(
+    given: Fed,
+    used: str,
+    best: str | None,
+    gain: Number | None,
+    confirmed: tuple[Share, Share] | None,
+    tried: dict[str, tuple[Preprocess | None, Answers]],
+    images: Images,
+) -> tuple[Finding, ...]:
+    if not images.labelled:
+        said = "Whether the classifier is fed as it was trained could not be checked."
+        text = f"The known images have no labels. They were fed as {used} ({given.found})."
+        action = "Give labels, or class sub-folders: accuracy then tells which preprocessing is right."
+        return (Finding("open", "inputs", said, text, action),)
+    found: list[Finding] = []
+    mine = tried[used][1]
+    most = max((a.confusion for _, a in tried.values()), key=lambda c: c.reordered()[0])
+    better, moved = most.reordered()
+    accuracy = max(a.confusion.accuracy for _, a in tried.values())
+    many = most.images >= 10 * len(most.counts)  # with few images any renaming fits
+    if many and better >= max(0.5, accuracy + 0.1) and len(moved) > 1:
+        said = f"Labels and outputs are in another order: {pc(accuracy)} right as they are, {pc(better)} when renamed."
+        text = f"Renaming {len(moved)} classes one to one makes the {most.images:,} labelled known images fit."
+        action = "Give the names of the classifier's outputs in their order (--class-names, class_names=)."
+        return (Finding("problem", "inputs", said, text, action),)  # which makes any way of preprocessing look best
+    if best is not None and best != used and gain is not None and confirmed is not None:
+        found += _mismatch(mine, used, best, gain, confirmed)
+    if not found and all(a.confusion.near_chance for _, a in tried.values()):
+        said = f"However it is fed, the classifier is right no more often than by chance ({pc(accuracy)} at best)."
+        text = f"{len(tried)} ways of preprocessing were tried on {most.images:,} labelled known images."
+        action = "Check that the labels are those of this classifier, and give its preprocessing (--preprocess)."
+        found.append(Finding("problem", "inputs", said, text, action))
+    return tuple(found) or (_fine(given, used, tried),)
+
+
+def _mismatch(mine: Answers, used: str, best: str, gain: Number, confirmed: tuple[Share, Share]) -> list[Finding]:
+    """A better way, if it is better by more than chance among several could make it."""
+    value = gain.value or 0.0
+    if value - ((gain.high or 0.0) - value) * Z / Z95 <= 0 or value < SMALL:
+        return []
+    grave = value >= LARGE
+    verb = "the wrong way" if grave else "in a way that costs accuracy"
+    text = (
+        f"On the same {confirmed[0].images:,} labelled known images, {pc(value)} more are right ({span(gain)}). Fed as "
+        f"it is, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
+        f"{pc(Share.of(mine.confidence >= SURE))} of the images get at least 0.99. All that follows was measured "
+        "as it is fed now."
+    )
+    return [
+        Finding(
+            "problem" if grave else "warning", "inputs",
+            f"{MISMATCH} {verb}: {pc(confirmed[0])} right as fed ({used}), {pc(confirmed[1])} as {best}.",
+            text,
+            f"Preprocess as {best}, then audit again: every other finding may change.",
+        )
+    ]  # fmt: skip
+
+
+def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Answers]]) -> Finding:
+    mine = tried[used][1]
+    right = Share.of(mine.right)
+    text = f"{pc(right)} of {right.images:,} labelled known images are right, fed as {used} ({given.found})"
+    others = [name for name in tried if name != used]
+    if others:
+        worst = min(others, key=lambda name: tried[name][1].right.mean())
+        answers_ = tried[worst][1]
+        text += (
+            f". Fed as {worst}, {pc(Share.of(answers_.right))} would be, with a mean softmax probability of "
+            f"{pc(float(answers_.confidence.mean()))}"
+        )
+    return Finding("ok", "inputs", "It is fed as it wants to be.", text + ".")

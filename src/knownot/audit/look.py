@@ -1,0 +1,178 @@
+"""One pass over images for an audit: activations for whoever wants them, and what is noted of each image on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..arrays import Activations, Preprocess, softmax
+from ..errors import ImagesError
+from ..images import Images
+from ..models import Model
+from ..preprocessing import in_order
+from ..progress import bar
+from ..walk import HoldOut, Watch, computed, keys_of
+
+MISTAKES, SUREST = 12, 4  # kept as pictures
+SIDE = 64
+LOGITS = 10_000  # labelled images kept for the temperature
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is kept to be shown."""
+
+    confidence: float
+    id: str
+    true: int
+    said: int
+    thumb: np.ndarray
+
+
+class Spread:
+    """Least, largest, mean and standard deviation of each channel of what passes, in constant memory."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.low = self.high = self.total = self.squares = np.zeros(0)
+
+    def add(self, x: np.ndarray) -> None:  # [n, h, w, k]
+        flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        low, high, total, squares = flat.min(axis=0), flat.max(axis=0), flat.sum(axis=0), (flat**2).sum(axis=0)
+        if self.n:
+            low, high = np.minimum(low, self.low), np.maximum(high, self.high)
+            total, squares = total + self.total, squares + self.squares
+        self.low, self.high, self.total, self.squares = low, high, total, squares
+        self.n += len(flat)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / max(self.n, 1)
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(np.maximum(self.squares / max(self.n, 1) - self.mean**2, 0))
+
+
+class Seen:
+    """What was noted of the images of a pass: twelve bytes each, and a few pictures."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self._rows: list[tuple[np.ndarray, ...]] = []
+        self._logits: list[tuple[np.ndarray, np.ndarray]] = []
+        self.wrong: list[Picture] = []  # of labelled images, those it is surest of and wrong about
+        self.surest: list[Picture] = []
+        self.spread = Spread()
+        self.unreadable: list[tuple[str, str]] = []
+
+    def add(self, activations: Activations, labels: np.ndarray) -> np.ndarray:
+        """Softmax of the largest output, [n] float32, as the classifier itself computes it."""
+        p = np.asarray(softmax(np.asarray(activations.logits, dtype=np.float32)))
+        said, confidence = p.argmax(axis=1), p.max(axis=1)
+        self._rows.append((labels.astype(np.int32), said.astype(np.int32), confidence))
+        room = LOGITS - sum(len(x) for _, x in self._logits)
+        has = np.flatnonzero(labels >= 0)[: max(room, 0)]
+        if len(has):
+            self._logits.append((np.asarray(activations.logits)[has], labels[has]))
+        return np.asarray(confidence)
+
+    def _column(self, i: int, dtype: type) -> np.ndarray:
+        return np.concatenate([r[i] for r in self._rows]) if self._rows else np.empty(0, dtype)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._column(0, np.int32)
+
+    @property
+    def said(self) -> np.ndarray:
+        return self._column(1, np.int32)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        return self._column(2, np.float32)
+
+    def logits(self) -> tuple[np.ndarray, np.ndarray]:
+        """(logits, labels) of the first labelled images, at most LOGITS."""
+        if not self._logits:
+            return np.empty((0, self.classes)), np.empty(0, np.int64)
+        return np.concatenate([x for x, _ in self._logits]), np.concatenate([y for _, y in self._logits])
+
+
+def look(
+    model: Model,
+    way: Preprocess | None,
+    images: Images,
+    what: str,
+    seen: Seen,
+    *,
+    size: int,
+    order: np.ndarray | None = None,
+    labelled: bool = True,
+    watch: Watch | None = None,
+    hold: HoldOut | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[Activations, np.ndarray]]:
+    """(activations, labels) of those images that are not held out; `seen` is told of all, `watch` of the held-out ones,
+    or of all when none are.
+    """
+    number = used = 0
+    with bar(what, images.count, progress) as advance:
+        batches = images.batches(size, None if images.ready else way, spec=model.input, thumbs=SIDE)
+        for batch in batches:
+            activations, fine, errors = computed(model, batch)
+            seen.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
+            if len(fine):
+                x = batch.x[fine]
+                rows = batch.rows[fine]
+                activations = replace(activations, keys=keys_of(x))
+                labels = np.full(len(rows), -1, np.int64)
+                if labelled:
+                    labels = in_order(batch.labels[rows], order, model.offers.classes)
+                confidence = seen.add(activations, labels)
+                seen.spread.add(x)
+                thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
+                _keep(seen, activations, labels, confidence, [batch.ids[int(i)] for i in rows], thumbs)
+                used += len(fine)
+                if hold is None:
+                    if watch is not None:
+                        watch.add(activations, labels, x)
+                    yield activations, labels
+                else:
+                    stay = hold.keep(activations, labels, number + rows)
+                    out = np.setdiff1d(np.arange(len(fine)), stay)
+                    if watch is not None:
+                        watch.add(activations.take(out), labels[out], x[out], hold.latest)
+                    if len(stay):
+                        yield activations.take(stay), labels[stay]
+            number += len(batch)
+            advance(len(batch))
+    if not used:
+        reasons = "; ".join(f"{i}: {e}" for i, e in seen.unreadable[:3])
+        raise ImagesError(f"None of the {number} images ({what}) could be used{': ' + reasons if reasons else ''}.")
+
+
+def _keep(
+    seen: Seen,
+    activations: Activations,
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    ids: list[str],
+    thumbs: list[np.ndarray],
+) -> None:
+    """Pictures of the most confident mistakes, and of the images that it is surest of."""
+    if not thumbs:
+        return
+    said = np.argmax(activations.logits, axis=1)
+    wrong = (labels >= 0) & (labels != said)
+    for kept, rows, most in (
+        (seen.wrong, np.flatnonzero(wrong), MISTAKES),
+        (seen.surest, np.arange(len(said)), SUREST),
+    ):
+        least = kept[-1].confidence if len(kept) >= most else -1.0
+        for i in rows[confidence[rows] > least]:
+            kept.append(Picture(float(confidence[i]), ids[i], int(labels[i]), int(said[i]), thumbs[i]))
+        kept.sort(key=lambda w: -w.confidence)  # stable: of equal ones the first seen
+        del kept[most:]

@@ -1,0 +1,134 @@
+"""The audit as JSON, and as one self-contained HTML page that is made from that JSON alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from ..errors import InputError
+from ..plots import data_uri, gallery, number, percent, stylesheet, visible
+from .pictures import charts
+from .record import Finding, Record, plain
+
+CLASSES = 20  # rows of the table of classes
+QUESTIONS = {
+    "inputs": "Is it fed as it was trained?",
+    "probabilities": "Are its outputs probabilities?",
+    "classes": "Is every class recognised?",
+    "unknown": "How sure is it of things of no class?",
+    "help": "What would help?",
+    "map": "How does the network see it?",
+}
+FORMS = {"percent": percent, "number": number}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `knownot.audit` found. record: everything, as plain data; `write` makes the page, `to_json` the JSON."""
+
+    record: Record
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Of all sections, the gravest first."""
+        return self.record.findings
+
+    def to_json(self) -> str:
+        """Every number, in the schema of docs/audit.md."""
+        return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(self, path: str | Path, json_path: str | Path | None = None) -> None:
+        """The page as one HTML file that fetches nothing and runs nothing; and the JSON, if a path is given.
+
+        Raises MissingExtraError without matplotlib, InputError when a file cannot be written.
+        """
+        page = render(json.loads(self.to_json()), self.record.pictures)
+        _written(Path(path), page)
+        if json_path is not None:
+            self.write_json(json_path)
+
+    def write_json(self, path: str | Path) -> None:
+        """Raises InputError when the file cannot be written."""
+        _written(Path(path), self.to_json())
+
+    def __str__(self) -> str:
+        return "\n".join(f"{f.severity}: {f.title}" for f in self.findings)
+
+
+def _written(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))  # names that are no valid UTF-8 have surrogates
+    except OSError as error:
+        raise InputError(f"The audit cannot be written to {path}: {error.strerror or error}.") from error
+
+
+def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
+    """The page as text, of the JSON `data`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("knownot", "audit"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "visible": visible}
+
+    def figure(path: str, form: str = "percent") -> Markup:
+        """A number of the JSON, by its path, as words; the number itself stays in the page for machines."""
+        value = _at(data, path)
+        if value is None:
+            return Markup('<data data-at="{}">–</data>').format(path)
+        return Markup('<data value="{}" data-at="{}">{}</data>').format(json.dumps(value), path, FORMS[form](value))
+
+    weakest = sorted(
+        (i for i, line in enumerate(data["classes"]["lines"]) if line["images"]),
+        key=lambda i: (data["classes"]["lines"][i]["recall"]["share"], data["classes"]["lines"][i]["name"]),
+    )
+    uris = {key: data_uri(thumb) for key, thumb in pictures.items()}
+    return environment.get_template("audit.html.j2").render(
+        d=data,
+        n=figure,
+        css=Markup(stylesheet()),
+        charts=charts(data),
+        questions=QUESTIONS,
+        weakest=weakest[:CLASSES],
+        kinds=_gallery(data, uris),
+        mistakes=gallery(
+            [
+                (
+                    uris[m["picture"]],
+                    f"{m['true']}, taken for {m['said']}",
+                    f"{percent(m['confidence'])} sure; {m['id']}",
+                )
+                for m in data["classes"]["mistakes"]
+                if m["picture"] in uris
+            ]
+        )
+        if data["classes"]["mistakes"]
+        else "",
+    )
+
+
+def _gallery(data: dict[str, Any], uris: Mapping[str, str]) -> Markup:
+    lines = sorted(data["unknown"]["lines"], key=lambda x: -x["picture_confidence"])
+    return gallery(
+        [
+            (uris[x["picture"]], x["kind"], f"{x['picture_class']}, {percent(x['picture_confidence'])} sure")
+            for x in lines
+            if x["picture"] in uris
+        ]
+    )
+
+
+def _at(data: Any, path: str) -> Any:
+    for part in path.split("/"):
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import model_of, names_from, preprocess_of, size_of
+
+
+@click.command("audit")
+@click.argument("model")
+@click.argument("known")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("audit.html"),
+    show_default=True,
+    help="The page: one HTML file.",
+)
+@click.option("--calibration", help="Known images that the classifier was NOT trained on; accuracy is told of these.")
+@click.option("--unknown", "unknowns", multiple=True, help="Unknown images of your own (several times).")
+@click.option(
+    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be called unknown."
+)
+@click.option(
+    "--preprocess",
+    help="How the classifier is fed today: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
+    "'BGR, ImageNet means (caffe)', or a JSON object of fields. Found by accuracy when left out.",
+)
+@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the names of the classifier's outputs in order, one per line.",
+)
+@click.option("--detector", "detectors", multiple=True, help="A detector to compare (several times), instead of seven.")
+@click.option(
+    "--fooling", type=click.IntRange(0), default=8, show_default=True, help="Images to make that fool the classifier."
+)
+@click.option("--each", type=click.IntRange(2), help="Made images of every kind; 200 of small ones, 64 of large ones.")
+@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
+@click.option("--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times).")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
+@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Also write every number as JSON; without a file (or as '-'), print it on standard output.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def command(model: str, known: str, output: Path, calibration: str | None, unknowns: tuple[str, ...], alpha: float,
+            preprocess: str | None, size: str | None, class_names: Path | None, detectors: tuple[str, ...],
+            fooling: int, each: int | None, head: str | None, stages: tuple[str, ...], batch_size: int | None,
+            unsafe_pickle: bool, seed: int, json_file: str | None, quiet: bool) -> None:  # fmt: skip
+    """Why is this classifier so sure, and what would it take? One page, with every number.
+
+    MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
+    (class sub-folders are its labels), a Parquet file or a glob of images. Exit code 0 whatever is found.
+    """
+    from ..audit import Names, audit
+    from ..audit.helping import DETECTORS
+    from ..plots import need
+
+    need()  # before minutes of work, not after
+    options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
+    asked = size_of(size)
+    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
+    found = audit(
+        opened, known, calibration=calibration, unknown=_named(unknowns), alpha=alpha,
+        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3), detectors=list(detectors) or DETECTORS,
+        fooling=fooling, each=each, class_names=names_from(class_names), batch_size=batch_size,
+        names=Names(model, known, calibration or "", unknowns, _again(preprocess, size, class_names, head, stages)),
+        seed=seed, progress=not quiet,
+    )  # fmt: skip
+    found.write(output)
+    if json_file == "-":
+        click.echo(found.to_json(), nl=False)
+        return
+    if json_file is not None:
+        found.write_json(json_file)
+    click.echo(f"{found}\nWritten to {output}{f' and {json_file}' if json_file else ''}.")
+
+
+def _named(unknowns: tuple[str, ...]) -> dict[str, str]:
+    """Sets of images by the last part of their paths, or by the whole paths where these are the same."""
+    last = [Path(u).name or u for u in unknowns]
+    return dict(zip(last if len(set(last)) == len(last) else unknowns, unknowns, strict=True))
+
+
+def _again(
+    preprocess: str | None, size: str | None, class_names: Path | None, head: str | None, stages: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The options that the next command needs as well."""
+    given = {"--preprocess": preprocess, "--size": size, "--class-names": class_names, "--head": head}
+    found = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return (*found, *(word for stage in stages for word in ("--stage", stage)))
