@@ -2,6 +2,7 @@
 
     <!-- detectors: table -->           the table DETECTORS
     <!-- detectors: details -->         each method's docstring: equation, choices, traps
+    <!-- outliers: table -->            the table OUTLIERS
     <!-- options: fit -->               the options of a command
     <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
 
@@ -15,7 +16,7 @@ import inspect
 import re
 from typing import Any
 
-MARKER = re.compile(r"^<!-- (detectors|options|signature): (\S+) -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- (detectors|outliers|options|signature): (\S+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -46,6 +47,18 @@ def details() -> str:
         f"### {kind.__name__}\n\nIn the table: {', '.join(f'`{n}`' for n in named)}.\n\n{fenced(inspect.getdoc(kind))}"
         for kind, named in names.items()
     )
+
+
+def outliers(what: str) -> str:
+    from knownot.outliers import OUTLIERS
+
+    lines = ["| kind | family | made from | what it is |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {kind.family} | {'known images' if kind.altered else 'nothing'} | "
+        f"{kind.summary}{'' if kind.proper else ' (may still be recognised)'} |"
+        for name, kind in OUTLIERS.items()
+    ]
+    return {"table": "\n".join(lines)}[what]
 
 
 def options(command: str) -> str:
@@ -123,4 +136,4 @@ def fenced(text: str | None) -> str:
     return f"```text\n{text or ''}\n```"
 
 
-WRITERS = {"detectors": detectors, "options": options, "signature": signature}
+WRITERS = {"detectors": detectors, "outliers": outliers, "options": options, "signature": signature}

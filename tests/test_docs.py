@@ -149,6 +149,19 @@ def test_the_table_of_detectors_is_that_of_the_code():
     assert "score(x) = -max_k logit_k(x)" in page
 
 
+def test_the_table_of_made_images_is_that_of_the_code():
+    from knownot.outliers import OUTLIERS
+
+    lines = [line.split(" | ") for line in written("outliers.md").splitlines() if line.startswith("| `")]
+    shown = {cells[0].strip("|` "): cells[1:] for cells in lines}
+    assert list(shown) == list(OUTLIERS)
+    for name, kind in OUTLIERS.items():
+        family, source, what = shown[name]
+        assert (family, source == "known images") == (kind.family, kind.altered)
+        assert what.startswith(kind.summary)
+        assert ("recognised" in what) is not kind.proper
+
+
 def test_the_number_of_detectors_in_the_text():
     assert f"- {len(knownot.detectors())} detectors" in (ROOT / "README.md").read_text(encoding="utf-8")
 

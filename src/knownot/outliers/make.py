@@ -31,10 +31,10 @@ def make(
     entry = OUTLIERS[kind]
     rng = np.random.default_rng([seed, *kind.encode()])  # so that kinds do not share their random numbers
     if not entry.altered:
-        return entry.function(int(n), *_size(size, images), rng)
+        return entry.function(int(n), *size_of(size, images), rng)
     if images is None:
         raise OptionError(f"{kind!r} is made from known images: give like=, uint8 [m, h, w, 3].")
-    if size is not None and _size(size, None) != images.shape[1:3]:
+    if size is not None and size_of(size, None) != images.shape[1:3]:
         raise OptionError(f"size={size!r}: {kind!r} has the size of the known images, {images.shape[1:3]}.")
     rows = _rows(len(images), int(n), rng)
     return entry.function(images[rows], images[_partners(rows, len(images), _labels(labels, len(images)), rng)], rng)
@@ -50,7 +50,8 @@ def _images(like: Any) -> np.ndarray:
     return images
 
 
-def _size(size: Any, images: np.ndarray | None) -> tuple[int, int]:
+def size_of(size: Any, images: np.ndarray | None) -> tuple[int, int]:
+    """(height, width), of `size`, or of the images where it is None. Raises OptionError."""
     if size is None:
         if images is None:
             raise OptionError("Neither size= nor like= was given: how large are the images to be?")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import OptionError, unknown_name
 from . import altered, noise
 from .jpeg import jpeg
 
@@ -50,3 +51,34 @@ OUTLIERS: dict[str, Kind] = {
     "phase": Kind(altered.phase, "texture", "the same spectrum with random phases", True),
     "noise": Kind(altered.noisy, "noise", "strong noise added", True),
 }
+
+
+def kinds_named(names: str | Iterable[str], *, proper: bool = False) -> tuple[str, ...]:
+    """Kinds by name, by family, by the beginning of a name ("patch-shuffle"), or "all"; with a minus before it, one is
+    left out: ["all", "-mixture"]. Text is cut at commas. proper: "all" are those that are surely of no class.
+
+    Raises OptionError for a name that fits nothing, or when nothing is left.
+    """
+    parts = [part.strip() for name in ([names] if isinstance(names, str) else names) for part in name.split(",")]
+    chosen: dict[str, None] = {}
+    for part in filter(None, parts):
+        bare = part.removeprefix("-")
+        for kind in _fits(bare, proper):
+            if part.startswith("-"):
+                chosen.pop(kind, None)
+            else:
+                chosen[kind] = None
+    if not chosen:
+        raise OptionError(f"{', '.join(parts)!r} leaves no kind of outlier. There are: all, {', '.join(OUTLIERS)}.")
+    return tuple(chosen)
+
+
+def _fits(name: str, proper: bool) -> list[str]:
+    if name in OUTLIERS:
+        return [name]
+    found = [k for k, kind in OUTLIERS.items() if kind.family == name or k.startswith(f"{name}-")]
+    if name == "all":
+        found = [k for k, kind in OUTLIERS.items() if kind.proper or not proper]
+    if not found:
+        raise unknown_name("kind of outlier", name, {"all", *OUTLIERS, *(kind.family for kind in OUTLIERS.values())})
+    return found
