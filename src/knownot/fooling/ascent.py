@@ -11,8 +11,9 @@ from ..progress import Advance
 from .prior import Prior
 from .sight import Sight
 
-RATE, MOMENTUM, MEMORY = 0.1, 0.9, 0.99
-STEP = 2  # queries: one look, one slope
+RATE, MOMENTUM = 0.1, 0.9
+EVEN = 20  # steps after which the rate begins to fall
+STEP = 3  # queries at most: a look, and a slope of the classifier and of the detector
 QUERIES = 600
 
 
@@ -23,7 +24,6 @@ class Climb:
     index: int
     z: np.ndarray
     speed: np.ndarray
-    size: float = 0.0
     steps: int = 0
     queries: int = 0
     best: Any = None
@@ -36,7 +36,7 @@ def ascend(
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
     The slope is taken at the rounded image and applied to the unrounded one, so what is measured on the way is what the
-    image file gives. Steps have a length of their own (RMS-normalised per image, with momentum).
+    image file gives. Steps have a length of their own, with momentum, and become shorter in time.
     """
     waiting = [_start(prior, seed, i) for i in range(len(wanted))][::-1]
     under_way: list[Climb] = []
@@ -57,9 +57,11 @@ def ascend(
                 climb.best, climb.merit = images[i], float(seen.merit[i])
             over[i] = seen.done[i] or climb.queries + STEP > queries
         if not over.all():
-            slopes = prior.back(pixels, sight.slopes(seen, classes))
+            slopes, cost = sight.slopes(seen, classes)
+            slopes = prior.back(pixels, slopes)
             for i, climb in enumerate(under_way):
                 if not over[i]:
+                    climb.queries += int(cost[i])
                     _step(climb, slopes[i])
         finished += [c for c, stop in zip(under_way, over, strict=True) if stop]
         under_way = [c for c, stop in zip(under_way, over, strict=True) if not stop]
@@ -74,12 +76,12 @@ def _start(prior: Prior, seed: int, index: int) -> Climb:
 
 
 def _step(climb: Climb, slope: np.ndarray) -> None:
-    climb.queries += 1
     climb.steps += 1
     size = float(np.sqrt(np.mean(slope**2)))
     slope = slope / size if size > 0 else slope
     climb.speed = MOMENTUM * climb.speed + (1 - MOMENTUM) * slope
-    climb.z = climb.z + RATE * climb.speed / (1 - MOMENTUM**climb.steps)
+    rate = RATE / np.sqrt(1 + climb.steps / EVEN)
+    climb.z = climb.z + rate * climb.speed / (1 - MOMENTUM**climb.steps)
 
 
 def _padded(n: int) -> int:

@@ -18,7 +18,7 @@ from ..progress import bar
 from ..walk import batch_size_for
 from . import ascent, evolution
 from .chain import sized
-from .encodings import Cppn
+from .cppn import Cppn
 from .prior import Prior
 from .record import Fooling
 from .sight import Sight, log_odds

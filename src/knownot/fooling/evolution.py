@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import missing_extra
 from ..progress import Advance
-from .encodings import Encoding
+from .cppn import Cppn
 from .sight import Sight
 
 QUERIES = 10_000
@@ -18,7 +18,7 @@ SIGMA = 0.5
 
 
 def evolve(
-    sight: Sight, encoding: Encoding, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
+    sight: Sight, cppn: Cppn, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
@@ -26,7 +26,7 @@ def evolve(
     """
     if importlib.util.find_spec("cma") is None:
         raise missing_extra("cma", "audit", "Fooling images without gradients (method='evolution')")
-    searches = [Search(encoding, seed, i, queries) for i in range(len(wanted))]
+    searches = [Search(cppn, seed, i, queries) for i in range(len(wanted))]
     waiting, under_way = searches[::-1], list[Search]()
     most = max(1, 4 * batch // POPULATION)
     while waiting or under_way:
@@ -34,7 +34,7 @@ def evolve(
             under_way.append(waiting.pop())
         asked = [s.ask() for s in under_way]
         owner = np.repeat([s.index for s in under_way], [len(a) for a in asked])
-        images = encoding.images(np.concatenate(asked))
+        images = cppn.images(np.concatenate(asked))
         parts = [sight.look(images[i : i + batch], wanted[owner[i : i + batch]]) for i in range(0, len(images), batch)]
         done, merit = (np.concatenate([getattr(p, name) for p in parts]) for name in ("done", "merit"))
         for s in under_way:
@@ -48,11 +48,11 @@ def evolve(
 class Search:
     """One image's evolution. best: the uint8 image of the best merit so far."""
 
-    def __init__(self, encoding: Encoding, seed: int, index: int, most: int) -> None:
+    def __init__(self, cppn: Cppn, seed: int, index: int, most: int) -> None:
         self.index, self.most, self.queries = index, most, 0
         self.best: Any = None
         self.merit, self.done = -np.inf, False
-        self._encoding, self._rng = encoding, np.random.default_rng([seed, 13, index])
+        self._cppn, self._rng = cppn, np.random.default_rng([seed, 13, index])
         self._strategy, self._asked = self._begun(), np.empty(0)
 
     @property
@@ -86,5 +86,5 @@ class Search:
             "verbose": -9,
             "CMA_diagonal": True,
         }
-        start = self._rng.standard_normal(self._encoding.length)
+        start = self._rng.standard_normal(self._cppn.length)
         return cma.CMAEvolutionStrategy(start, SIGMA, options)

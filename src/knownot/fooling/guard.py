@@ -14,7 +14,6 @@ from ..classifier import OpenSetClassifier
 from .slopes import slopes_of
 
 KNOTS = np.concatenate([[0.0], np.linspace(0.05, 0.95, 19), [0.98, 0.99, 1.0]])  # quantiles of calibration scores
-DAMP = 10.0  # nats of suspicion from which on they count less and less
 SLACK = 1.5  # times the p-value at which an image is just accepted
 
 
@@ -35,11 +34,9 @@ class Guard:
         return ~unknown[0], ~unknown[1], self._smooth(parts)[0].sum(axis=1)
 
     def pull(self, activations: Activations, paths: Iterable[str]) -> dict[str, np.ndarray]:
-        """{path: [n, d]}: the way to be accepted, minus the slope of DAMP log(1 + suspicion / DAMP)."""
-        _, parts = self.osc.scores(activations)
-        nats, slope = self._smooth(parts)
-        weight = -slope / (1 + nats.sum(axis=1, keepdims=True) / DAMP)
-        return self._slopes(activations, weight, tuple(paths))
+        """{path: [n, d]}: the way to be accepted, minus the slope of the suspicion."""
+        _, slope = self._smooth(self.osc.scores(activations)[1])
+        return self._slopes(activations, -slope, tuple(paths))
 
     @cached_property
     def _slopes(self) -> Any:

@@ -17,8 +17,9 @@ from ..images.base import Batch
 from ..models import Model
 from ..walk import computed
 from .chain import Chain
-from .guard import DAMP, Guard
+from .guard import Guard
 
+DAMP = 10.0  # nats of suspicion from which on they count less and less
 SPARE = 0.5  # log-odds above the target that a class is pushed to
 
 
@@ -109,17 +110,33 @@ class Sight:
         penalty = np.where(easy, 0.0, DAMP * np.log1p(suspicion / DAMP))
         return Seen(inputs, activations, odds, enough, easy, enough & accepted, merit - penalty)
 
-    def slopes(self, seen: Seen, wanted: np.ndarray) -> np.ndarray:
-        """The way up, [n, h, w, 3]: of the log-odds while they are too small, and towards acceptance while rejected."""
-        z = seen.activations.logits
+    def slopes(self, seen: Seen, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the way up [n, h, w, 3], how many passes back it took for each image [n]).
+
+        Up is more log-odds while they are too small, and towards acceptance while the wanted class leads but is
+        rejected (before, the detector would defend the class that leads). Where both, each counts as much.
+        """
         short = seen.log_odds < self.target + SPARE
-        toward = {"logits": np.where(short[:, None], _odds_slope(z, wanted), 0.0)}
-        if self.guard is not None and not seen.easy.all():
-            for path, pull in self.guard.pull(seen.activations, self._paths).items():
-                pull = np.where(seen.easy[:, None], 0.0, pull)
-                toward[path] = toward[path] + pull if path in toward else pull
+        ways = [(short, {"logits": _odds_slope(seen.activations.logits, wanted)})]
+        if self.guard is not None:
+            rejected = ~seen.easy & (seen.log_odds > 0)
+            if rejected.any():
+                ways.append((rejected, self.guard.pull(seen.activations, self._paths)))
+        total = np.zeros((len(wanted), *self.chain.size, 3))
+        for rows, toward in ways:
+            if rows.any():
+                total += _unit(self._back(seen, {path: x * rows[:, None] for path, x in toward.items()}))
+        return total, np.sum([rows for rows, _ in ways], axis=0)
+
+    def _back(self, seen: Seen, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         found = [eye.back(x, toward) for eye, x in zip(self.eyes, seen.inputs, strict=True)]
         return np.sum([slope for slope in found if slope is not None], axis=0)
+
+
+def _unit(slope: np.ndarray) -> np.ndarray:
+    """Each image's slope with a mean square of 1; one that is zero stays so."""
+    size = np.sqrt(np.mean(slope**2, axis=(1, 2, 3), keepdims=True))
+    return slope / np.where(size > 0, size, 1)
 
 
 def log_odds(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
