@@ -13,7 +13,7 @@ from ..arrays import Activations
 from ..classifier import OpenSetClassifier
 from .slopes import slopes_of
 
-KNOTS = np.concatenate([[0.0], np.linspace(0.05, 0.95, 19), [0.98, 0.99, 1.0]])  # quantiles of calibration scores
+KNOTS = np.concatenate([np.linspace(0, 0.9, 19), np.linspace(0.91, 1, 10)])  # quantiles of calibration scores
 SLACK = 1.5  # times the p-value at which an image is just accepted
 
 
