@@ -264,6 +264,12 @@ def test_columns_that_do_not_vary_are_not_blown_up():
 # The remedies
 
 
+def test_a_remedy_stays_a_function_when_its_module_is_imported():
+    for name in remedies.REMEDIES:
+        remedies.remedy_class(name)
+        assert getattr(remedies, name.replace("-", "_")).args == (name,)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_it_learns_and_the_classifier_stays(name, model, images, tmp_path):
     before = model.fingerprint

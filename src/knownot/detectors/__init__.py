@@ -59,6 +59,7 @@ from .temperature import TemperatureMSP
 from .vim import ViM
 from .vra import Vra
 from .wdiscood import WDiscOOD
+from .weighted_energy import WeightedEnergy
 from .weiper import WeiPer
 
 __all__ = [
@@ -124,6 +125,7 @@ __all__ = [
     "Vra",
     "WDiscOOD",
     "WeiPer",
+    "WeightedEnergy",
     "classes",
     "configure",
     "default_recipe",

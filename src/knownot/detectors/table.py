@@ -57,6 +57,7 @@ from .temperature import TemperatureMSP
 from .vim import ViM
 from .vra import Vra
 from .wdiscood import WDiscOOD
+from .weighted_energy import WeightedEnergy
 from .weiper import Histogram, WeiPer
 
 
@@ -178,7 +179,8 @@ def rows() -> Rows:
 
 def classes() -> dict[str, type[Any]]:
     """Every dataclass that the state of a fitted detector of the table is built of, by its name."""
-    found: dict[str, type[Any]] = {"Head": Head, "Histogram": Histogram, "Network": Network}
+    ours = (Head, Histogram, Network, WeightedEnergy)
+    found: dict[str, type[Any]] = {kind.__name__: kind for kind in ours}
 
     def add(recipe: Recipe) -> None:
         found[recipe.kind.__name__] = recipe.kind

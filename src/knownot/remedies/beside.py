@@ -32,8 +32,8 @@ class NoneHead(Remedy):
     in `Activations.named`; None for features and all earlier stages.
     """
 
-    hidden: Sequence[int] = (256,)
-    decay: float = 1e-4
+    hidden: Sequence[int] = (64,)
+    decay: float = 0.1
     places: Sequence[str] | None = None
 
     name = "none-head"
@@ -69,8 +69,8 @@ class Discriminator(Remedy):
     generator. Options as of `NoneHead`.
     """
 
-    hidden: Sequence[int] = (256,)
-    decay: float = 1e-4
+    hidden: Sequence[int] = (64,)
+    decay: float = 0.1
     places: Sequence[str] | None = None
 
     name = "discriminator"

@@ -120,6 +120,7 @@ class Outliers(ABC):
     """Images of no class, as many as are asked for, in the form of the known ones."""
 
     words: str  # what they are
+    count: int | None = None  # how many there are; None where they do not end
 
     @abstractmethod
     def draw(self, n: int, seed: int, epoch: int, start: int) -> np.ndarray:
@@ -157,6 +158,7 @@ class Drawn(Outliers):
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.words = f"{len(pool):,} given images"
+        self.count = len(pool)
 
     def draw(self, n: int, seed: int, epoch: int, start: int) -> np.ndarray:
         m = len(self.pool)

@@ -49,14 +49,14 @@ def places_of(opened: Model) -> tuple[str, ...]:
 def look(task: Task, places: Sequence[str] | None = None) -> Seen:
     """One pass over everything. With a folder for checkpoints, what was computed is kept there.
 
-    As many outliers as `settings.ratio` per known image.
+    All outliers that there are, or as many as `settings.ratio` per known image where they are made.
     """
     places = tuple(places or places_of(task.opened))
     settings = task.settings
     known, validation = (computed(task.opened, pool, pool.x, places, settings, what) for pool, what in _pools(task))
     outliers = None
     if task.outliers is not None:
-        n = max(FEWEST, round(settings.ratio * len(task.known)))
+        n = task.outliers.count or max(FEWEST, round(settings.ratio * len(task.known)))
         drawn = task.outliers.draw(n, settings.seed, 0, 0)
         outliers = computed(task.opened, task.known, drawn, places, settings, "outliers")
     return Seen(known, task.known.labels, validation, outliers)

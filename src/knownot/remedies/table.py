@@ -25,6 +25,9 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "pixmix": ("pixmix", "PixMix"),
     "none-head": ("beside", "NoneHead"),
     "discriminator": ("beside", "Discriminator"),
+    "opengan": ("adversarial", "OpenGAN"),
+    "vos": ("virtual", "VOS"),
+    "stream": ("wild", "Stream"),
 }
 
 
