@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from array_api_compat import array_namespace
 
 from knownot.checks.detectors import CHECKS, FIT_CHECKS, Problem, fitted, problem
 from knownot.checks.fits import STRANGE
-from knownot.detectors import DETECTORS, Detector, moved, resolve
+from knownot.detectors import DETECTORS, Detector, Shaper, classes, moved, resolve
 from knownot.errors import UnsoundError
 
 # {detector: {check: why it does not keep this promise}}
@@ -61,6 +62,14 @@ def test_who_refuses_what() -> None:
             except UnsoundError:
                 refused.setdefault(strange, set()).add(name)
     assert refused == REFUSED
+
+
+def test_classes_are_abstract_or_final() -> None:
+    """None that can be made is the base of another."""
+    kinds = set(classes().values())
+    below = [(kind, base) for kind in kinds for base in kind.__mro__[1:] if issubclass(base, Detector | Shaper)]
+    assert len(below) > len(kinds) / 2
+    assert [pair for pair in below if not inspect.isabstract(pair[1])] == []
 
 
 @dataclass(frozen=True)

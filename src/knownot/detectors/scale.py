@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 from array_api_compat import array_namespace
 
-from ..arrays import Activations, Array, Head, Offers
-from ..stats import Want
-from .base import Shaper, number
-from .formulas import largest
+from ..arrays import Activations, Array, Head
+from .percentile import ByPercentile, of_largest
 
 
 def mass_ratio(f: Array, percentile: float) -> Array:  # [n, d] -> [n, 1]
@@ -18,15 +14,13 @@ def mass_ratio(f: Array, percentile: float) -> Array:  # [n, d] -> [n, 1]
     1 for a row without values above 0. At most d / kept, so with percentile <= 95 its exponential is a float32.
     """
     xp = array_namespace(f)
-    d = f.shape[-1]
     f = xp.clip(f, min=0.0)
-    s1 = xp.sum(f, axis=-1, keepdims=True)
-    s2 = xp.sum(largest(f, max(1, d - round(d * percentile / 100))), axis=-1, keepdims=True)
+    s1, s2 = (xp.sum(x, axis=-1, keepdims=True) for x in (f, of_largest(f, percentile)))
     return xp.where(s2 > 0, s1 / xp.where(s2 > 0, s2, xp.ones_like(s2)), xp.ones_like(s2))
 
 
 @dataclass(frozen=True)
-class Scale(Shaper):
+class Scale(ByPercentile):
     r"""Xu et al., Scaling for Training Time and Post-hoc Out-of-distribution Detection Enhancement, ICLR 2024
     (arXiv:2310.00227), SCALE.
 
@@ -34,52 +28,32 @@ class Scale(Shaper):
 
     s1: the sum of an image's values, s2: that of its largest (100 - percentile) %, each of values above 0 only, which
     is the paper's sum for features behind a ReLU. Nothing is pruned, so the predicted class stays where the head
-    has no bias. Of the pooled features, 85 by default; one peer shapes the feature map with 65.
+    has no bias. Of the pooled features, percentile 85 by default; one peer shapes the feature map with 65.
     """
 
-    percentile: float = 85.0
-
-    needs = frozenset({"features", "head"})
+    usual = 85.0
     paper = "Xu et al. 2024, arXiv:2310.00227"
     summary = "features scaled up where an image's largest hold a small part of their sum"
 
-    @classmethod
-    def wants(cls, offers: Offers, *, percentile: float = 85.0) -> dict[str, Want]:
-        number("percentile", percentile, 0, 95)
-        return {}
-
-    @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, percentile: float = 85.0) -> Self:
-        return cls(float(percentile))
-
     def shape(self, batch: Activations, head: Head) -> Activations:
-        xp = array_namespace(batch.features)
-        features = batch.features * xp.exp(mass_ratio(batch.features, self.percentile))
+        features = batch.features * array_namespace(batch.features).exp(mass_ratio(batch.features, self.percentile))
         return replace(batch, features=features, logits=head(features))
 
 
 @dataclass(frozen=True)
-class LTS(Scale):
+class LTS(ByPercentile):
     r"""Djurisic, Liu & Nikolic, Logit Scaling for Out-of-Distribution Detection, 2024 (arXiv:2409.01175).
 
         logits'(x) = logits(x) (s1 / s2)^2
 
-    s1: the sum of an image's values above 0, s2: that of its largest (100 - percentile) %, as in the authors' code.
-    The features stay, and so does the predicted class. One peer divides by the square, which turns the effect round.
+    s1: the sum of an image's values above 0, s2: that of its largest (100 - percentile) %, as in the authors' code
+    (percentile: 95 by default). The features stay, and so does the predicted class. One peer divides by the square,
+    which turns the effect round.
     """
 
-    percentile: float = 95.0
-
+    usual = 95.0
     paper = "Djurisic, Liu & Nikolic 2024, arXiv:2409.01175"
     summary = "logits scaled up where an image's largest features hold a small part of their sum"
-
-    @classmethod
-    def wants(cls, offers: Offers, *, percentile: float = 95.0) -> dict[str, Want]:
-        return super().wants(offers, percentile=percentile)
-
-    @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, percentile: float = 95.0) -> Self:
-        return cls(float(percentile))
 
     def shape(self, batch: Activations, head: Head) -> Activations:
         ratio = mass_ratio(batch.features, self.percentile)
