@@ -141,7 +141,7 @@ def test_no_image_of_the_evidence_ranks_or_calibrates(model, sets, monkeypatch):
         kept.append(choosing.watch(seed))
         return kept[0]
 
-    monkeypatch.setattr("knownot.classifier.watch", watched)
+    monkeypatch.setattr("knownot.steps.watch", watched)
     osc = fitted(model, sets, SMALL)
     evidence, _ = kept[0].rows(osc.record.evidence)
     column = osc.detector.members.index("mahalanobis")

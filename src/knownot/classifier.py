@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,51 +13,24 @@ import numpy as np
 
 from . import saving
 from .arrays import Activations, Head, Preprocess, softmax
-from .calibration import Calibration, images_needed, p_values
-from .calibration import check_options as check_calibration_options
-from .choosing import choose as choose_detectors
-from .choosing import enough, watch
-from .detectors import Detector, classes, resolve
+from .calibration import Calibration, p_values
+from .detectors import Detector, classes
 from .detectors.base import moved
 from .detectors.passes import passing
 from .detectors.reducing import reducing
-from .errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
-from .evidence import Check, checked
-from .fitting import decide, fitted_on, measured_on
+from .errors import ActivationsError, ImagesError, SavedError
+from .evidence import Check
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
 from .modelfile import described, reopened
-from .models import Model, open_model
-from .preprocessing import Trial, choose, class_order
+from .models import Model
+from .preprocessing import Trial
 from .progress import bar
-from .second import Second, open_second
+from .second import Second
+from .steps import Record, Rule, chosen, looked, prepared, recorded
 from .verdicts import Verdicts
 from .version import __version__
-from .walk import HoldOut, Walk, batch_size_for, computed
-
-
-@dataclass(frozen=True)
-class Record:
-    """What happened at fit time, for people and for the report."""
-
-    known: int = 0  # images that the statistics were gathered from
-    held_out: int = 0  # of the known images, kept for calibration
-    calibration: int = 0  # images that decide the threshold
-    ranking: int = 0  # images that rank the members of a combination
-    evidence: int = 0  # images of known classes that detectors were chosen by, with `made` outliers made of them
-    made: int = 0
-    accuracy: float | None = None  # on labelled calibration images (or on the known ones if those have no labels)
-    accuracy_images: int = 0
-    calibration_is_new: bool = False  # a calibration set was given
-    preprocessing: str = ""  # how it was found, in a sentence; also among the notes
-    trials: tuple[Trial, ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()  # (id, reason), the first thousand
-    unreadable_count: int = 0
-    notes: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
-    second: str = ""  # the second network, in words; also among the notes
-    seconds: float = 0.0
-    version: str = __version__
+from .walk import batch_size_for, computed
 
 
 @dataclass(frozen=True)
@@ -154,14 +125,7 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise SavedError(f"{str(folder)!r} is a file; give a folder.")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / saving.MANIFEST).is_file():
-            raise SavedError(f"{str(folder)!r} is not empty and holds no saved classifier: it is left as it is.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with saving.replacing(Path(folder)) as draft:
             file = self.model.save(draft) if include_model else None
             about = {"knownot": __version__, **described(self.model, file)}
             names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
@@ -173,15 +137,7 @@ class OpenSetClassifier:
                 things["second_preprocess"] = self.second.preprocess
             files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
             saving.write(draft, things, about=about, files=files)
-            draft.chmod(0o755)
-            old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
-            if folder.exists():
-                folder.rename(old)
-            draft.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return folder
+        return Path(folder)
 
     @cached_property
     def _quick(self) -> Detector:
@@ -241,22 +197,7 @@ class OpenSetClassifier:
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
-        empty = np.empty(0)
-        whole = empty.astype(np.int64)
-        members = self.detector.members
-        return Verdicts(
-            (),
-            whole,
-            empty,
-            empty,
-            whole,
-            empty,
-            (),
-            np.empty((0, len(members))),
-            members,
-            self.class_names,
-            self.promise,
-        )
+        return self._verdicts(Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), []))[0]
 
 
 def fit(
@@ -306,114 +247,21 @@ def fit(
     made outliers with detector="auto").
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
-    begin = time.perf_counter()
-    check_calibration_options(alpha, delta, guarantee)
-    opened = open_model(model, head=head, stages=stages)
-    if not opened.offers.classes:
-        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
-    images = open_images(known, labels)
-    held = open_images(calibration, calibration_labels) if calibration is not None else None
-    if features is None and features_preprocess is not None:
-        raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
-    other = None if features is None else Second(open_second(features), None)
-    offers = opened.offers if other is None else other.beside(opened.offers)
-    offers = replace(offers, labels=images.labelled)
-    recipe, notes = resolve(detector, offers)
-    shown = reducing(opened, recipe.reductions(offers))  # no map outlives its batch
-    chooses = recipe.kind.chooses
-    if unknown is not None and not chooses:
-        raise OptionError(
-            "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
-        )
-    if chooses and other is not None:
-        raise OptionError(
-            "detector='auto' judges by made outliers that the second network does not see: give features= with "
-            "detector='default' or a list of detectors."
-        )
-    names, order = class_order(images, opened, class_names)
-    size = batch_size or batch_size_for(opened, preprocess)
-    way, trials, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
-    if other is not None:
-        other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=seed)
-        notes = [*said, *notes]
-    size = batch_size or batch_size_for(opened, way, other)
-    sources = [source for source in (images, held) if source is not None]
-    notes = [*opened.notes, *found, *notes, *(note for s in sources for note in (*s.notes, *s.label_notes))]
-
-    looking = passing(shown, recipe.passes(held_out=held is None), way)
-    walk = Walk(looking, way, size, thumbnails, seed, progress, other)
-    needed = images_needed(alpha, delta, guarantee)
-    seen = watch(seed) if chooses else None
-    if held is None:
-        want = needed * (2 if recipe.kind.ranks else 1)
-        if chooses and (images.count is None or enough(needed) <= images.count // 2):
-            want = max(want, enough(needed))
-        hold = HoldOut(images.count, want, seed, alpha, delta, guarantee)
-        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, hold, watch=seen), opened, offers)
-        walk.judge(names, trials)
-        (parts,), predicted = measured_on(fitted, [hold.activations()] if hold.kept else [])
-        rights = walk.rights(hold)
-        notes.append(
-            f"No calibration images were given: {len(parts):,} of the known images were held out instead. If the "
-            "classifier was trained on them, it treats them better than new images and more than the promised share of "
-            "new known images will be rejected. Give calibration= images that the classifier has never seen."
-        )
-    else:
-        fitted = fitted_on([recipe], walk.over(images, "fit", order, names, None), opened, offers)
-        walk.judge(names, trials)
-        second = Walk(passing(shown, fitted[0].passes, way), way, size, 0, seed, progress, other)
-        held_names, held_order = class_order(held, opened, names)
-        batches = second.over(held, "calibrate", held_order, held_names, None, watch=seen)
-        (parts,), predicted = measured_on(fitted, (activations for activations, _ in batches))
-        second.judge(names, trials)
-        rights = (second.confusion.accuracy, second.confusion.images)
-        walk.unreadable += second.unreadable
-    if not rights[1]:
-        rights = (walk.confusion.accuracy, walk.confusion.images)
-    chosen = None
-    if seen is not None:
-        theirs = None
-        if unknown is not None:
-            strange = Walk(passing(shown, fitted[0].passes, way), way, size, 0, seed, progress, other)
-            own = strange.over(open_images(unknown), "unknown", None, names, None, labelled=False)
-            (theirs,), _ = measured_on(fitted, (activations for activations, _ in own))
-        chosen = choose_detectors(
-            fitted[0], recipe, parts, predicted, hold.numbers if held is None else seen.numbers, seen,
-            walk=walk, offers=offers, seed=seed, unknown=theirs,
-            needed=needed * (opened.offers.classes if guarantee == "class-conditional" else 1),
-        )  # fmt: skip
-        notes.append(chosen.note)
-    held_out = len(parts)
-    checks = checked(fitted[0].members, parts) if chosen is None else chosen.checks
-    final, parts, predicted = (fitted[0], parts, predicted) if chosen is None else chosen.rest
-    decided = decide(final, parts, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
-    if rights[1] >= 20 and rights[0] < 0.6:
-        notes.append(
-            f"The classifier is right on only {rights[0]:.1%} of {rights[1]:,} labelled known images. If it was better "
-            "in training, the images are preprocessed differently here."
-        )
-    record = Record(
-        known=walk.images,
-        held_out=held_out if held is None else 0,
-        calibration=len(decided.calibration.scores),
-        ranking=len(parts) - len(decided.calibration.scores),
-        evidence=0 if chosen is None else chosen.evidence,
-        made=0 if chosen is None else chosen.made,
-        accuracy=rights[0] if rights[1] else None,
-        accuracy_images=rights[1],
-        calibration_is_new=held is not None,
-        preprocessing=" ".join(found),
-        trials=trials,
-        unreadable=tuple(walk.unreadable[:1000]),
-        unreadable_count=len(walk.unreadable),
-        notes=tuple(notes),
-        checks=checks,
-        second="" if other is None else other.words,
-        seconds=time.perf_counter() - begin,
-    )
+    job = prepared(
+        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
+        detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
+        features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
+        batch_size=batch_size, thumbnails=thumbnails, progress=progress,
+    )  # fmt: skip
+    found = looked(job)
+    choice = chosen(job, found, unknown)
+    final = (found.detector, found.parts, found.predicted) if choice is None else choice.rest
+    decided = job.rule.decide(*final)
+    record = recorded(job, found, choice, len(final[1]), decided)
     return OpenSetClassifier(
-        opened, way, decided.detector, decided.calibration, decided.references, tuple(names), walk.bank(), record, other
-    )
+        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
+        record, job.second,
+    )  # fmt: skip
 
 
 def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:

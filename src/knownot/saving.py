@@ -13,7 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -45,6 +48,30 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
     draft = folder / (MANIFEST + ".new")
     draft.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
     os.replace(draft, folder / MANIFEST)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A draft folder beside `folder`; what is written into it takes its place, at the end and at once.
+
+    Raises SavedError unless `folder` is absent, empty or holds a saved classifier: any other is left alone.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SavedError(f"{str(folder)!r} is a file; give a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise SavedError(f"{str(folder)!r} is not empty and holds no saved classifier: it is left as it is.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)
+        old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
