@@ -8,6 +8,7 @@ import pytest
 import helpers_toy as toy
 import knownot
 from knownot import Preprocess
+from knownot.detectors import Detector
 from knownot.errors import (
     ActivationsError,
     CalibrationError,
@@ -201,6 +202,54 @@ def test_nan_for_one_image_is_a_row_and_for_all_an_error(sets):
         osc.predict(np.full_like(images, 1e38))
     with pytest.raises(ImagesError, match="float arrays"):
         osc.predict(sets["test"][0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cracked(Detector):
+    """A detector whose score is no number for dark images."""
+
+    needs = frozenset({"features"})
+    limit: float
+
+    @classmethod
+    def fit(cls, seen, head, **options):
+        return cls(-1.0)
+
+    def score(self, batch):
+        total = batch.logits.sum(axis=1)
+        return np.where(total < np.float32(self.limit), np.float32(np.nan), total)
+
+
+def test_a_score_that_is_no_number_costs_its_row_and_all_of_them_the_run(model, sets):
+    images, labels = sets["calibration"]
+    osc = knownot.fit(model, *sets["known"], calibration=images, calibration_labels=labels,
+                      detector={"cracked": Cracked.recipe(), "gen": "gen"}, preprocess=HALF, progress=False)  # fmt: skip
+    incoming = sets["test"][0][:40]
+    assert all(e is None for e in osc.predict(incoming).error)
+    activations = osc.model.activations((incoming / np.float32(255)).astype(np.float32))
+    totals = activations.logits.sum(axis=1)
+    limit = float(np.sort(totals)[:3].mean())
+    bad = np.flatnonzero(totals < limit)
+    assert 0 < len(bad) < 3
+    members = tuple(
+        dataclasses.replace(d, limit=limit) if isinstance(d, Cracked) else d for d in osc.detector.detectors
+    )
+    worse = dataclasses.replace(osc, detector=dataclasses.replace(osc.detector, detectors=members))
+    verdicts = worse.predict(incoming)
+    assert {i for i, e in enumerate(verdicts.error) if e} == set(bad)
+    assert verdicts.error[bad[0]] == "the score of cracked is nan: it means nothing"
+    assert np.isnan(verdicts.score[bad]).all()
+    assert (verdicts.label[bad] == -1).all()
+    others = np.setdiff1d(np.arange(40), bad)
+    np.testing.assert_array_equal(verdicts.p_value[others], osc.predict(incoming).p_value[others])
+    assert np.isfinite(verdicts.gallery.unknown.score).all()
+    with pytest.raises(ActivationsError, match=r"score of cracked is nan for image \d+ of the batch"):
+        worse.scores(activations)
+    none = dataclasses.replace(members[0], limit=1e30)
+    with pytest.raises(ActivationsError, match="score of cracked is nan"):
+        dataclasses.replace(osc, detector=dataclasses.replace(osc.detector, detectors=(none, members[1]))).predict(
+            incoming
+        )
 
 
 def test_other_class_order_is_found(model, sets):

@@ -61,7 +61,8 @@ class OpenSetClassifier:
     ) -> Verdicts:
         """One verdict per image of `images` (anything that `open_images` reads), in its order; one forward pass.
 
-        An image that cannot be read, or for which the classifier computes NaN, is a row with its reason in `error`.
+        An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its reason
+        in `error`.
         gallery: keep thumbnails of the most unknown and the borderline images for the report.
         """
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
@@ -108,15 +109,25 @@ class OpenSetClassifier:
 
         Raises ActivationsError if a score is NaN or infinite.
         """
-        parts = np.asarray(self._quick.parts(activations))
-        scores = np.asarray(self._quick.join(parts))
-        for name, x in (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores)):
-            if not np.isfinite(x).all():
+        scores, parts, senseless = self._scored(activations)
+        for i, why in enumerate(senseless):
+            if why:
                 raise ActivationsError(
-                    f"The score of {name} is {x[~np.isfinite(x)][0]} for image {int(np.argmin(np.isfinite(x)))} of the "
-                    "batch. Such a score means nothing; please report this with the detector and the classifier."
+                    f"T{why[1:]} for image {i} of the batch. Such a score means nothing; please report this with "
+                    "the detector and the classifier."
                 )
         return scores, parts
+
+    def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+        """(scores [n], members' scores [n, m], why a score means nothing [n], None where it does)."""
+        parts = np.asarray(self._quick.parts(activations))
+        scores = np.asarray(self._quick.join(parts))
+        senseless: list[str | None] = [None] * len(scores)
+        named = (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores))
+        for name, x in reversed(named):  # a member explains the whole
+            for i in np.flatnonzero(~np.isfinite(x)):
+                senseless[i] = f"the score of {name} is {x[i]}"
+        return scores, parts, senseless
 
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
@@ -169,8 +180,14 @@ class OpenSetClassifier:
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         member_p = np.full((n, m), np.nan)
         if len(fine):
+            scores, parts, senseless = self._scored(activations)
+            usable = np.array([why is None for why in senseless])
+            if not usable.any() and len(fine) > 1:
+                self.scores(activations)  # of no image at all: an error
+            for i in np.flatnonzero(~usable):
+                errors[batch.rows[fine[i]]] = f"{senseless[i]}: it means nothing"
+            activations, fine, scores, parts = activations.take(usable), fine[usable], scores[usable], parts[usable]
             rows = batch.rows[fine]
-            scores, parts = self.scores(activations)
             predicted = np.argmax(activations.logits, axis=1)
             p[rows] = self.calibration.p_value(scores, predicted)
             member_p[rows] = np.stack(
