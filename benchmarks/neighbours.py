@@ -39,7 +39,7 @@ def mixed(n: int, d: int, seed: int) -> np.ndarray:
 
 def ids(kind: str, bank: np.ndarray, queries: np.ndarray) -> np.ndarray:
     if kind == "exact":
-        return neighbours.formulas._faiss().knn(queries, bank, K)[1]
+        return neighbours._faiss().knn(queries, bank, K)[1]
     return neighbours._index(kind, bank).search(queries, K)[1]
 
 

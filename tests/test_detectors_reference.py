@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from knownot.arrays import Activations, Head, Offers
-from knownot.detectors import DETECTORS, KNN, Combined, Detector, configure, formulas, moved, resolve
+from knownot.detectors import DETECTORS, KNN, Combined, Detector, configure, formulas, moved, neighbours, resolve
 from knownot.errors import CalibrationError, KnownotError, OptionError, UnsoundError
 from knownot.stats import ClassMeans, Want, gather
 
@@ -278,14 +278,10 @@ def test_knn_distance_to_itself_is_exactly_0():
         assert np.abs(case.fit("knn", k=1).score(case.train)).max() < 2e-7
 
 
-@pytest.mark.parametrize("faiss", [True, False])
-def test_kth_nearest_with_and_without_faiss(monkeypatch, faiss):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kth_nearest_against_all_distances(dtype):
     rng = np.random.default_rng(0)
-    bank, queries = (rng.normal(size=(n, 16)).astype(np.float32) + 3 for n in (1500, 40))
-    if faiss:
-        assert formulas._faiss() is not None
-    else:
-        monkeypatch.setattr(formulas, "_faiss", lambda: None)
+    bank, queries = (rng.normal(size=(n, 16)).astype(dtype) + 3 for n in (1500, 40))
     expected = np.sort(np.linalg.norm(queries[:, None].astype(float) - bank[None], axis=2), axis=1)
     for k in (1, 7, 1500):
         np.testing.assert_allclose(formulas.kth_nearest(queries, bank, k), expected[:, k - 1], rtol=1e-5)
@@ -299,22 +295,6 @@ def test_kth_nearest_in_chunks(monkeypatch):
     close(formulas.kth_nearest(queries, bank, 3), whole)
     monkeypatch.setattr(formulas, "CHUNK", 1)
     close(formulas.kth_nearest(queries, bank, 3), whole)
-
-
-def test_faiss_is_asked_for_large_banks_only(monkeypatch):
-    asked = []
-
-    class Fake:
-        @staticmethod
-        def knn(q: np.ndarray, b: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-            asked.append(len(b))
-            return np.zeros((len(q), k)), np.zeros((len(q), k), dtype=np.int64)
-
-    monkeypatch.setattr(formulas, "_faiss", lambda: Fake)
-    q = np.ones((2, 3), dtype=np.float32)
-    for r, dtype in ((10, np.float32), (1000, np.float32), (1000, np.float64)):
-        formulas.kth_nearest(q.astype(dtype), np.ones((r, 3), dtype=dtype), 2)
-    assert asked == [1000]
 
 
 # Features and head
@@ -605,10 +585,10 @@ def test_a_large_batch_needs_no_large_table():
 
 def test_detectors_without_faiss(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    formulas._faiss.cache_clear()
+    neighbours._faiss.cache_clear()
     with warnings.catch_warnings():
         assert np.isfinite(Case().score("knn")).all()
-    formulas._faiss.cache_clear()
+    neighbours._faiss.cache_clear()
 
 
 def test_wants_of_equal_needs_are_equal():

@@ -104,7 +104,7 @@ def test_other_arrays_are_searched_exactly(rows, queries):
 
 def test_without_faiss_it_is_exact_or_refused(rows, queries, monkeypatch):
     detector = fitted(rows, index="ivf")
-    monkeypatch.setattr(formulas, "_faiss", lambda: None)
+    monkeypatch.setattr(neighbours, "_faiss", lambda: None)
     expected = fitted(rows, index="exact").score(of(queries))
     np.testing.assert_array_equal(detector.score(of(queries)), expected)
     monkeypatch.setattr(neighbours, "EXACT_MOST", 100)

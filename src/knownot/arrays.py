@@ -5,7 +5,7 @@ Letters in shapes: n images, c classes, d features, h w pixels, k channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Activations:
     reduced: Mapping[str, Array] = field(default_factory=dict)  # {what: [n, r]}, by a `stats.Reduction`
     extra: Mapping[str, Array] = field(default_factory=dict)  # {"<pass>/<what>": [n, d]} of `detectors.passes`
     keys: Array | None = None  # [n] uint64, of the images: a sample by them is the same whatever network computed this
+    memo: dict[Hashable, Any] | None = field(default=None, init=False, repr=False, compare=False)  # see `sharing`
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -73,6 +74,23 @@ class Activations:
         """The rows chosen by a slice, a mask or an index array."""
         taken = Activations.of({path: x[rows] for path, x in self.named().items()})
         return taken if self.keys is None else replace(taken, keys=self.keys[rows])
+
+    def sharing(self) -> Activations:
+        """The same, for several detectors to score: what one has computed `once`, the next need not, as long as this
+        lives. Whatever is made of it (`take`, `replace`) shares nothing with it."""
+        if self.memo is not None:
+            return self
+        again = replace(self)
+        object.__setattr__(again, "memo", {})
+        return again
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """make(), or what it was before under this key, which names the formula and all that it reads."""
+        if self.memo is None:
+            return make()
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
     @classmethod
     def concat(cls, batches: Sequence[Activations]) -> Activations:

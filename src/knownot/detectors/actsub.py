@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import logsumexp, mean_of_largest, unit
+from .formulas import in_chunks, logsumexp, mean_of_largest, products, unit
 from .scale import mass_ratio
 
 NEAREST = 1e-6  # least 1 - cosine that is told from 0 in float32
@@ -86,11 +86,12 @@ class ActSub(Detector):
 
     def decisive_energy(self, f: Array) -> Array:  # [n, d] -> [n]
         xp = array_namespace(f)
-        part = xp.reshape((f @ self.decisive) @ self.decisive.T, (-1, self.decisive.shape[0]))  # see mean_of_largest
+        part = xp.reshape((f @ self.decisive) @ self.decisive.T, (-1, self.decisive.shape[0]))  # see products
         return logsumexp(self.head(part * xp.exp(mass_ratio(part, self.percentile))))
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.features)
-        likeness = mean_of_largest(unit(batch.features @ self.insignificant), self.bank, self.k)
+        other = unit(batch.features @ self.insignificant)
+        likeness = in_chunks(lambda z: mean_of_largest(products(z, self.bank), self.k), self.bank.shape[0], other)
         known = -xp.log(xp.clip(1 - xp.clip(likeness, min=0.0), min=NEAREST))
         return (self.origin - self.decisive_energy(batch.features)) * known**self.power

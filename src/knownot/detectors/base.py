@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,8 @@ from .passes import Pass
 from .recipe import Recipe
 
 __all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "place", "some_images"]
+
+LARGE = 10_000  # numbers from which on an array is looked at for equals
 
 
 class Fitted(ABC):
@@ -125,14 +128,26 @@ class Shaper(Fitted):
 
 
 def moved(thing: Any, xp: Any, dtype: Any) -> Any:
-    """The same detector or shaper with its float arrays in namespace `xp` as `dtype`, nested ones included."""
+    """The same detector or shaper with its float arrays in namespace `xp` as `dtype`, nested ones included.
+
+    Large arrays that are equal become one, so that what is computed of a bank can be shared (`Activations.once`).
+    """
+    return _moved(thing, xp, dtype, {})
+
+
+def _moved(thing: Any, xp: Any, dtype: Any, large: dict[Hashable, Any]) -> Any:
     if isinstance(thing, np.ndarray):
-        return xp.asarray(thing, dtype=dtype) if thing.dtype.kind == "f" else xp.asarray(thing)
+        there = xp.asarray(thing, dtype=dtype) if thing.dtype.kind == "f" else xp.asarray(thing)
+        return there if thing.size < LARGE else large.setdefault(_digest(thing), there)
     if is_dataclass(thing) and not isinstance(thing, type):
-        return replace(thing, **{f.name: moved(getattr(thing, f.name), xp, dtype) for f in fields(thing)})
+        return replace(thing, **{f.name: _moved(getattr(thing, f.name), xp, dtype, large) for f in fields(thing)})
     if isinstance(thing, tuple):
-        return tuple(moved(x, xp, dtype) for x in thing)
+        return tuple(_moved(x, xp, dtype, large) for x in thing)
     return thing
+
+
+def _digest(x: np.ndarray) -> Hashable:
+    return x.shape, x.dtype.str, hashlib.blake2b(np.ascontiguousarray(x), digest_size=16).digest()
 
 
 def _flat(thing: Any) -> tuple[Any, ...]:

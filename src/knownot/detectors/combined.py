@@ -90,7 +90,7 @@ class Combined(Detector):
         return each_once(one for detector in self.detectors for one in detector.passes)
 
     def parts(self, batch: Activations) -> Array:
-        xp = array_namespace(batch.logits)
+        xp, batch = array_namespace(batch.logits), batch.sharing()
         return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
     def rank(self, parts: np.ndarray) -> Self:

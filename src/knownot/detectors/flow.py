@@ -123,12 +123,13 @@ def spline(t: Array, knots: Array, bends: Array, ends: Array, shift: Array) -> t
     xp = array_namespace(t)
     first, last = knots[None, :, 0], knots[None, :, -1]
     inner = xp.minimum(xp.maximum(t, first), last)  # beyond, nothing large cancels
-    above = xp.clip(inner[:, :, None] - knots[None, ...], 0, None)  # [n, m, k]
-    bent = bends[None, ...] * above
+    knots, bends = (xp.matrix_transpose(x)[:, None, :] for x in (knots, bends))  # sums over the first axis are fast
+    above = xp.clip(inner[None, ...] - knots, 0, None)  # [k, n, m]
+    bent = bends * above
     low, high = ends[None, :, 0], ends[None, :, 1]
-    value = low * (inner - first) + xp.sum(bent * above, axis=-1) / 2
+    value = low * (inner - first) + xp.sum(bent * above, axis=0) / 2
     value = value + xp.where(t < first, low * (t - first), high * (t - inner)) - shift[None, :]
-    return value, low + xp.sum(bent, axis=-1)
+    return value, low + xp.sum(bent, axis=0)
 
 
 def _rotation(z: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:

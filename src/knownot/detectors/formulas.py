@@ -1,24 +1,23 @@
 """The few formulas that detectors share, in the array API standard and nothing else.
 
-What the standard lacks (top-k) or what another library does faster (nearest rows) has its branch here, once.
+What the standard lacks (top-k) or what NumPy does faster in another way (counting) has its branch here, once.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from ..arrays import Array, softmax
+from ..arrays import Activations, Array, softmax
 
 __all__ = [
+    "against",
+    "histogram",
     "in_chunks",
     "kth_nearest",
+    "kth_nearest_by_products",
     "largest",
     "log_probabilities",
     "logsumexp",
@@ -26,20 +25,27 @@ __all__ = [
     "nearest_squared",
     "norm",
     "predicted",
+    "products",
     "softmax",
+    "squares",
     "unit",
 ]
 
 CHUNK = 1 << 24  # most numbers that one table of queries against a bank may hold
+RAMPS = 8  # bins of a histogram that are counted at once, where they are not counted one by one
+PASSED = 1 << 20  # those of a table that several formulas go over
+NEAR = 1 << 18  # numbers that stay in a core's own cache while several formulas go over them
 
 
-def in_chunks(score: Callable[..., Array], width: int, *rows: Array) -> Array:  # [n, ...], ... -> [n]
-    """score(*rows), in chunks of rows so that a table of n x width numbers never holds more than CHUNK of them."""
-    n = rows[0].shape[0]
-    if n is None or n <= 1 or n * width <= CHUNK:  # None: a graph being recorded
+def in_chunks(score: Callable[..., Array], width: int, *rows: Array, most: int | None = None) -> Array:
+    """score(*rows) [n, ...], in chunks of rows so that a table of n x width numbers never holds more than `most`, or
+    CHUNK, of them."""
+    n, most = rows[0].shape[0], most or CHUNK
+    if n is None or n <= 1 or n * width <= most:  # None: a graph being recorded
         return score(*rows)
-    step = max(1, CHUNK // width)
-    return array_namespace(rows[0]).concat([score(*(x[i : i + step, ...] for x in rows)) for i in range(0, n, step)])
+    step = max(1, most // width)
+    cuts = [slice(i, min(i + step, n)) for i in range(0, n, step)]
+    return array_namespace(rows[0]).concat([score(*(x[cut, ...] for x in rows)) for cut in cuts])
 
 
 def logsumexp(x: Array) -> Array:  # [n, c] -> [n]
@@ -73,7 +79,7 @@ def predicted(logits: Array, rows: Array) -> Array:  # [n, c], [c, ...] -> [n, .
 
 def norm(x: Array) -> Array:  # [n, d] -> [n]
     xp = array_namespace(x)
-    return xp.sqrt(xp.sum(x * x, axis=-1))
+    return xp.sqrt(_squares(x))
 
 
 def unit(x: Array) -> Array:  # [n, d] -> [n, d]
@@ -95,15 +101,39 @@ def largest(x: Array, k: int) -> Array:  # [n, m] -> [n, k]
     return xp.sort(x, axis=-1)[:, x.shape[-1] - k :]
 
 
-def mean_of_largest(queries: Array, bank: Array, k: int) -> Array:  # [n, d], [r, d] -> [n]
-    """Mean of the k largest inner products of each query with the rows of the bank."""
-    xp, r = array_namespace(queries), bank.shape[0]
+def mean_of_largest(products: Array, k: int) -> Array:  # [n, r] -> [n]
+    """Mean of the k largest of each row."""
+    return array_namespace(products).mean(largest(products, k), axis=-1)
 
-    def score(q: Array) -> Array:
-        products = xp.reshape(q @ bank.T, (-1, r))  # a graph being recorded forgets how wide a product is
-        return xp.mean(largest(products, k), axis=-1)
 
-    return in_chunks(score, r, queries)
+def products(queries: Array, bank: Array) -> Array:  # [n, d], [r, d] -> [n, r]
+    return array_namespace(queries).reshape(queries @ bank.T, (-1, bank.shape[0]))  # a recorded graph forgets its width
+
+
+def squares(batch: Activations, bank: Array) -> Array:  # [r]
+    """Squared lengths of the rows of a bank."""
+    found: tuple[Array, Array] = batch.once(("squares", id(bank)), lambda: (bank, _squares(bank)))
+    return found[1]  # the bank is kept with it, so that its id stays its own
+
+
+def _squares(x: Array) -> Array:  # [n, d] -> [n]
+    return array_namespace(x).sum(x * x, axis=-1)
+
+
+def against(
+    score: Callable[..., Array], batch: Activations, bank: Array, *rows: Array, of: str = "features"
+) -> Array:  # [n]
+    """score(z @ bank.T [n, r], z, *rows) of the unit features z [n, d], in chunks of rows.
+
+    z and the products are computed once for all detectors that share a batch and have equal banks, unless the table
+    would be too large.
+    """
+    z, r = batch.once(("unit", of), lambda: unit(batch.named()[of])), bank.shape[0]
+    n = z.shape[0]
+    if n is not None and n * r > CHUNK:
+        return in_chunks(lambda z, *rows: score(products(z, bank), z, *rows), r, z, *rows)
+    _, table = batch.once(("products", of, id(bank)), lambda: (bank, products(z, bank)))
+    return in_chunks(score, r, table, z, *rows, most=PASSED)
 
 
 def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]
@@ -111,8 +141,9 @@ def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]
     xp = array_namespace(x)
     if k == 1:
         return xp.argmax(x, axis=-1)
-    if is_numpy_array(x):
-        return np.argpartition(x, x.shape[-1] - k, axis=-1)[:, x.shape[-1] - k]
+    if is_numpy_array(x):  # half the time of argpartition
+        kth = np.partition(x, x.shape[-1] - k, axis=-1)[:, x.shape[-1] - k]
+        return np.argmax(x == kth[:, None], axis=-1)
     if hasattr(xp, "topk"):
         return xp.topk(x, k)[1][:, k - 1]
     return xp.argsort(x, axis=-1)[:, x.shape[-1] - k]
@@ -121,20 +152,17 @@ def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]
 def kth_nearest(queries: Array, bank: Array, k: int) -> Array:  # [n, d], [r, d] -> [n]
     """Euclidean distance to the k-th nearest row of the bank, 1 <= k <= r.
 
-    The row is found through inner products (by faiss where it is installed: NumPy arrays in float32, its own
-    precision); the distance to it is then taken by differences, which keeps small distances exact.
+    The row is found through inner products; the distance to it is then taken by differences, which keeps small
+    distances exact.
     """
-    xp = array_namespace(queries)
-    n, r = queries.shape[0], bank.shape[0]
-    if n is not None and n * max(r, bank.shape[1]) > CHUNK and n > 1:  # None: a graph being recorded
-        step = max(1, CHUNK // max(r, bank.shape[1]))
-        return xp.concat([kth_nearest(queries[i : i + step, :], bank, k) for i in range(0, n, step)])
-    if is_numpy_array(queries) and queries.dtype == bank.dtype == np.float32 and r >= 1000 and _faiss() is not None:
-        index = _faiss().knn(np.ascontiguousarray(queries), np.ascontiguousarray(bank), k)[1][:, k - 1]
-    else:
-        half = xp.sum(bank * bank, axis=-1) / 2
-        index = _kth_largest_index(queries @ bank.T - half[None, :], k)
-    return norm(queries - xp.take(bank, index, axis=0))
+    half = _squares(bank) / 2
+    return in_chunks(lambda q: kth_nearest_by_products(q @ bank.T, q, bank, half, k), max(bank.shape), queries)
+
+
+def kth_nearest_by_products(products: Array, queries: Array, bank: Array, half: Array, k: int) -> Array:
+    """The same, of [n, r], [n, d], [r, d]; half [r]: half the squared lengths of the bank's rows."""
+    index = _kth_largest_index(products - half[None, :], k)
+    return norm(queries - array_namespace(queries).take(bank, index, axis=0))
 
 
 def nearest_squared(queries: Array, bank: Array) -> Array:  # [n, d], [r, d] -> [n]
@@ -143,11 +171,36 @@ def nearest_squared(queries: Array, bank: Array) -> Array:  # [n, d], [r, d] -> 
     return distance * distance
 
 
-@functools.cache
-def _faiss() -> Any:
-    if importlib.util.find_spec("faiss") is None:
-        return None
-    with warnings.catch_warnings():  # its SWIG types warn about themselves on import
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import faiss
-    return faiss
+def histogram(place: Array, bins: int) -> Array:  # [n, m] -> [n, bins]
+    """Share of each row's values that stand at 0 .. bins - 1; one between two places counts for both, in part.
+
+    That is the mean of a hat function, a difference of ramps; these are taken a few at a time, so that no table of
+    n x m x bins is needed. NumPy counts instead.
+    """
+    xp = array_namespace(place)
+    if is_numpy_array(place):
+        return _counted(place, bins)
+    ramps = []
+    for first in range(-1, bins, RAMPS):
+        starts = xp.arange(first, min(first + RAMPS, bins), dtype=place.dtype)[None, :, None]
+        ramps.append(xp.mean(xp.clip(place[:, None, :] - starts, min=0.0, max=1.0), axis=-1))
+    below = xp.concat(ramps, axis=1)
+    return below[:, :-1] - below[:, 1:]
+
+
+def _counted(place: np.ndarray, bins: int) -> np.ndarray:
+    n, m = place.shape
+    cells = bins + 2  # of one before the first, and one beyond the last
+    place = np.clip(place + 1, 0, cells - 1)
+    lost = np.isnan(place).any(axis=1)
+    place[lost] = 0
+    cell = place.astype(np.int64)
+    part = place - cell  # that counts for the next cell
+    cell += np.arange(n)[:, None] * cells
+    share = np.bincount(cell.ravel(), minlength=n * cells).astype(np.float64)
+    upper = np.bincount(cell.ravel(), part.ravel(), minlength=n * cells)
+    share -= upper
+    share[1:] += upper[:-1]
+    share = share.reshape(n, cells)[:, 1:-1] / m
+    share[lost] = np.nan
+    return share.astype(place.dtype)

@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Offers
 from ..errors import unknown_name
 from ..stats import ClassRange, Reduction, Want
 from .base import Detector, number, some_images
-from .formulas import in_chunks, predicted
+from .formulas import NEAR, in_chunks, predicted
 
 SMALLEST = 1e-3  # of a layer's typical bound: a bound below it (a channel that is silent for a class) counts as this
 
@@ -35,19 +35,27 @@ class GramRows(Reduction):
         maps = batch.maps[self.layer]
         xp = array_namespace(maps)
         _, k, h, w = maps.shape
-        return in_chunks(self._rows, k * max(k, h * w), xp.reshape(maps, (-1, k, h * w)))
+        return in_chunks(self._rows, k * max(k, h * w), xp.reshape(maps, (-1, k, h * w)), most=NEAR)
 
     def _rows(self, f: Array) -> Array:  # [n, k, h w] -> [n, powers k]
         xp = array_namespace(f)
         top = xp.max(xp.abs(f), axis=(1, 2), keepdims=True)
         f = f / xp.where(top > 0, top, xp.ones_like(top))
-        power, rows = f, []
-        for p in range(1, self.powers + 1):
-            g = power @ xp.matrix_transpose(power)
-            root = xp.sign(g) * xp.abs(g) ** (1 / p) if p > 1 else g
-            rows.append(xp.sum(root, axis=-1))
+        rows = [f @ xp.sum(f, axis=1)[:, :, None]]  # of the first order G need not be formed
+        one = xp.ones((f.shape[1], 1), dtype=f.dtype)  # a sum over few numbers is faster as a product
+        power = f
+        for p in range(2, self.powers + 1):
             power = power * f
-        return xp.concat(rows, axis=1) * xp.squeeze(top, axis=2) ** 2
+            rows.append(_root(power @ xp.matrix_transpose(power), p) @ one)
+        return xp.squeeze(xp.concat(rows, axis=1) * top**2, axis=2)
+
+
+def _root(g: Array, p: int) -> Array:
+    """The p-th root, element by element, of the sign of g; even powers of a map have no signs."""
+    xp = array_namespace(g)
+    if p % 2:
+        return xp.sign(g) * xp.abs(g) ** (1 / p)
+    return xp.sqrt(g) if p == 2 else _root(xp.sqrt(g), p // 2)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..stats import Reservoir, Want
 from .base import Detector, number, one_of, some_images
-from .formulas import in_chunks, logsumexp, unit
+from .formulas import against, logsumexp, squares, unit
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class KDE(Detector):
         return cls(z.astype(rows.dtype), spread * factor if spread > 1e-6 else 1.0)
 
     def score(self, batch: Activations) -> Array:
-        return in_chunks(self._score, self.bank.shape[0], unit(batch.features))
+        narrow, lengths = 0.5 / self.bandwidth**2, squares(batch, self.bank)[None, :]
 
-    def _score(self, z: Array) -> Array:
-        xp = array_namespace(z)
-        squared = xp.sum(z * z, axis=-1)[:, None] + xp.sum(self.bank * self.bank, axis=-1)[None, :]
-        squared = xp.clip(squared - 2 * (z @ self.bank.T), 0, None)
-        return float(np.log(self.bank.shape[0])) - logsumexp(squared * (-0.5 / self.bandwidth**2))
+        def minus_log_density(table: Array, z: Array) -> Array:  # [n, r], [n, d] -> [n]
+            xp = array_namespace(z)
+            squared = lengths + xp.sum(z * z, axis=-1)[:, None]
+            return -logsumexp(xp.clip(table * (2 * narrow) - squared * narrow, None, 0))
+
+        return float(np.log(self.bank.shape[0])) + against(minus_log_density, batch, self.bank)

@@ -9,10 +9,10 @@ import numpy as np
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import missing_extra
 from ..stats import Reservoir, Want
-from . import formulas
+from . import neighbours
 from .base import Detector, number, one_of, place, some_images
 from .coreset import COMPACT
-from .formulas import unit
+from .formulas import against, kth_nearest_by_products, squares, unit
 from .neighbours import INDEXES, chosen, kth_nearest_by
 
 
@@ -65,7 +65,7 @@ class KNN(Detector):
             number("keep", keep, k, whole=True)
         one_of("compact", compact, tuple(COMPACT))
         one_of("index", index, INDEXES)
-        if index in ("ivf", "hnsw") and formulas._faiss() is None:
+        if index in ("ivf", "hnsw") and neighbours._faiss() is None:
             raise missing_extra("faiss-cpu", "knn", f"KNN with index={index!r}")
         return {"bank": Want(Reservoir, of, options=(("size", int(bank)),))}
 
@@ -92,4 +92,11 @@ class KNN(Detector):
         return cls(z, min(int(k), len(z)), of, chosen(index, len(z)))
 
     def score(self, batch: Activations) -> Array:
-        return kth_nearest_by(self.index, unit(batch.named()[self.of]), self.bank, self.k)
+        if self.index != "exact":
+            return kth_nearest_by(self.index, unit(batch.named()[self.of]), self.bank, self.k)
+        half = squares(batch, self.bank) / 2
+
+        def distance(table: Array, z: Array) -> Array:  # [n, r], [n, d] -> [n]
+            return kth_nearest_by_products(table, z, self.bank, half, self.k)
+
+        return against(distance, batch, self.bank, of=self.of)

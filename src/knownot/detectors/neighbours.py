@@ -5,7 +5,10 @@ An index is never saved: the bank is, and the same bank gives the same index. It
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import threading
+import warnings
 import weakref
 from typing import Any
 
@@ -13,7 +16,6 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from ..arrays import Array
-from . import formulas
 from .formulas import kth_nearest, norm
 
 __all__ = ["EXACT_MOST", "INDEXES", "chosen", "kth_nearest_by"]
@@ -30,7 +32,7 @@ def chosen(index: str, rows: int) -> str:
     """What "auto" stands for with a bank of so many rows: exact search when it is small, or without faiss."""
     if index != "auto":
         return index
-    return "ivf" if rows > EXACT_MOST and formulas._faiss() is not None else "exact"
+    return "ivf" if rows > EXACT_MOST and _faiss() is not None else "exact"
 
 
 def kth_nearest_by(index: str, queries: Array, bank: Array, k: int) -> Array:  # [n, d], [r, d] -> [n]
@@ -40,7 +42,7 @@ def kth_nearest_by(index: str, queries: Array, bank: Array, k: int) -> Array:  #
     is not the k-th nearest but a farther one makes it larger.
     """
     single = is_numpy_array(queries) and queries.dtype == bank.dtype == np.float32
-    if index == "exact" or not single or not len(queries) or formulas._faiss() is None:
+    if index == "exact" or not single or not len(queries) or _faiss() is None:
         return kth_nearest(queries, bank, k)
     found = _index(index, bank).search(np.ascontiguousarray(queries), k)[1][:, k - 1]
     distance = norm(queries - bank[found])
@@ -72,7 +74,7 @@ def _ivf(bank: np.ndarray) -> Any:
     """Cells about sqrt(r) centres (k-means of fixed seed). An eighth of them is searched, or as many as it takes for
     rows of the bank to find 99 % of their ten nearest: that differs much between networks.
     """
-    faiss = formulas._faiss()
+    faiss = _faiss()
     r, d = bank.shape
     cells = max(1, min(int(np.sqrt(r)), r // 40))
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, cells)
@@ -93,7 +95,7 @@ def _ivf(bank: np.ndarray) -> Any:
 
 def _hnsw(bank: np.ndarray) -> Any:
     """A graph with 32 links per row. One thread builds it: with more, links depend on who comes first."""
-    faiss = formulas._faiss()
+    faiss = _faiss()
     index = faiss.IndexHNSWFlat(bank.shape[1], 32)
     index.hnsw.efConstruction, index.hnsw.efSearch = 80, 128
     threads = faiss.omp_get_max_threads()
@@ -103,3 +105,13 @@ def _hnsw(bank: np.ndarray) -> Any:
     finally:
         faiss.omp_set_num_threads(threads)
     return index
+
+
+@functools.cache
+def _faiss() -> Any:
+    if importlib.util.find_spec("faiss") is None:
+        return None
+    with warnings.catch_warnings():  # its SWIG types warn about themselves on import
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import faiss
+    return faiss

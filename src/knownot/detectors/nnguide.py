@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import Activations, Array, Head, Offers
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import logsumexp, mean_of_largest, unit
+from .formulas import against, logsumexp, mean_of_largest, unit
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class NNGuide(Detector):
     turn its sign: then it is the lowest e(y).
     """
 
-    bank: Array  # [r, d], z(y) e(y)
+    bank: Array  # [r, d], z(y), in the precision of the features
+    energy: Array  # [r], e(y)
     k: int
     origin: float  # o
 
@@ -41,12 +42,13 @@ class NNGuide(Detector):
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head, *, k: int = 10, bank: int = 10_000) -> Self:
-        rows = np.asarray(seen["bank"].rows["rows"], dtype=np.float64)
+        given = seen["bank"].rows["rows"]
+        rows = np.asarray(given, dtype=np.float64)
         some_images(len(rows), "NNGuide")
         energy = logsumexp(rows @ np.asarray(head.weight, dtype=np.float64).T + np.asarray(head.bias, dtype=np.float64))
         origin = min(0.0, float(energy.min()))
-        return cls(unit(rows) * (energy - origin)[:, None], min(int(k), len(rows)), origin)
+        return cls(unit(rows).astype(given.dtype), energy - origin, min(int(k), len(rows)), origin)
 
     def score(self, batch: Activations) -> Array:
-        guidance = mean_of_largest(unit(batch.features), self.bank, self.k)
+        guidance = against(lambda table, _: mean_of_largest(table * self.energy, self.k), batch, self.bank)
         return (self.origin - logsumexp(batch.logits)) * guidance

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers, softmax
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import in_chunks, unit
+from .formulas import against, unit
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ class Relation(Detector):
         return cls(*kept, float(power), float(cut))
 
     def score(self, batch: Activations) -> Array:
-        return in_chunks(self._score, self.bank.shape[0], unit(batch.features), softmax(batch.logits))
+        return against(self._score, batch, self.bank, softmax(batch.logits))
 
-    def _score(self, features: Array, probabilities: Array) -> Array:
-        xp = array_namespace(features)
-        k = xp.clip(features @ self.bank.T, 0, None) * (probabilities @ self.probabilities.T)
-        return -xp.mean(xp.where(k > self.cut, k**self.power, xp.zeros_like(k)), axis=-1)
+    def _score(self, table: Array, z: Array, probabilities: Array) -> Array:
+        xp = array_namespace(z)
+        k = xp.clip(table, 0, None) * (probabilities @ self.probabilities.T)
+        raised = k if self.power == 1 else k**self.power
+        return -xp.mean(xp.where(k > self.cut, raised, xp.zeros_like(k)), axis=-1)

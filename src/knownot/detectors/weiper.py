@@ -10,10 +10,9 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import in_chunks
+from .formulas import RAMPS, histogram, in_chunks
 
 MOST = 2000  # projections, c times the repeats
-RAMPS = 8  # bins counted at once
 SAMPLE = 1000  # known images whose histograms are averaged
 
 
@@ -38,19 +37,8 @@ class Histogram:
         return cls(low, empty.width, smooth, np.log(known / known.sum()), least)
 
     def density(self, x: Array) -> Array:  # [n, m] -> [n, bins]
-        """Share of each row's values in each bin; one between two centres counts for both, in part.
-
-        What a hat function gives, as a difference of ramps, a few at a time: no table of n x m x bins is needed.
-        """
-        xp = array_namespace(x)
-        place = ((x - self.low) / self.width)[:, None, :]
-        bins = self.log_known.shape[0]
-        ramps = []
-        for first in range(-1, bins, RAMPS):
-            starts = xp.arange(first, min(first + RAMPS, bins), dtype=x.dtype)[None, :, None]
-            ramps.append(xp.mean(xp.clip(place - starts, min=0.0, max=1.0), axis=-1))
-        below = xp.concat(ramps, axis=1)
-        return below[:, :-1] - below[:, 1:]
+        """Share of each row's values in each bin; one between two centres counts for both, in part."""
+        return histogram((x - self.low) / self.width, self.log_known.shape[0])
 
     def divergence(self, x: Array) -> Array:  # [n, m] -> [n]
         """Kullback-Leibler divergence from the known density, and back, summed."""
@@ -76,8 +64,8 @@ class WeiPer(Detector):
     for the two nearest bins, in part, so that the score is continuous and float32 gives what float64 gives.
     """
 
-    weight: Array  # [r c, d]
-    bias: Array  # [r c]
+    weight: Array  # [c r, d], those of the first class first
+    bias: Array  # [c r]
     classes: int
     features: Histogram
     projections: Histogram
@@ -125,7 +113,8 @@ class WeiPer(Detector):
         repeats = max(1, min(int(repeats), MOST // len(weight)))
         noise = np.random.default_rng(int(seed)).normal(size=(repeats, *weight.shape))
         noise *= distance * np.linalg.norm(weight, axis=1)[:, None] / np.linalg.norm(noise, axis=2, keepdims=True)
-        spread, offset = (weight + noise).reshape(-1, weight.shape[1]), np.tile(bias, repeats)
+        spread = (weight + noise).swapaxes(0, 1).reshape(-1, weight.shape[1])
+        offset = np.repeat(bias, repeats)
         features = Histogram.of(rows, int(bins), 4, 0.01)
         projections = Histogram.of(rows @ spread.T + offset, int(bins), 15, 0.025)
         return cls(spread, offset, len(weight), features, projections, (float(divergence), float(confidence)))
@@ -136,8 +125,8 @@ class WeiPer(Detector):
     def _score(self, f: Array) -> Array:
         xp = array_namespace(f)
         projected = f @ self.weight.T + self.bias
-        logits = xp.reshape(projected, (-1, self.weight.shape[0] // self.classes, self.classes))
-        shift = logits - xp.max(logits, axis=-1, keepdims=True)
-        surest = xp.mean(1 / xp.sum(xp.exp(shift), axis=-1), axis=-1)
+        logits = xp.reshape(projected, (-1, self.classes, self.weight.shape[0] // self.classes))
+        shift = logits - xp.max(logits, axis=1, keepdims=True)
+        surest = xp.mean(1 / xp.sum(xp.exp(shift), axis=1), axis=-1)
         first, second = self.lambdas
         return self.features.divergence(f) + first * self.projections.divergence(projected) - second * surest
