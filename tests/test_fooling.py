@@ -460,7 +460,7 @@ def test_saved_images_are_those_made(tmp_path):
         assert row["accepted"] == result.accepted[i]
         assert row["p_value"] == result.p_value[i]
         assert row["queries"] == result.queries[i]
-    assert np.asarray(Image.open(folder / "sheet.png")).shape == (20, 5 * 18 + 2, 3)
+    assert np.asarray(Image.open(folder / "sheet.png")).shape == (96 + 8, 5 * 100 + 4, 3)
     knownot.fool(torch_osc(), count=2).save(folder)  # replaced, nothing of the earlier one is left
     assert len(list(folder.iterdir())) == 4
 

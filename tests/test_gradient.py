@@ -276,6 +276,15 @@ def test_ensembles_and_embeddings_hand_gradients_on() -> None:
         embedding.gradient(first.input.to_layout(x), {"logits": toward["logits"]})
 
 
+def test_none_classes_have_gradients_too() -> None:
+    model = open_model(torch_net(), size=(16, 16), none_classes=2)
+    plain = open_model(torch_net(), size=(16, 16))
+    batch, pull = plain.input.to_layout(images()), pulls()["logits"]
+    assert set(model.gradients) == {*plain.gradients, "extra/none/logits"}
+    got = model.gradient(batch, {"logits": pull[:, :2], "extra/none/logits": pull[:, 2:]})
+    np.testing.assert_allclose(got, plain.gradient(batch, {"logits": pull}), atol=1e-6)
+
+
 def test_onnx_and_functions_offer_none() -> None:
     for thing in (toy.graph(), lambda x: np.full((len(x), 4), 0.25)):
         model = open_model(thing, size=(16, 16))

@@ -101,13 +101,15 @@ class Fooling:
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
         return folder
 
-    def sheet(self, columns: int = 10, gap: int = 2) -> np.ndarray:
-        """All images side by side, uint8 [H, W, 3], on white."""
-        n, h, w, _ = self.images.shape
+    def sheet(self, columns: int = 10, gap: int = 4, side: int = 96) -> np.ndarray:
+        """All images side by side, uint8 [H, W, 3], on white; small ones enlarged, to about `side` pixels."""
+        times = max(1, side // max(self.images.shape[1:3]))
+        images = self.images.repeat(times, axis=1).repeat(times, axis=2)
+        n, h, w, _ = images.shape
         columns = min(columns, n)
         rows = -(-n // columns)
         sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 255, np.uint8)
-        for i, image in enumerate(self.images):
+        for i, image in enumerate(images):
             top, left = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
             sheet[top : top + h, left : left + w] = image
         return sheet

@@ -42,6 +42,7 @@ class NoneClasses(Model):
         names = inner.class_names
         self.class_names = None if names is None else tuple(names)[:c]
         self.stage_layers = inner.stage_layers
+        self.gradients = (*inner.gradients, f"extra/{NONE}") if "logits" in inner.gradients else inner.gradients
         last = "output is" if k == 1 else f"{k} outputs are"
         self.notes = (*inner.notes, f"The last {last} no class: they say none of the {c} classes.")
 
