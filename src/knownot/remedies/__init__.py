@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from .base import Outcome, Remedied, Remedy, Settings, Task
+from .comparing import compare
+from .outcome import Compared
 from .retraining import retrain
 from .saved import load
 from .table import REMEDIES, remedy_class
@@ -21,11 +23,13 @@ from .wild import from_stream
 
 __all__ = [
     "REMEDIES",
+    "Compared",
     "Outcome",
     "Remedied",
     "Remedy",
     "Settings",
     "Task",
+    "compare",
     "from_stream",
     "load",
     "remedy_class",
