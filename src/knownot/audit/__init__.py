@@ -7,8 +7,9 @@ from types import ModuleType
 
 from .helping import Names
 from .page import Audit
-from .record import SCHEMA, Finding, Number, Record, Share
+from .record import SCHEMA, Finding, Number, Share
 from .run import audit
+from .sections import Record
 
 __all__ = ["SCHEMA", "Audit", "Finding", "Names", "Number", "Record", "Share", "audit"]
 

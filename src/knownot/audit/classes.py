@@ -8,7 +8,8 @@ import numpy as np
 
 from ..measure import calibration_error, equal_count, equal_width
 from .look import Seen
-from .record import Classes, ClassLine, Confused, Finding, Mistake, Number, Share
+from .record import Finding, Number, Share
+from .sections import Classes, ClassLine, Confused, Mistake
 from .words import pc, span
 
 WHOLE = 50  # classes, up to which all counts are in the record
@@ -77,9 +78,8 @@ def _findings(accuracy: Share | None, lines: Sequence[ClassLine], confused: Sequ
         text += f" Most often confused: {worst.true} taken for {worst.said}, {pc(worst.share)}."
     if accuracy.high < POOR:
         said = f"It is wrong more often than right: {pc(accuracy)} of the known images are recognised."
-        return (
-            Finding("problem", "classes", said, text, "Look at what it is fed first, then at labels and training."),
-        )
+        action = "Look at what it is fed first, then at labels and training."
+        return (Finding("problem" if accuracy.low <= 2 / len(lines) else "warning", "classes", said, text, action),)
     weak = sorted((line for line in seen if line.recall.high < accuracy.share - BELOW), key=lambda x: x.recall.high)
     if weak:
         least = weak[0]

@@ -11,7 +11,8 @@ import numpy as np
 from ..arrays import Offers
 from ..detectors import Recipe, resolve
 from ..errors import UnsoundError
-from .record import Command, DetectorLine, Finding, Help, Share, UnknownKind
+from .record import Finding, Share
+from .sections import Command, DetectorLine, Help, UnknownKind
 from .words import pc
 
 DETECTORS = ("msp", "maxlogit", "energy", "knn", "mahalanobis++", "default", "auto")

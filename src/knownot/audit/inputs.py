@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from ..arrays import Preprocess, softmax
+from ..errors import OptionError
 from ..images import Images, open_images
-from ..images.preprocess import apply, candidates
+from ..images.preprocess import CANDIDATES, GREY_CANDIDATES, apply, candidates
 from ..measure import paired_interval
 from ..models import Model
 from ..preprocessing import Confusion, in_order, size_for
 from ..second import alike
 from .look import Spread
-from .record import Channel, Finding, Inputs, Number, Share, Trial
-from .words import pc, span
+from .record import Finding, Number, Share
+from .sections import Channel, Inputs, Trial
+from .words import pc, points, span
 
 TRIED = 512  # labelled known images that every way is tried on
 CONFIRMED = 2_000  # that the best is compared with the used one on
 SURE = 0.99
+EVERY = (*CANDIDATES, *GREY_CANDIDATES)
 Z, Z95 = 3.0, 1.96  # standard errors a better way has to be better by, as it was chosen among several; of an interval
 MISMATCH = "The classifier is fed"
 SMALL, LARGE = 0.01, 0.05  # of accuracy: worth a warning, a problem
@@ -54,6 +58,11 @@ def fed(
     found = "given" if given is not None else "said by the model"
     way = None if named is None else _called(named.sized(height, width), model)
     usual = candidates(model.input.channels, height, width) if model.input.channels in (None, 1, 3) else ()
+    if way is None and not (images.labelled and usual):
+        raise OptionError(
+            "How this classifier wants its input is not known: the model does not say, and without labels the usual "
+            "ways cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
+        )
     if not images.labelled:
         return Fed(way, found), {}
     sample = images.sample(TRIED, seed)
@@ -126,7 +135,7 @@ def _of_arrays(
     for p in candidates(x.shape[-1], None, None):
         again = np.stack([apply(image, p) for image in raw])
         if np.abs(again - x).max() > 0.02 * max(float(np.abs(x).max()), 1e-6):  # else it is what was given
-            tried[f"as {p.name}"] = (p, answers(model, open_images(again, labels), None, order, size))
+            tried[p.name] = (p, answers(model, open_images(again, labels), None, order, size))
     return tried
 
 
@@ -158,7 +167,9 @@ def section(
     size: int,
     seed: int,
 ) -> tuple[Inputs, str]:
-    """(the section, the way to preprocess instead: "" when what is fed is right, or cannot be told)."""
+    """(the section, the way to preprocess instead as the command line takes it: "" when what is fed is right, or cannot
+    be told).
+    """
     used = given.way.name if given.way is not None else "as given"
     trials = tuple(
         Trial(
@@ -190,7 +201,15 @@ def section(
         best=best,
         gain=gain,
     )
-    return made, best or "" if mismatch else ""
+    return made, _typed(tried[best][0]) if mismatch and best is not None and not images.ready else ""
+
+
+def _typed(way: Preprocess | None) -> str:
+    """As --preprocess takes it: the name of a usual way, else a JSON object."""
+    if way is None or any(way.name == p.name and alike(way, p.sized(way.height, way.width)) for p in EVERY):
+        return "" if way is None else way.name
+    default = asdict(Preprocess())
+    return json.dumps({name: x for name, x in asdict(way).items() if x != default[name] and name != "name"})
 
 
 def _gain(
@@ -257,7 +276,7 @@ def _mismatch(mine: Answers, used: str, best: str, gain: Number, confirmed: tupl
     grave = value >= LARGE
     verb = "the wrong way" if grave else "in a way that costs accuracy"
     text = (
-        f"On the same {confirmed[0].images:,} labelled known images, {pc(value)} more are right ({span(gain)}). Fed as "
+        f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). Fed as "
         f"it is, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
         f"{pc(Share.of(mine.confidence >= SURE))} of the images get at least 0.99. All that follows was measured "
         "as it is fed now."

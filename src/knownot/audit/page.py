@@ -15,7 +15,8 @@ from markupsafe import Markup
 from ..errors import InputError
 from ..plots import data_uri, gallery, number, percent, stylesheet, visible
 from .pictures import charts
-from .record import Finding, Record, plain
+from .record import Finding, plain
+from .sections import Record
 
 CLASSES = 20  # rows of the table of classes
 QUESTIONS = {
@@ -95,6 +96,7 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
     uris = {key: data_uri(thumb) for key, thumb in pictures.items()}
     return environment.get_template("audit.html.j2").render(
         d=data,
+        called=data["subject"]["model"].replace("\\", "/").rstrip("/").rpartition("/")[2] or "the classifier",
         n=figure,
         css=Markup(stylesheet()),
         charts=charts(data),

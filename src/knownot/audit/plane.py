@@ -10,9 +10,10 @@ from ..arrays import Activations
 from ..errors import MissingExtraError
 from ..plots import percent
 from ..plots.plane import principal, tsne
-from .record import Finding, Map
+from .record import Finding
+from .sections import Map
 
-KNOWN, OTHERS = 500, 300  # points of each group at most
+KNOWN, OTHERS = 400, 200  # points of each group at most
 FEWEST = 10  # known images
 
 

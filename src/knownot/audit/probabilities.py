@@ -14,8 +14,9 @@ from ..measure import (
     temperature,
 )
 from .look import Seen
-from .record import Bin, Finding, Number, Probabilities, Share
-from .words import pc
+from .record import Finding, Number, Share
+from .sections import Bin, Probabilities
+from .words import pc, points
 
 SURE = 0.99
 SMALL, LARGE = 0.02, 0.1  # between sure and right
@@ -81,10 +82,12 @@ def _against_truth(p: Probabilities) -> Finding:
         text += f" Dividing its logits by {p.temperature:.3g} fits best: the error is then {pc(p.ece_at_temperature)}."
     cure = "Do not read its outputs as probabilities; divide the logits by the temperature before softmax."
     if low > SMALL:
-        said = f"It is surer than it is right: by {pc(gap)} on average."
+        said = f"The classifier is surer than it is right: by {points(gap)} on average."
         return Finding("problem" if low > LARGE else "warning", where, said, text, cure)
     if high < -SMALL:
-        return Finding("warning", where, f"It is less sure than it is right: by {pc(-gap)} on average.", text, cure)
+        return Finding(
+            "warning", where, f"The classifier is less sure than it is right: by {points(-gap)} on average.", text, cure
+        )
     if p.ece > max(p.ece_by_chance[1], SMALL):
         said = "On average it is as right as it is sure, but not at every level."
         return Finding("warning", where, said, text, cure)

@@ -18,7 +18,8 @@ from ..measure import auroc_interval
 from ..models import Model
 from ..outliers import OUTLIERS, make
 from .look import Seen, look
-from .record import Finding, Number, Share, Unknown, UnknownKind
+from .record import Finding, Number, Share
+from .sections import Unknown, UnknownKind
 from .words import graded, pc, span
 
 RAND = "np.random.rand"
@@ -192,9 +193,9 @@ def _of_made(lines: list[UnknownKind], threshold: float | None, alpha: float) ->
     pooled, half = (Share.of(sum(getattr(x, what).count for x in noise), images) for what in ("sure", "half"))
     worst = max(lines, key=lambda x: (x.sure.share or 0, x.kind))
     severity = graded(max(pooled.share or 0, worst.sure.share or 0), WARNING, PROBLEM)
-    said = f"Of pure noise, it is at least 99 % sure of a class for {pc(pooled)} of the images"
+    said = f"The classifier is at least 99 % sure of a class for {pc(pooled)} of images of pure noise"
     if worst not in noise and (worst.sure.share or 0) > (pooled.share or 0):
-        said += f"; of {worst.kind}, for {pc(worst.sure)}"
+        said += f", and for {pc(worst.sure)} of {worst.kind}"
     text = (
         f"{pooled.count:,} of {images:,} images ({', '.join(x.kind for x in noise)}; {span(pooled)}); {pc(half)} get "
         f"at least 0.5. Of all made kinds it is surest of {worst.kind} ({worst.summary}): {pc(worst.sure)} get at "

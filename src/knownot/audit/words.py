@@ -20,6 +20,12 @@ def span(x: Share | Number) -> str:
     return f"95 % interval {pc(x.low)} to {pc(x.high)}"
 
 
+def points(x: float) -> str:
+    """A difference of shares."""
+    words = f"{100 * x:.1f}".removesuffix(".0")
+    return f"{words} percentage point{'' if words == '1' else 's'}"
+
+
 def graded(share: float, warning: float, problem: float) -> str:
     """The severity of a share: the larger, the graver."""
     return "problem" if share >= problem else "warning" if share >= warning else "ok"

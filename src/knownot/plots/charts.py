@@ -16,7 +16,8 @@ from .drawing import INK, drawing
 from .words import visible
 
 WIDTH = 440
-MARKERS = {"known": "o", "incoming": "s", "unknown": "D", "fooling": "^"}
+MARKERS = {"known": "o", "incoming": "s", "fooling": "^"}
+OWN = "DvPX*<>"  # of groups of unknown images, one after the other
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ def bars(
         _percent(d.axes.xaxis)
         d.axes.set_xlim(0, 1.02)
         if behind:
-            d.figure.legend(loc="outside lower center", ncols=len(behind) + 1, handlelength=1, columnspacing=1.2)
+            handles, texts = d.axes.get_legend_handles_labels()
+            place = {"loc": "outside lower center", "ncols": len(behind) + 1, "handlelength": 1, "columnspacing": 1.2}
+            for shown in d.figure.legend(handles, texts, **place).get_patches():
+                shown.set_facecolor(INK[role])
+                shown.set_edgecolor("none")
         elif label:
             d.axes.set_xlabel(label)
     return d.svg
@@ -131,7 +136,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], *, name: str, title: str
                     role, alpha = ("known", 0.12 + 0.75 * share[i, j]) if i == j else ("unknown", share[i, j] ** 0.5)
                     box = Rectangle((j - 0.5, i - 0.5), 1, 1, color=INK[role], alpha=min(alpha, 0.9), linewidth=0)
                     d.axes.add_patch(box)
-                    if c <= 12 and share[i, j] >= 0.005:
+                    if c <= 12 and round(100 * share[i, j]):
                         d.axes.text(
                             j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=11, color=INK["ink"]
                         )
@@ -148,11 +153,19 @@ def confusion(counts: np.ndarray, names: Sequence[str], *, name: str, title: str
 
 
 def scatter(groups: Mapping[str, tuple[str, np.ndarray]], *, name: str, title: str) -> Markup:
-    """Points on a plane. groups: {what: (role, points [n, 2])}, drawn one over the other; shapes differ as well."""
+    """Points on a plane. groups: {what: (role, points [n, 2])}, drawn one over the other; shapes differ as well.
+
+    A few points far out must not press the others together: they are drawn at the edge.
+    """
     with drawing(name, title, WIDTH, 440) as d:
+        own = 0
+        low, high = _bulk(np.concatenate([points for _, points in groups.values()]))
         for what, (role, points) in groups.items():
+            marker = MARKERS.get(role) or OWN[own % len(OWN)]
+            own += role not in MARKERS
+            points = np.clip(points, low, high)
             d.axes.scatter(
-                points[:, 0], points[:, 1], s=11 if role == "known" else 16, color=INK[role], marker=MARKERS[role],
+                points[:, 0], points[:, 1], s=11 if role == "known" else 16, color=INK[role], marker=marker,
                 alpha=0.45 if role == "known" else 0.75, linewidths=0, label=f"{named(what, 30)} ({len(points)})",
             )  # fmt: skip
         d.axes.set_xticks([])
@@ -163,6 +176,13 @@ def scatter(groups: Mapping[str, tuple[str, np.ndarray]], *, name: str, title: s
             d.axes.spines[side].set_color(INK["line"])
         d.figure.legend(loc="outside lower center", ncols=2, markerscale=1.6, columnspacing=1.2, handletextpad=0.3)
     return d.svg
+
+
+def _bulk(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(lower, upper) corner of the area that holds all but one in a hundred on each side, and a little more."""
+    low, high = np.quantile(points, [0.01, 0.99], axis=0)
+    room = 0.1 * (high - low)
+    return np.maximum(low - room, points.min(axis=0)), np.minimum(high + room, points.max(axis=0))
 
 
 def dots(

@@ -32,6 +32,7 @@ def tsne(groups: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits  # scikit-learn needs it
     except ImportError as error:
         raise missing_extra("scikit-learn", "audit", "The t-SNE map") from error
     rows = np.concatenate(list(groups.values()))
@@ -40,6 +41,7 @@ def tsne(groups: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     start = np.ascontiguousarray(scaled[:, :2], dtype=np.float32)
     perplexity = float(np.clip((len(rows) - 1) / 3, 1, 30))
     maker = TSNE(2, init=start, perplexity=perplexity, random_state=seed, learning_rate="auto", n_jobs=1)
-    points = maker.fit_transform(flat["all"].astype(np.float32))
+    with threadpool_limits(1):  # its threads wait busily, and few points give them little to do
+        points = maker.fit_transform(flat["all"].astype(np.float32))
     ends = np.cumsum([len(x) for x in groups.values()])[:-1]
     return dict(zip(groups, np.split(points.astype(np.float64), ends), strict=True))
