@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..classifier import OpenSetClassifier, fit
-from ..detectors import Detector, Recipe, configure, given
+from ..detectors import Detector, Recipe, configure, given, label
 from ..errors import OptionError
 from ..models import Model
 
@@ -134,6 +134,11 @@ class Remedied:
     def recipe(self) -> Recipe:
         """Of the scorer that belongs to it, for `knownot.fit(…, detector=…)`."""
         return recipe_of(self.detector)
+
+    @property
+    def scorer(self) -> str:
+        """The name of that, for people."""
+        return self.detector if isinstance(self.detector, str) else label(self.recipe)
 
     @property
     def combined(self) -> dict[str, Any]:

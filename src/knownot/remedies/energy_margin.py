@@ -39,7 +39,7 @@ class EnergyMargin(Tuned):
     summary = "known images below one energy, outliers above another"
 
     def checked(self, task: Task) -> None:
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
         if self.m_in is not None and self.m_out is not None and self.m_in >= self.m_out:
             raise OptionError(f"m_in={self.m_in!r}, m_out={self.m_out!r}: known images are to have the lower energy.")
 

@@ -59,7 +59,7 @@ class Objectosphere(Tuned):
     summary = "and short features, where those of known images are long"
 
     def checked(self, task: Task) -> None:
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
         if self.xi is not None:
             number("xi", self.xi, 1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,14 +10,16 @@ import numpy as np
 
 from ..errors import ModelError
 from ..models import Model
+from ..models.keras.walk import is_graph
 
 
 def copied(
-    opened: Model, weight: np.ndarray, bias: np.ndarray, *, linear: bool
+    opened: Model, weight: np.ndarray, bias: np.ndarray, *, training: int | None = None
 ) -> tuple[keras.Model, keras.layers.Dense]:
     """(a copy of the user's model with this head, weight [m, d] and bias [m]; the head).
 
-    linear: the head gives logits, even if the user's has its softmax in it.
+    training: for a copy to be trained, the seed of its random layers, which otherwise draw from the backend's own
+    random numbers; its head gives logits, even if the user's has its softmax in it.
     Raises ModelError for a subclassed model, or a head that is no Dense layer.
     """
     model: keras.Model = opened._model  # type: ignore[attr-defined]
@@ -30,8 +33,11 @@ def copied(
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
+        if training is not None and config.get("seed", 0) is None:
+            config["seed"] = training
         if layer is head:
-            config |= {"units": len(bias), "use_bias": True, **({"activation": "linear"} if linear else {})}
+            config |= {"units": len(bias), "use_bias": True}
+            config |= {} if training is None else {"activation": "linear"}
             made["head"] = keras.layers.Dense.from_config(config)
             return made["head"]
         return layer.__class__.from_config(config)
@@ -59,12 +65,43 @@ def copied(
 
 
 def tapped(copy: keras.Model, head: keras.layers.Dense) -> keras.Model:
-    """A model over the same layers that gives (features [n, d], logits [n, m]). Raises ModelError for a head inside a
-    nested model."""
-    try:
-        return keras.Model(copy.inputs, [head.input, head.output])
-    except (ValueError, AttributeError) as error:
-        raise ModelError(
-            f"The last linear layer {head.name!r} lies inside a nested model, so what it reads cannot be had in "
-            "training. Give a model whose last layers are its own, or mode='head'."
-        ) from error
+    """A flat model over the same layers that gives (features [n, d], logits [n, m]), whatever models are nested."""
+    seen: list[tuple[Any, Any]] = []
+
+    def see(op: Any, args: tuple[Any, ...], out: Any) -> None:
+        if op is head:
+            seen.append((args[0], out))
+
+    shape = tuple(copy.input_shape[1:])
+    if len(shape) == 3:
+        image = x = keras.Input(shape)
+    else:  # grey images without an axis of channels
+        image = keras.Input((*shape, 1))
+        x = keras.ops.squeeze(image, -1)
+    _through(copy, (x,), {}, see)
+    if not seen:
+        raise ModelError(f"The layer {head.name!r} is not called along the graph of the classifier.")
+    return keras.Model(image, seen[-1])
+
+
+def _through(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], see: Callable[..., None]) -> Any:
+    """Call `op`, the layers of nested models one by one. A nested model that was called with training=False, as is
+    usual in transfer learning, stays so."""
+    if not is_graph(op):
+        if "training" in kwargs and not getattr(op, "_call_has_training_arg", False):
+            kwargs = {name: x for name, x in kwargs.items() if name != "training"}
+        out = op(*args, **kwargs)
+        see(op, args, out)
+        return out
+    forced = {"training": kwargs["training"]} if kwargs.get("training") is not None else {}
+
+    def inner(child: Any) -> Callable[..., Any]:
+        return lambda *a, **k: _through(child, a, {**k, **forced}, see)
+
+    if isinstance(op, keras.Sequential):
+        (x,) = args
+        for layer in op.layers:
+            x = inner(layer)(x)
+        return x
+    outputs = op._run_through_graph(op._standardize_inputs(args[0]), operation_fn=inner)
+    return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs

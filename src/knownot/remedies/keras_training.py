@@ -32,7 +32,7 @@ def head_trainer(job: Job) -> HeadTrainer:
 
 def with_head(opened: Model, weight: np.ndarray, bias: np.ndarray) -> keras.Model:
     """A copy of the user's model with this head."""
-    return copied(opened, weight, bias, linear=False)[0]
+    return copied(opened, weight, bias)[0]
 
 
 def also_saved(model: keras.Model, folder: Path) -> None:
@@ -63,7 +63,8 @@ class _Tuning(keras.Model):
         extra = {name: y_pred[name] for name in self.more}
         kernel, bias = (keras.ops.cast(w, "float32") for w in (self.head.kernel, self.head.bias))
         out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra)
-        return self.job_loss(namespace("keras"), out, y)
+        batch = {name: keras.ops.convert_to_tensor(values) for name, values in y.items()}  # test_on_batch may not have
+        return self.job_loss(namespace("keras"), out, batch)
 
 
 class _Rate(keras.optimizers.schedules.LearningRateSchedule):
@@ -170,17 +171,15 @@ class ModelTrainer(_Fitting):
 
     def __init__(self, opened: Model, job: Job) -> None:
         self.opened, self.job = opened, job
-        self.copy, head = copied(opened, job.weight, job.bias, linear=True)
+        self.copy, head = copied(opened, job.weight, job.bias, training=job.settings.seed)
         network = tapped(self.copy, head)
         for layer in self.copy._flatten_layers():
             layer.trainable = not (job.settings.freeze_norm and isinstance(layer, NORMS))
         tuning = _Tuning(network, head, job)
-        for i, variable in enumerate(v for v in tuning.variables if "seed_generator_state" in v.path):
-            variable.assign(np.array([job.settings.seed, i], dtype=np.uint32))
         self._compiled(tuning, keras.optimizers.Adam(_Rate(job.learning_rate, job.steps), epsilon=EPSILON))
 
     def finished(self) -> Any:
-        model, _ = copied(self.opened, self.job.weight, self.job.bias, linear=False)
+        model, _ = copied(self.opened, self.job.weight, self.job.bias)
         for source, target in zip(self.copy.weights, model.weights, strict=True):
             target.assign(source)
         return model

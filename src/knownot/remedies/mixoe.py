@@ -36,7 +36,7 @@ class MixOE(Tuned):
     summary = "mixtures of known images and outliers are to have mixed confidence"
 
     def checked(self, task: Task) -> None:
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
         number("alpha", self.alpha, 1e-3, 1e6)
         one_of("how", self.how, ("mixup", "cutmix"))
 

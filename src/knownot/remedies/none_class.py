@@ -45,7 +45,7 @@ class NoneClass(Tuned):
 
     def checked(self, task: Task) -> None:
         number("none_classes", self.none_classes, 1, 1000, whole=True)
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
 
     def settled(self, task: Task, known: Look, outliers: Look | None) -> Self:
         assert outliers is not None  # they are required

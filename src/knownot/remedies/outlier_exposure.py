@@ -31,7 +31,7 @@ class OutlierExposure(Tuned):
     summary = "outliers are to get the same probability for every class"
 
     def checked(self, task: Task) -> None:
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
 
     def loss(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:
         strange = uniform_cross_entropy(xp, out.logits, batch["outlier"])

@@ -73,6 +73,8 @@ def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def augmented(x: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
     """Images [n, h, w, k], each mirrored with probability 1/2 ("flip") and moved, mirrored at the edges ("shift")."""
     n, h, w, _ = x.shape
+    if not n:
+        return x
     if "flip" in how:
         mirrored = np.asarray(rng.random(n) < 0.5)
         x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
@@ -80,8 +82,7 @@ def augmented(x: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
         a, b = h // SHIFT, w // SHIFT
         padded = np.pad(x, ((0, 0), (a, a), (b, b), (0, 0)), mode="reflect" if min(a, b) else "edge")
         top, left = rng.integers(0, 2 * a + 1, n), rng.integers(0, 2 * b + 1, n)
-        x = np.stack([image[t : t + h, s : s + w] for image, t, s in zip(padded, top, left, strict=True)] or [x[:0]])
-        x = x.reshape(n, h, w, -1)
+        x = np.stack([image[t : t + h, s : s + w] for image, t, s in zip(padded, top, left, strict=True)])
     return np.ascontiguousarray(x)
 
 

@@ -78,7 +78,9 @@ def retrain(
     outcome = chosen.retrain(task)
     after, again = before, opened
     if outcome.model is not None:
-        asked = {**opened.opened_with, "none_classes": outcome.none_classes or None}
+        sides = opened.input.height, opened.input.width
+        asked = {"size": sides if all(sides) else None, **opened.opened_with}
+        asked["none_classes"] = outcome.none_classes or None
         again = open_model(outcome.model, **{name: x for name, x in asked.items() if x is not None})
         again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
         after = accuracy(again, task.validation)
@@ -110,7 +112,8 @@ def retrain(
 
 def learning_rate(settings: Settings) -> float:
     """That asked for, or the usual one: small where all weights move."""
-    return settings.learning_rate or {"full": 1e-4, "head": 1e-2}[settings.mode]
+    usual = {"full": 1e-4, "head": 1e-2}[settings.mode]
+    return usual if settings.learning_rate is None else settings.learning_rate
 
 
 def prepared(

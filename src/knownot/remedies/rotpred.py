@@ -37,7 +37,7 @@ class RotPred(Tuned):
     summary = "features that also tell how images were rotated"
 
     def checked(self, task: Task) -> None:
-        number("weight", self.weight, 0, 1000)
+        number("weight", self.weight, 0)
         h, w = task.known.x.shape[1:3]
         if h != w:
             raise ImagesError(f"Images of {h} x {w} cannot be turned by a quarter; rotpred needs square ones.")
