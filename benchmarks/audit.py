@@ -19,6 +19,7 @@ from pathlib import Path
 
 from quality import SHARED, classifier, parquet
 
+HEAD = "| classifier | known images | seconds | of CPU | page, MB | peak memory, MB |\n|---|---|---|---|---|---|"
 CASES = ("resnet8-keras", "resnet8-keras-wrong", "resnet20-torch", "resnet20-onnx")
 
 
@@ -35,9 +36,10 @@ def one(case: str, images: int, folder: Path) -> None:
     )  # fmt: skip
     audit.write(folder / f"{case}.html", folder / f"{case}.json")
     took = time.perf_counter() - begin
+    spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     size = (folder / f"{case}.html").stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {case} | {images:,} | {took:.0f} | {size:.2f} | {peak:.0f} |")
+    print(f"| {case} | {images:,} | {took:.0f} | {spent:.0f} | {size:.2f} | {peak:.0f} |")
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in audit.record.seconds.items() if step != "all")
     print("\n".join(["", f"Seconds: {steps}.", "", *(f"- {line}" for line in str(audit).splitlines()), ""]))
 
@@ -58,10 +60,7 @@ def main() -> None:
         folder = options.output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for case in options.cases or CASES:
-            print(
-                "| classifier | known images | seconds | page, MB | peak memory, MB |\n|---|---|---|---|---|",
-                flush=True,
-            )
+            print(HEAD, flush=True)
             command = [sys.executable, __file__, case, "--one", "--images", str(options.images), "-o", str(folder)]
             quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(command, capture_output=True, text=True, env=quiet, check=False)

@@ -30,6 +30,7 @@ STYLE: Any = {
     "axes.labelsize": FONT,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.prop_cycle": f"cycler('color', ['{INK['ink']}'])",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 1,
