@@ -36,7 +36,7 @@ class Remembering(Model):
     def __init__(self, model: Model) -> None:
         self.inner, self._seen = model, {}
         for name in ("framework", "input", "offers", "head", "class_names", "preprocess", "stage_layers", "notes",
-                     "opened_with"):  # fmt: skip
+                     "opened_with", "gradients"):  # fmt: skip
             setattr(self, name, getattr(model, name))
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:

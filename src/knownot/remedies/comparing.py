@@ -110,7 +110,7 @@ def compare(
     for scorers, own in groups(opened, found):
         try:
             some, said = measured(own, scorers, splits, names, strange, auto, fooling, seed, progress)
-        except (KnownotError, ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # the others are not to be lost
             facts |= {name: {"failed": _reason(error)} for name in scorers}
         else:
             lines += some
@@ -237,7 +237,7 @@ def measured(
     """(a line per remedy, scorer and unknown set; facts about the classifier that they share)."""
     way = plain(splits.known.way)
     sets = {name: pool.x for name, pool in unknown.items()}
-    extra, sure = oddities(opened, splits.known, fooling, seed, progress)
+    extra, sure, notes = oddities(opened, splits.known, fooling, seed)
     detectors: dict[str, Any] = {"default": "default"} | ({"auto": "auto"} if auto else {})
     for name, detector in scorers.items():
         if detector is not None and detector != "default":
@@ -253,9 +253,8 @@ def measured(
     for name, detector in scorers.items():
         for scorer, of in scores(name, detector, auto, result.scores).items():
             lines += [line(name, scorer, what, of[CLEAN], of[what], what in extra) for what in (*sets, *extra)]
-    failed = {d: why for d, why in result.left_out.items() if d in ("default", "auto")}
-    said = {"accuracy": result.accuracy[CLEAN], "sure": sure}
-    return lines, said | ({"notes": tuple(f"{d}: {why}" for d, why in failed.items())} if failed else {})
+    notes += [f"{d}: {why}" for d, why in result.left_out.items()]
+    return lines, {"accuracy": result.accuracy[CLEAN], "sure": sure, "remarks": tuple(notes)}
 
 
 def scores(
@@ -292,21 +291,22 @@ def line(remedy: str, scorer: str, what: str, known: np.ndarray, unknown: np.nda
 
 
 def oddities(
-    opened: Model, known: Pool, fooling: int, seed: int, progress: bool
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    opened: Model, known: Pool, fooling: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, float], list[str]]:
     """({name: images} of noise and of images made to fool this classifier, {name: share with a softmax of at least
-    0.99}). None for a classifier that is fed arrays: what its pixels mean is not known."""
+    0.99}, notes). None for a classifier that is fed arrays: what its pixels mean is not known."""
     if known.way is None:
-        return {}, {}
+        return {}, {}, []
     h, w = known.x.shape[1:3]
     made = {f"noise: {kind}": make(kind, PER_NOISE, size=(h, w), seed=seed) for kind in NOISE}
+    notes = []
     if fooling:
         try:
             attack = fool(opened, count=fooling, preprocess=replace(known.way, height=h, width=w), seed=seed)
             made["fooling images"] = attack.images
-        except KnownotError:
-            pass  # a classifier without gradients, and no package for the other way
-    return made, {name: confident(opened, known, x) for name, x in made.items()}
+        except Exception as error:  # no gradient and no package for the other way, for instance
+            notes.append(f"No fooling images: {_reason(error)}")
+    return made, {name: confident(opened, known, x) for name, x in made.items()}, notes
 
 
 def confident(opened: Model, pool: Pool, x: np.ndarray) -> float:

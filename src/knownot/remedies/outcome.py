@@ -31,6 +31,7 @@ class Tried:
 
     accuracy_before, accuracy_after: on the validation images; accuracy: on the test images. same: the classifier is
     bit for bit the one that was given. sure: {set: share of noise or fooling images with a softmax of at least 0.99}.
+    notes: of the training; remarks: of the measuring, what could not be done.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tried:
     outliers: str = "none"
     sure: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
