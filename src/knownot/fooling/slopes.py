@@ -6,7 +6,6 @@ A detector's formula runs on the arrays of torch and JAX as it stands, so these 
 from __future__ import annotations
 
 import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +27,9 @@ def slopes_of(detector: Detector) -> Slopes:
 
     Paths on which nothing depends are left out. Raises MissingExtraError where neither torch nor JAX is installed.
     """
-    ways = {"torch": _torch, "jax": _jax}
-    found = [name for name in ways if name in sys.modules] + [name for name in ways if importlib.util.find_spec(name)]
-    if found:
-        return ways[found[0]](detector)
+    for package, way in (("torch", _torch), ("jax", _jax)):  # torch first: it compiles nothing
+        if importlib.util.find_spec(package) is not None:
+            return way(detector)
     raise MissingExtraError(
         "To differentiate a detector torch or jax is needed; neither is installed. Install one (pip install torch), or "
         "attack without gradients: method='evolution'."
@@ -66,13 +64,14 @@ def _jax(detector: Detector) -> Slopes:
         warnings.simplefilter("ignore", UserWarning)
         there = moved(detector, xp, xp.float32)
 
+    def total(wanted: dict[str, Any], arrays: dict[str, Any], weight: Any) -> Any:
+        return xp.sum(there.parts(Activations.of(arrays | wanted)) * weight)
+
+    slope = jax.jit(jax.grad(total))
+
     def slopes(activations: Activations, weight: np.ndarray, paths: tuple[str, ...]) -> dict[str, np.ndarray]:
         arrays = {name: xp.asarray(x) for name, x in activations.named().items()}
-
-        def total(wanted: dict[str, Any]) -> Any:
-            return xp.sum(there.parts(Activations.of(arrays | wanted)) * xp.asarray(weight, xp.float32))
-
-        found = jax.grad(total)({name: arrays[name] for name in paths if name in arrays})
+        found = slope({n: arrays[n] for n in paths if n in arrays}, arrays, xp.asarray(weight, xp.float32))
         return {n: g for n, g in _finite({n: np.asarray(g) for n, g in found.items()}).items() if g.any()}
 
     return slopes
