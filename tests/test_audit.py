@@ -16,8 +16,9 @@ import pytest
 
 import helpers_toy as toy
 import knownot
-from knownot.audit import Audit, Names, audit, plane
+from knownot.audit import Audit, Names, Share, audit, helping, plane
 from knownot.audit.record import DIGITS, SCHEMA, SEVERITIES, plain
+from knownot.audit.sections import DetectorLine
 from knownot.images.preprocess import CANDIDATES
 from knownot.plots import number, percent
 
@@ -224,6 +225,78 @@ def test_findings_are_ordered_by_severity(right, wrong):
         ranks = [SEVERITIES.index(f.severity) for f in found.findings]
         assert ranks == sorted(ranks)
         assert {f.section for f in found.findings} == {"inputs", "probabilities", "classes", "unknown", "help", "map"}
+
+
+def parsed_by_click(command: str) -> None:
+    """Raises a UsageError for a command that the command line would refuse."""
+    import importlib
+    import shlex
+
+    import click
+
+    program, name, *rest = shlex.split(command)
+    assert program == "knownot"
+    thing = importlib.import_module(f"knownot.cli.{name}").command
+    if isinstance(thing, click.Group):
+        name, *rest = rest
+        thing = thing.get_command(click.Context(thing), name)
+    thing.make_context(name, rest)
+
+
+def row(detector: str, caught: float, yours: float | None = None) -> DetectorLine:
+    own = None if yours is None else Share.of(int(100 * yours), 100)
+    return DetectorLine(detector, 100, caught, "mixup", 0.0, 0.9, own, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "severity", "title", "commands"),
+    [
+        ([row("msp", 0.97), row("default", 0.99)], "ok", "A threshold on softmax is enough", ["--detector msp"]),
+        ([row("msp", 0.3), row("default", 0.96), row("knn", 0.97)], "warning", "A detector is enough: default", []),
+        ([row("msp", 0.3), row("default", 0.85), row("knn", 0.97)], "warning", "enough: knn", ["--detector knn"]),
+        ([row("msp", 0.3), row("default", 0.85)], "warning", "does not catch all: default", ["--features"]),
+        ([row("msp", 0.3), row("default", 0.5)], "problem", "No detector alone", ["--features", "retrain none-class"]),
+        ([row("msp", 0.3, 0.99), row("default", 0.5, 0.5)], "ok", "threshold on softmax is enough", ["msp"]),
+        ([], "open", "could not be measured", []),
+    ],
+)
+def test_what_would_help_follows_from_the_numbers(rows, severity, title, commands, monkeypatch, tmp_path):
+    monkeypatch.setattr(helping, "_row", lambda d, n, lines: next(r for r in rows if r.detector == d))
+    (tmp_path / "c.txt").write_text("a")
+    names = Names(
+        "my model.h5", "known", "val", ("odd name",), ("--class-names", str(tmp_path / "c.txt"), "--stage", "s")
+    )
+    made = helping.section(
+        [], {r.detector: 100 for r in rows}, {}, alpha=0.1, new=True, names=names, fix='{"scale": 2}', trains=True,
+        why_none="few",
+    )  # fmt: skip
+    (finding,) = made.findings
+    assert finding.severity == severity
+    assert title in finding.title
+    text = [c.command for c in made.commands]
+    for words in commands:
+        assert any(words in line for line in text), words
+    assert ("--features" in str(text)) == ("--features" in commands)
+    for line in text:
+        parsed_by_click(line)
+        if "predict" not in line:
+            assert "'my model.h5' known" in line
+            assert """--preprocess '{"scale": 2}'""" in line
+    assert "--unknown 'odd name'" in text[0]
+    exported = helping.section(
+        [], {r.detector: 100 for r in rows}, {}, alpha=0.05, new=True, names=names, fix="", trains=False, why_none="few"
+    )
+    assert "retrain" not in str(exported.commands)  # an ONNX file is not trained
+
+
+def test_the_better_way_can_be_typed():
+    """--preprocess takes what the commands say, and it is the way that was tried."""
+    from knownot.audit.inputs import _typed
+    from knownot.cli.common import preprocess_of
+
+    for way in (CANDIDATES[3].sized(32, 32), replace(CANDIDATES[3], channels="bgr", name="swapped").sized(32, 32)):
+        again = preprocess_of(_typed(way), (32, 32), 3)
+        assert replace(again, name="") == replace(way, name="")
 
 
 # ---- page and JSON ----

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,15 +30,12 @@ class Names:
     known: str = "KNOWN"
     calibration: str = ""
     unknown: tuple[str, ...] = ()
-    options: tuple[str, ...] = field(default=())  # of the command line, to be repeated
+    options: tuple[str, ...] = ()  # of the command line, in pairs of name and value, to be repeated
 
-    def quoted(self, *words: str) -> str:
-        return " ".join(w if w in ("MODEL", "KNOWN") else shlex.quote(w) for w in words if w)
-
-    @property
-    def known_part(self) -> str:
+    def typed(self, command: str, *options: str) -> str:
+        """A command of the shell on this classifier and these images."""
         own = ("--calibration", self.calibration) if self.calibration else ()
-        return self.quoted(self.model, self.known, *own)
+        return " ".join(["knownot", command, *map(quoted, (self.model, self.known, *own, *options))])
 
 
 def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tuple[dict[str, Recipe], dict[str, str]]:
@@ -72,13 +69,22 @@ def section(
     new: bool,
     names: Names,
     fix: str,
+    trains: bool,
     why_none: str = "",
 ) -> Help:
-    """detectors: {name: calibration images}. fix: the preprocessing to be used, if it is not the one that was fed."""
+    """detectors: {name: calibration images}. fix: the preprocessing to be used, if it is not the one that was fed.
+    trains: whether the classifier can be retrained as it is.
+    """
     rows = sorted((_row(d, n, lines) for d, n in detectors.items()), key=lambda r: -(r.caught or 0))
     finding, remedy = _findings(rows, alpha, why_none)
     return Help(
-        (finding,), alpha, GUARANTEE, new, tuple(rows), dict(left_out), _commands(rows, names, fix, remedy, alpha)
+        (finding,),
+        alpha,
+        GUARANTEE,
+        new,
+        tuple(rows),
+        dict(left_out),
+        _commands(rows, names, fix, remedy, alpha, trains),
     )
 
 
@@ -147,42 +153,47 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str) -> tupl
     ), "remedy"
 
 
-def _commands(rows: Sequence[DetectorLine], names: Names, fix: str, need: str, alpha: float) -> tuple[Command, ...]:
-    options = list(names.options)
-    if fix:
-        options = [*_without(options, "--preprocess"), "--preprocess", fix]
-    tail = names.quoted(*options)
-    detector = ""
-    if rows:
-        default = next((r for r in rows if r.detector == "default"), None)
-        best = rows[0]
-        if need == "softmax":
-            detector = "--detector msp"
-        elif default is None or (best.caught or 0) - (default.caught or 0) > WITHIN:
-            detector = f"--detector {best.detector}"
-    rate = "" if alpha == 0.05 else f"--alpha {alpha:g}"
-    common = " ".join(part for part in (names.known_part, detector, rate, tail) if part)
+def _commands(
+    rows: Sequence[DetectorLine], names: Names, fix: str, need: str, alpha: float, trains: bool
+) -> tuple[Command, ...]:
+    options = [*_without(names.options, "--preprocess"), "--preprocess", fix] if fix else list(names.options)
+    rate = [] if alpha == 0.05 else ["--alpha", f"{alpha:g}"]
     found = []
     if fix:
-        unknown = " ".join(f"--unknown {shlex.quote(u)}" for u in names.unknown)
-        again = " ".join(part for part in (names.known_part, unknown, tail, "-o audit.html") if part)
-        found.append(Command("Audit again, fed the right way", f"knownot audit {again}"))
+        unknown = [word for u in names.unknown for word in ("--unknown", u)]
+        again = names.typed("audit", *unknown, *rate, *options, "-o", "audit.html")
+        found.append(Command("Audit again, fed the right way", again))
+    detector = _detector(rows, need)
     found += [
-        Command('Make it say "unknown"', f"knownot fit {common} -o osc/"),
+        Command('Make it say "unknown"', names.typed("fit", *detector, *rate, *options, "-o", "osc/")),
         Command("Then look at images that come in", "knownot predict osc/ IMAGES -o verdicts.csv --report report.html"),
     ]
     if need in ("second", "remedy"):
-        second = " ".join(part for part in (names.known_part, "--features OTHER_NETWORK", rate, tail) if part)
-        found.append(
-            Command(
-                "With a second opinion: a network trained on more than these classes", f"knownot fit {second} -o osc/"
-            )
-        )
+        second = names.typed("fit", "--features", "OTHER_NETWORK", *rate, *options, "-o", "osc/")
+        found.append(Command("Or with a second opinion: a network trained on more than these classes", second))
+    if need == "remedy" and trains:
+        validation = ["--validation", names.calibration] if names.calibration else []
+        words = [names.model, names.known, "--outliers", "made:all", *validation, *_without(options, "--stage")]
+        remedy = " ".join(["knownot retrain none-class", *map(quoted, words), "-o new_model"])
+        found.append(Command("Or retrain it with a class of its own for what is none, and fit that", remedy))
     return tuple(found)
 
 
-def _without(options: list[str], name: str) -> list[str]:
-    if name not in options:
-        return options
-    at = options.index(name)
-    return options[:at] + options[at + 2 :]
+def _detector(rows: Sequence[DetectorLine], need: str) -> list[str]:
+    """Options of `fit`: nothing where the default is best, or nearly so."""
+    if not rows or need == "softmax":
+        return ["--detector", "msp"] if rows else []
+    default = next((r.caught or 0.0 for r in rows if r.detector == "default"), None)
+    best = rows[0]
+    near = default is not None and (best.caught or 0.0) - default <= WITHIN
+    return [] if near else ["--detector", best.detector]
+
+
+def quoted(word: str) -> str:
+    return shlex.quote(word)
+
+
+def _without(options: Sequence[str], name: str) -> list[str]:
+    """Without an option and its value, however often it is there."""
+    kept = [i for i in range(0, len(options), 2) if options[i] != name]
+    return [word for i in kept for word in options[i : i + 2]]

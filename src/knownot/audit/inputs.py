@@ -1,159 +1,30 @@
-"""Is the classifier fed as it was trained? Every usual way of preprocessing is tried on the same labelled images."""
+"""Is the classifier fed as it was trained? What the trials of other ways of preprocessing say."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 
 import numpy as np
 
-from ..arrays import Preprocess, softmax
-from ..errors import OptionError
-from ..images import Images, open_images
-from ..images.preprocess import CANDIDATES, GREY_CANDIDATES, apply, candidates
+from ..arrays import Preprocess
+from ..images import Images
+from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
 from ..models import Model
-from ..preprocessing import Confusion, in_order, size_for
 from ..second import alike
 from .look import Spread
 from .record import Finding, Number, Share
 from .sections import Channel, Inputs, Trial
+from .trials import TRIED, Answers, Fed, answers
 from .words import pc, points, span
 
-TRIED = 512  # labelled known images that every way is tried on
 CONFIRMED = 2_000  # that the best is compared with the used one on
 SURE = 0.99
 EVERY = (*CANDIDATES, *GREY_CANDIDATES)
 Z, Z95 = 3.0, 1.96  # standard errors a better way has to be better by, as it was chosen among several; of an interval
 MISMATCH = "The classifier is fed"
 SMALL, LARGE = 0.01, 0.05  # of accuracy: worth a warning, a problem
-
-
-@dataclass(frozen=True)
-class Fed:
-    """How raw images become the classifier's input, and how that was found."""
-
-    way: Preprocess | None
-    found: str  # "given", "said by the model", "found by accuracy", "the classifier's own input"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Of the trial images, one way."""
-
-    right: np.ndarray  # [n] bool
-    confidence: np.ndarray  # [n]
-    confusion: Confusion
-
-
-def fed(
-    model: Model, images: Images, given: Preprocess | None, order: np.ndarray | None, *, size: int, seed: int
-) -> tuple[Fed, dict[str, tuple[Preprocess | None, Answers]]]:
-    """(what is fed, {name of a way: (the way, what the classifier answers)}), the second empty without labels."""
-    if images.ready:
-        own = Fed(None, "the classifier's own input")
-        return own, _of_arrays(model, images, order, size, seed) if images.labelled else {}
-    height, width = size_for(model, images, given)
-    named = given or model.preprocess
-    found = "given" if given is not None else "said by the model"
-    way = None if named is None else _called(named.sized(height, width), model)
-    usual = candidates(model.input.channels, height, width) if model.input.channels in (None, 1, 3) else ()
-    if way is None and not (images.labelled and usual):
-        raise OptionError(
-            "How this classifier wants its input is not known: the model does not say, and without labels the usual "
-            "ways cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
-        )
-    if not images.labelled:
-        return Fed(way, found), {}
-    sample = images.sample(TRIED, seed)
-    tried: dict[str, tuple[Preprocess | None, Answers]] = {}
-    for p in ([way] if way is not None else []) + [p for p in usual if way is None or not alike(p, way)]:
-        tried[p.name] = (p, answers(model, sample, p, order, size))
-    if way is None:
-        best = max(tried, key=lambda name: tried[name][1].right.mean())
-        way, found = tried[best][0], "found by accuracy"
-        assert way is not None  # those tried are all ways
-    swapped = _swapped(way)
-    if swapped is not None and not any(alike(swapped, p) for p, _ in tried.values()):
-        tried[swapped.name] = (swapped, answers(model, sample, swapped, order, size))
-    if images.size != (height, width):
-        fit = "stretch" if way.fit == "crop" else "crop"
-        other = replace(way, fit=fit, name=f"{way.name}, {'stretched' if fit == 'stretch' else 'cut to the middle'}")
-        tried[other.name] = (other, answers(model, sample, other, order, size))
-    return Fed(way, found), tried
-
-
-def _called(way: Preprocess, model: Model) -> Preprocess:
-    """With a name: that of the usual way it is, else its numbers."""
-    if way.name:
-        return way
-    for p in candidates(model.input.channels, None, None) if model.input.channels in (None, 1, 3) else ():
-        if alike(p.sized(way.height, way.width), way):
-            return replace(way, name=p.name)
-    return replace(way, name=f"scale {way.scale:.4g}, mean {_list(way.mean)}, std {_list(way.std)}, {way.channels}")
-
-
-def _list(x: tuple[float, ...]) -> str:
-    return " ".join(f"{v:.4g}" for v in x)
-
-
-def _swapped(way: Preprocess) -> Preprocess | None:
-    """Red and blue the other way round."""
-    if way.channels == "grey":
-        return None
-    return replace(way, channels="bgr" if way.channels == "rgb" else "rgb", name=f"{way.name}, red and blue swapped")
-
-
-def answers(model: Model, sample: Images, way: Preprocess | None, order: np.ndarray | None, size: int) -> Answers:
-    right, sure = [np.empty(0, bool)], [np.empty(0)]
-    confusion = Confusion(model.offers.classes)
-    for batch in sample.batches(size, way, spec=model.input):
-        if not len(batch.x):
-            continue
-        labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
-        logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits)
-        said = np.argmax(logits, axis=1)
-        confusion.add(labels, said)
-        right.append((said == labels)[labels >= 0])
-        sure.append(softmax(logits).max(axis=1)[labels >= 0])
-    return Answers(np.concatenate(right), np.concatenate(sure), confusion)
-
-
-def _of_arrays(
-    model: Model, images: Images, order: np.ndarray | None, size: int, seed: int
-) -> dict[str, tuple[Preprocess | None, Answers]]:
-    """The same for float arrays, if their range tells how they were scaled."""
-    sample = images.sample(TRIED, seed)
-    parts = [(b.x, b.labels[b.rows]) for b in sample.batches(size, None, spec=model.input) if len(b.x)]
-    x, labels = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    named = "as given"
-    own = open_images(x, labels)
-    tried: dict[str, tuple[Preprocess | None, Answers]] = {named: (None, answers(model, own, None, order, size))}
-    raw = _raw(x)
-    if raw is None:
-        return tried
-    for p in candidates(x.shape[-1], None, None):
-        again = np.stack([apply(image, p) for image in raw])
-        if np.abs(again - x).max() > 0.02 * max(float(np.abs(x).max()), 1e-6):  # else it is what was given
-            tried[p.name] = (p, answers(model, open_images(again, labels), None, order, size))
-    return tried
-
-
-def _raw(x: np.ndarray) -> np.ndarray | None:
-    """The pixels, uint8 [n, h, w, 3], of floats in [0, 1], [-1, 1] or [0, 255]; None for any other range."""
-    low, high = float(x.min()), float(x.max())
-    if x.shape[-1] not in (1, 3):
-        return None
-    if low >= 0 and high <= 1:
-        scaled = x * 255
-    elif low >= -1 and high <= 1:
-        scaled = (x + 1) * 127.5
-    elif low >= 0 and 1.5 < high <= 255:
-        scaled = x
-    else:
-        return None
-    raw = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return np.repeat(raw, 3, axis=-1) if raw.shape[-1] == 1 else raw
 
 
 def section(

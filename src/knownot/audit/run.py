@@ -19,7 +19,7 @@ from ..models import open_model
 from ..preprocessing import class_order
 from ..version import __version__
 from ..walk import batch_size_for
-from . import classes, helping, inputs, plane, probabilities, strange
+from . import classes, helping, inputs, plane, probabilities, strange, trials
 from .helping import DETECTORS, GUARANTEE, Names
 from .known import DELTA, Known
 from .page import Audit
@@ -87,7 +87,7 @@ def audit(
 
     size = batch_size or batch_size_for(opened, preprocess)
     with timed("preprocessing"):
-        fed, tried = inputs.fed(opened, judged, preprocess, judged_order, size=size, seed=seed)
+        fed, tried = trials.fed(opened, judged, preprocess, judged_order, size=size, seed=seed)
     size = batch_size or batch_size_for(opened, fed.way)
     job = Known(opened, images, held, (order, held_order), fed.way, size, alpha, seed, progress, left_out=left_out)
     job.passed(recipes, timed)
@@ -106,6 +106,7 @@ def audit(
         help_ = helping.section(
             unknown_.lines, {d: len(rule.calibration.scores) for d, rule in job.rules.items()}, job.left_out,
             alpha=alpha, new=held is not None, names=names, fix=fix, why_none=job.why_none,
+            trains=opened.framework in ("torch", "keras"),
         )  # fmt: skip
     with timed("map"):
         map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)
