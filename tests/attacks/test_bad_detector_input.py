@@ -35,7 +35,6 @@ ONLY_PROBABILITIES = Offers(frozenset({"probabilities"}), 10)
         (3.5, "3.5 is no detector"),
         (int, "is no detector"),
         (Recipe(detectors.ReAct), "is no detector"),
-        (Energy(1.0), "already fitted"),
         ({"nearest": {"k": 3}}, "There is no detector 'nearest'"),
         ({"knn": {"kk": 3}}, "There is no option of KNN 'kk'. Did you mean 'k'"),
     ],

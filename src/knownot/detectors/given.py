@@ -6,9 +6,11 @@ from typing import Any
 
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import OptionError
-from ..stats import Want
+from ..stats import Reservoir, Want
 from .base import Detector, Recipe
 from .passes import Pass
+
+ONE = (("size", 1),)
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Given(Detector):
     """A detector that is fitted already, by something else than known images alone: a discriminator, for instance.
 
     As a recipe it stands wherever others do, and fitting it gives the detector itself:
-    `knownot.fit(model, known, detector={"default": "default", "mine": given(detector)})`.
+    `knownot.fit(model, known, detector={"default": "default", "mine": detector})`. A combination that is given so stays
+    one member, with the ranks that it has.
     """
 
     detector: Detector
@@ -33,7 +36,8 @@ class Given(Detector):
     def wants(cls, offers: Offers, *, detector: Any = None) -> dict[str, Want]:
         if not isinstance(detector, Detector):
             raise OptionError(f"detector={detector!r}: expected a fitted detector.")
-        return {}
+        # Nothing is learnt; but what it reads of maps has to be made in the same pass, and a want asks for that.
+        return {f"reads {i}": Want(Reservoir, one, options=ONE) for i, one in enumerate(detector.reduces)}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, detector: Any = None) -> Any:

@@ -9,6 +9,7 @@ from ..arrays import Offers
 from ..errors import OptionError, UnsoundError, unknown_name
 from .base import Detector, Recipe
 from .combined import Combined
+from .given import given as as_given
 from .table import DETECTORS
 
 
@@ -25,8 +26,9 @@ def configure(name: str, **options: Any) -> Recipe:
 def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
     """The recipe that `detector` stands for on this classifier, and sentences on what had to be left out.
 
-    detector: a name of the table; a Recipe; a Detector class; several of them in a sequence, or a mapping {name:
-        any of them, or the options of the detector of that name}: then their combination.
+    detector: a name of the table; a Recipe; a Detector class; a Detector that is fitted already, which stays as it is;
+        several of them in a sequence, or a mapping {name: any of them, or the options of the detector of that name}:
+        then their combination.
 
     Raises OptionError for what is no detector, an unknown name or option, an option out of range, or one detector
     given twice; UnsoundError, naming the detectors that would work, for one that this classifier does not allow.
@@ -67,6 +69,8 @@ def label(recipe: Recipe) -> str:
 
 
 def _plain(option: Any) -> str:
+    if isinstance(option, Detector):
+        return type(option).__name__
     return label(option) if isinstance(option, Recipe) else repr(option)
 
 
@@ -74,11 +78,9 @@ def _named(detector: Any) -> dict[str, Recipe]:
     if isinstance(detector, Mapping):
         pairs: Iterable[tuple[str, Recipe]] = [(name, _one(name, given)) for name, given in detector.items()]
     elif isinstance(detector, Sequence) and not isinstance(detector, str):
-        recipes = [_one("", given) for given in detector]
-        pairs = [(label(recipe), recipe) for recipe in recipes]
+        pairs = [_named_by_itself(given) for given in detector]
     else:
-        recipe = _one("", detector)
-        pairs = [(label(recipe), recipe)]
+        pairs = [_named_by_itself(detector)]
     named: dict[str, Recipe] = {}
     for name, recipe in pairs:
         if name in named:
@@ -87,6 +89,12 @@ def _named(detector: Any) -> dict[str, Recipe]:
     if not named:
         raise OptionError(f"No detector was given. There are: {', '.join(DETECTORS)}.")
     return named
+
+
+def _named_by_itself(given: Any) -> tuple[str, Recipe]:
+    """A fitted detector has the name of its class."""
+    recipe = _one("", given)
+    return type(given).__name__ if isinstance(given, Detector) else label(recipe), recipe
 
 
 def _one(name: Any, given: Any) -> Recipe:
@@ -99,10 +107,7 @@ def _one(name: Any, given: Any) -> Recipe:
     if isinstance(given, Recipe) and issubclass(given.kind, Detector):
         return given
     if isinstance(given, Detector):
-        raise OptionError(
-            f"{type(given).__name__} was given already fitted. Give its recipe: {type(given).__name__}.recipe(...), "
-            "or, if it is to stay as it is, knownot.detectors.given(detector)."
-        )
+        return as_given(given)
     raise OptionError(
         f"{given!r} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "
         f"The names are: {', '.join(DETECTORS)}."
