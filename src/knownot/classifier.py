@@ -22,6 +22,7 @@ from .errors import ActivationsError, ImagesError, SavedError
 from .evidence import Check
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
+from .images.ahead import overlapped
 from .modelfile import described, reopened
 from .models import Model
 from .preprocessing import Trial
@@ -93,8 +94,8 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            for batch in batches:
-                verdicts, activations, fine = self._verdicts(batch)
+            seen = ((batch, *computed(self._looking, batch, self.second)) for batch in batches)
+            for batch, (verdicts, activations, fine) in overlapped(lambda s: (s[0], self._verdicts(*s)), seen):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
@@ -172,10 +173,12 @@ class OpenSetClassifier:
                 "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
             )
 
-    def _verdicts(self, batch: Batch) -> tuple[Verdicts, Activations, np.ndarray]:
-        """Verdicts [n] of a batch, the activations of its fine images, and which rows of `batch.x` those are."""
+    def _verdicts(
+        self, batch: Batch, activations: Activations, fine: np.ndarray, errors: list[str | None]
+    ) -> tuple[Verdicts, Activations, np.ndarray]:
+        """Verdicts [n] of what was `computed` of a batch, the activations of its fine images, and which rows of
+        `batch.x` those are."""
         n, m = len(batch), len(self.detector.members)
-        activations, fine, errors = computed(self._looking, batch, self.second)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         member_p = np.full((n, m), np.nan)
@@ -214,7 +217,8 @@ class OpenSetClassifier:
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
-        return self._verdicts(Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), []))[0]
+        empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
+        return self._verdicts(empty, *computed(self.model, empty))[0]
 
 
 def fit(

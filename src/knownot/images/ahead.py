@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -46,3 +47,30 @@ def fetched(items: Iterator[T]) -> Generator[T, None, None]:
             yield item  # type: ignore[misc]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def overlapped(work: Callable[[T], R], items: Generator[T, None, None]) -> Generator[R, None, None]:
+    """work(item) for each item, in their order, each in another thread while the next item is being made.
+
+    Items are made in the thread that reads, so a network is asked by one thread only. What was done before an
+    exception is given first. Closing it closes the items.
+    """
+    with closing(items), ThreadPoolExecutor(1, thread_name_prefix="knownot-score") as pool:
+        before: Future[R] | None = None
+        failed: BaseException | None = None
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                failed = error
+                break
+            now = pool.submit(work, item)
+            if before is not None:
+                yield before.result()
+            before = now
+        if before is not None:
+            yield before.result()
+        if failed is not None:
+            raise failed

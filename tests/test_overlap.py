@@ -1,0 +1,103 @@
+"""Scoring one batch while the next passes through the network."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import helpers_toy as toy
+import knownot
+from knownot.images.ahead import overlapped
+
+
+def test_work_is_done_while_the_next_item_is_made():
+    """Each waits for the other: one after the other, this would stand still."""
+    scoring, made = threading.Event(), threading.Event()
+
+    def items():
+        yield 0
+        assert scoring.wait(30), "the first item is not worked on while the second is made"
+        made.set()
+        yield 1
+
+    def work(i):
+        scoring.set()
+        assert made.wait(30)
+        return i, threading.current_thread()
+
+    found = list(overlapped(work, items()))
+    assert [i for i, _ in found] == [0, 1]
+    assert threading.current_thread() not in {thread for _, thread in found}
+
+
+def test_items_are_made_in_the_thread_that_reads_and_come_in_order():
+    makers = set()
+
+    def items():
+        for i in range(20):
+            makers.add(threading.current_thread())
+            yield i
+
+    assert list(overlapped(lambda i: -i, items())) == [-i for i in range(20)]
+    assert makers == {threading.current_thread()}
+    assert list(overlapped(lambda i: i, (i for i in ()))) == []
+
+
+def test_what_was_done_before_an_error_is_given_first():
+    def items():
+        yield from (0, 1)
+        raise ValueError("network")
+
+    results = overlapped(lambda i: i, items())
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="network"):
+        next(results)
+
+
+def test_an_error_of_the_work_comes_in_its_place():
+    results = overlapped(lambda i: 1 // (i - 2), (i for i in range(5)))
+    assert [next(results), next(results)] == [-1, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_leaving_early_closes_the_items_and_ends_the_thread():
+    closed = []
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    results = overlapped(lambda i: i, items())
+    assert next(results) == 0
+    results.close()
+    assert closed == [True]
+    assert not any(t.name.startswith("knownot-score") for t in threading.enumerate())
+
+
+def test_predict_asks_the_network_in_this_thread_and_scores_in_another(monkeypatch):
+    osc = knownot.fit(toy.graph(), *toy.known(600, 2), detector="energy", alpha=0.1, progress=False)
+    where: dict[str, set[threading.Thread]] = {"forward": set(), "score": set()}
+
+    def watched(kind, name, what):
+        plain = getattr(kind, name)
+
+        def asked(*args):
+            where[what].add(threading.current_thread())
+            return plain(*args)
+
+        monkeypatch.setattr(kind, name, asked)
+
+    watched(type(osc.model), "forward", "forward")
+    watched(type(osc.detector), "score", "score")
+    images, _ = toy.known(90, 3)
+    verdicts = osc.predict(images, batch_size=16)
+    assert where["forward"] == {threading.current_thread()}
+    assert len(where["score"]) == 1
+    assert where["score"].isdisjoint(where["forward"])
+    assert verdicts.ids == tuple(f"#{i}" for i in range(90))
+    np.testing.assert_allclose(verdicts.score, osc.predict(images, batch_size=90).score, rtol=1e-5)
