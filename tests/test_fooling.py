@@ -19,7 +19,7 @@ from knownot.arrays import InputSpec, softmax
 from knownot.calibration import p_values
 from knownot.cli import main
 from knownot.detectors.base import moved
-from knownot.errors import MissingExtraError, ModelError, OptionError, SavedError, UnsoundError
+from knownot.errors import ActivationsError, MissingExtraError, ModelError, OptionError, SavedError, UnsoundError
 from knownot.fooling import chain, slopes
 from knownot.fooling.cppn import Cppn
 from knownot.fooling.guard import Guard
@@ -264,7 +264,7 @@ def test_gradient_fools_the_classifier(net):
 
 def test_the_same_seed_gives_the_same_images_whatever_their_number():
     few, many, other = (
-        knownot.fool(torch_model(), None, n, preprocess=WAY, seed=s) for n, s in ((3, 0), (7, 0), (3, 1))
+        knownot.fool(torch_model(), [0, 1, 2, 3], n, preprocess=WAY, seed=s) for n, s in ((3, 0), (7, 0), (3, 1))
     )
     np.testing.assert_array_equal(few.images, many.images[:3])
     assert (few.images != other.images).any()
@@ -293,6 +293,26 @@ def test_classes_by_name_number_and_spread():
     result = knownot.fool(osc, ["red", 0, "3"], 5)
     np.testing.assert_array_equal(result.wanted, [2, 0, 3, 2, 0])
     assert knownot.fool(osc, "blue", 1).wanted.tolist() == [3]
+    for count, wanted in ((1, [0]), (2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 0, 1])):
+        assert knownot.fool(osc, count=count, queries=1).wanted.tolist() == wanted
+    assert repr(result).startswith("Fooling(5 of 5 images made by gradient fool the classifier")
+
+
+def test_a_classifier_that_computes_nan_is_an_error_not_an_image():
+    import torch
+
+    class Overflowing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch_net()
+
+        def forward(self, x):
+            bright = x.mean(dim=(1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.6
+            return self.net(x) + torch.where(bright, torch.nan, 0.0)
+
+    model = knownot.open_model(Overflowing().eval(), size=(16, 16))
+    with pytest.raises(ActivationsError, match=r"not finite|NaN or infinity"):
+        knownot.fool(model, count=3, preprocess=WAY, method="evolution")
 
 
 # With a detector
@@ -367,7 +387,7 @@ def test_evolution_fools_an_onnx_classifier_and_leaves_the_random_state_alone():
     p = softmax(toy.reference(result.images / 255.0, toy.weights())["logits"])
     np.testing.assert_allclose(result.probability, p[np.arange(8), result.wanted], atol=1e-5)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-    np.testing.assert_array_equal(knownot.fool(osc, count=3).images, result.images[:3])
+    np.testing.assert_array_equal(knownot.fool(osc, [0, 1, 2], 3).images, result.images[:3])
     assert len(np.unique(result.images.reshape(8, -1), axis=0)) == 8
 
 

@@ -29,7 +29,7 @@ MOST = 64  # images in a batch
 
 def fool(
     classifier: Any,
-    classes: Sequence[int | str] | None = None,
+    classes: Sequence[int | str] | int | str | None = None,
     count: int = 10,
     *,
     adaptive: bool = False,
@@ -46,7 +46,7 @@ def fool(
 
     classifier: an `OpenSetClassifier`, or anything that `open_model` opens. Of an open-set classifier the detector's
     verdict on each image is told too; adaptive: the attacker knows the detector, and wants it to accept the image.
-    classes: those wanted, by number or name; all of them if left out. count: images, spread evenly over the classes.
+    classes: those wanted, by number or name; all of them if left out. count: images, spread evenly over these.
     method: "gradient" (white box: gradient ascent with a smooth image prior, through classifier and detector),
     "evolution" (black box: CMA-ES on smooth images, needs the package cma, nothing but answers from the classifier),
     or "auto": gradient where the classifier has one.
@@ -65,7 +65,7 @@ def fool(
     model = classifier.model if osc is not None else open_model(classifier)
     _check(model, osc, count, adaptive, method, target, queries, smoothness)
     names = _names(model, osc)
-    wanted = np.resize(_numbers(classes, names), count)
+    wanted = np.resize(_numbers(classes, names, count), count)
     way = sized(_way(model, osc, preprocess), model.input, model.opened_with.get("size"))
     sight = Sight(model, way, target, osc if adaptive else None)
     if method == "auto":
@@ -132,9 +132,9 @@ def _names(model: Model, osc: OpenSetClassifier | None) -> tuple[str, ...]:
     return tuple(names) if names else tuple(str(k) for k in range(model.offers.classes))
 
 
-def _numbers(classes: Sequence[int | str] | None, names: tuple[str, ...]) -> np.ndarray:
+def _numbers(classes: Sequence[int | str] | int | str | None, names: tuple[str, ...], count: int) -> np.ndarray:
     if classes is None:
-        return np.arange(len(names))
+        return np.unique(np.rint(np.linspace(0, len(names) - 1, min(count, len(names)))).astype(np.int64))
     given = [classes] if isinstance(classes, str | int | np.integer) else list(classes)
     if not given:
         raise OptionError("classes=[]: expected at least one class, by number or name; leave it out for all.")

@@ -43,6 +43,9 @@ class Fooling:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"Fooling({self.sentence})"
+
     @property
     def sentence(self) -> str:
         """The outcome, in words."""

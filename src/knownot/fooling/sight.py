@@ -12,7 +12,7 @@ from ..classifier import OpenSetClassifier
 from ..detectors.formulas import logsumexp
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import MissingExtraError, UnsoundError
+from ..errors import ActivationsError, MissingExtraError, UnsoundError
 from ..images.base import Batch
 from ..models import Model
 from ..walk import computed
@@ -99,8 +99,9 @@ class Sight:
         n = len(images)
         inputs = tuple(eye.chain.input(images) for eye in self.eyes)
         batch = Batch([""] * n, inputs[0], np.arange(n), np.full(n, -1), [None] * n, also=inputs[-1])
-        activations, _, _ = computed(self.looking, batch, self.second)
-        activations.check()
+        activations, fine, errors = computed(self.looking, batch, self.second)
+        if len(fine) < n:
+            raise ActivationsError(f"An image cannot be judged: {next(e for e in errors if e)}.")
         odds = log_odds(activations.logits, wanted)
         enough = odds >= self.target
         merit = np.minimum(odds, self.target + SPARE)
