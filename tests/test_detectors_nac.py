@@ -54,7 +54,7 @@ def distinct(case: Case) -> np.ndarray:
 
 def reference(case: Case, bins: int = 50, full: float = 0.01, alpha: float | None = None) -> list[float]:
     known, asked = pulls(case.head, distinct(case)), pulls(case.head, case.batch.features)
-    alpha = 3 / math.sqrt((known**2).mean()) if alpha is None else alpha
+    alpha = 10 / math.sqrt((known**2).mean()) if alpha is None else alpha
     known, asked = (1 / (1 + np.exp(-alpha * x)) for x in (known, asked))
     covered = [coverage(list(column), bins, full) for column in known.T]
     return [-sum(of(s) for of, s in zip(covered, row, strict=True)) / len(row) for row in asked]

@@ -68,7 +68,7 @@ def pulls(s: Sight, f: Array) -> Array:
 
 def nac(s: Sight, bins: int = 50) -> Array:
     known, asked = pulls(s, np.unique(s.x, axis=0)), pulls(s, s.f)
-    alpha = 3 / math.sqrt((known**2).mean())
+    alpha = 10 / math.sqrt((known**2).mean())
     known, asked = (special.expit(alpha * x) for x in (known, asked))
     centres, out = (np.arange(bins) + 0.5) / bins, np.zeros(len(asked))
     for j in range(known.shape[1]):
