@@ -163,16 +163,36 @@ def test_numbers_of_noise_are_those_of_the_network_itself(right):
     assert mine.half.count >= mine.ninety.count >= mine.sure.count >= mine.one.count
 
 
+def counted(found: Audit, x: np.ndarray, labels: np.ndarray) -> None:
+    """The sections on known images against the network written in NumPy, fed with x."""
+    logits = toy.reference(x, toy.weights())["logits"]
+    said, p = logits.argmax(axis=1), np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = (p / p.sum(axis=1, keepdims=True)).max(axis=1)
+    s = found.record.classes
+    assert s.images == len(labels)
+    assert s.accuracy.count == (said == labels).sum()
+    np.testing.assert_array_equal(s.counts, [[((labels == i) & (said == j)).sum() for j in range(4)] for i in range(4)])
+    for k, line_ in enumerate(s.lines):
+        assert (line_.recall.count, line_.recall.images) == ((said[labels == k] == k).sum(), (labels == k).sum())
+        assert (line_.precision.count, line_.precision.images) == ((labels[said == k] == k).sum(), (said == k).sum())
+        assert line_.confidence.value == pytest.approx(confidence[labels == k].mean(), abs=1e-4)
+    sure = found.record.probabilities
+    assert sure.confidence.value == pytest.approx(confidence.mean(), abs=1e-4)
+    assert sure.gap.value == pytest.approx(confidence.mean() - (said == labels).mean(), abs=1e-4)
+    assert sum(b.images for b in sure.bins) == len(labels)
+    assert sum(b.right.count for b in sure.bins) == s.accuracy.count
+
+
+def test_counts_are_those_of_the_network_itself(wrong, known):
+    counted(wrong, known[0].astype(np.float64), known[1])
+    assert wrong.record.probabilities.one.share > 0.5  # such large inputs saturate softmax
+    assert "Softmax saturates" in titles(wrong, "probabilities")
+
+
 def test_known_images_are_judged_on_those_that_are_new(right):
     images, labels = toy.known(300, 3)
-    logits = toy.reference(images / 255, toy.weights())["logits"]
-    said = logits.argmax(axis=1)
-    s = right.record.classes
-    assert s.images == 300
-    assert s.accuracy.count == (said == labels).sum()
-    for k, row in enumerate(s.lines):
-        assert (row.recall.count, row.recall.images) == ((said[labels == k] == k).sum(), (labels == k).sum())
-        assert (row.precision.count, row.precision.images) == ((labels[said == k] == k).sum(), (said == k).sum())
+    counted(right, images / 255, labels)
+    assert {t.accuracy.images for t in right.record.inputs.trials} == {300}
     assert right.record.subject.calibration_images == 300
     assert "new to the classifier" in right.record.subject.measured_on
 
@@ -505,6 +525,23 @@ def test_float_arrays_that_are_scaled_wrongly(home, known):
     fine = audit(str(home / "toy.onnx"), (images / 255).astype(np.float32), labels, detectors=["msp", "knn"], **QUICK)
     assert fine.record.inputs.findings[0].severity == "ok"
     assert {x.kind for x in fine.record.unknown.lines} >= {"np.random.rand", "uniform", "mixup"}
+
+
+def test_raw_and_float_images_are_not_mixed(home, known):
+    images, labels = known
+    for options in ({"calibration": (images / 255).astype(np.float32)}, {"unknown": (images / 255).astype(np.float32)}):
+        with pytest.raises(knownot.errors.ImagesError, match="Give all in one form"):
+            audit(str(home / "toy.onnx"), images, labels, preprocess=UNIT, **options, **QUICK)
+
+
+def test_an_iterator_of_batches(home):
+    def batches():
+        for seed in range(4):
+            yield toy.known(100, seed)
+
+    found = audit(str(home / "toy.onnx"), batches(), class_names=toy.CLASSES, detectors=["msp"], **QUICK)
+    assert found.record.subject.images == found.record.classes.images == 400
+    assert found.record.help.lines
 
 
 def linear(classes: int, seed: int = 0):

@@ -18,6 +18,7 @@ from .words import pc
 DETECTORS = ("msp", "maxlogit", "energy", "knn", "mahalanobis++", "default", "auto")
 GUARANTEE = "marginal"  # so that all have the same expected rate, however many images decide their threshold
 ENOUGH, SOME = 0.95, 0.80  # shares of unknown images caught
+FEW = 200  # calibration images
 WITHIN = 0.02  # of the best, the default is preferred: made images are no more than a guide
 AUTO_FEATURES, AUTO_CLASSES = 1024, 200  # above which 40 candidates take too long for a default
 
@@ -133,6 +134,9 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str) -> tupl
         text += f" Of made images, {chosen} sees {row.worst} least ({pc(row.worst_caught)})."
     if chosen != best:
         text += f" {best} catches a little more here, by less than is worth giving up the default for."
+    few = min(r.calibration for r in rows)
+    if few < FEW:
+        text += f" Only {few} images decide some of the thresholds: with more, these shares may be others."
     if caught.get("msp", 0.0) >= ENOUGH:
         said = f"A threshold on softmax is enough: it catches {pc(caught['msp'])} of the unknown images, {rate}."
         return Finding("ok", "help", said, text), "softmax"
