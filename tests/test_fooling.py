@@ -24,7 +24,7 @@ from knownot.fooling import chain, slopes
 from knownot.fooling.cppn import Cppn
 from knownot.fooling.guard import Guard
 from knownot.fooling.prior import Prior
-from knownot.fooling.sight import log_odds
+from knownot.fooling.sight import Sight, log_odds
 from test_gradient import keras_net, torch_net
 
 WAY = knownot.Preprocess(16, 16, scale=1 / 255, name="[0, 1]")
@@ -344,8 +344,20 @@ def test_an_adaptive_attack_gets_past_the_detector(detector):
 
 
 def test_an_adaptive_attack_looks_through_both_networks():
+    """The slope of the suspicion with respect to pixels, against what happens when they move by one grey level."""
     osc = fitted(torch_model(), features=knownot.open_model(other_net(), size=(16, 16)))
     assert any(name.startswith("second") for name in osc.detector.members)
+    sight = Sight(osc.model, osc.preprocess, 0.99, osc)
+    images = np.clip(toy.known(15, 5)[0], 2, 253)
+    nobody = np.zeros(15, np.int64)
+    seen = sight.look(images, nobody)
+    slope = -sight._back(seen, sight.guard.pull(seen.activations, sight._paths))
+    move = np.sign(slope) * (np.random.default_rng(0).random(slope.shape) < 0.1)
+    up, down = (
+        sight.guard.judge(sight.look((images + m).astype(np.uint8), nobody).activations)[2] for m in (move, -move)
+    )
+    share = (up - down) / (2 * np.sum(slope * move, axis=(1, 2, 3)))
+    assert np.median(share) == pytest.approx(1, abs=0.15), "but for kinks of the suspicion"
     result = knownot.fool(osc, count=8, adaptive=True, smoothness=0)
     assert result.fooled.sum() >= 6
     np.testing.assert_array_equal(result.accepted, osc.predict(result.images).label == result.wanted)
