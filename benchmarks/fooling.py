@@ -24,25 +24,31 @@ WAYS = {
 }
 
 
-def fitted(name: str, folder: Path) -> dict:
-    """{detector: open-set classifier}, on one opened model."""
+def fitted(name: str, keep: Path | None) -> dict:
+    """{detector: open-set classifier}. keep: a folder in which they are kept, and looked for first."""
     import knownot
 
-    model = knownot.open_model(classifier(name, folder))
-    known, _ = cifar10()
-    return {
-        detector: knownot.fit(
-            model,
-            known["known"],
-            known["labels"],
-            calibration=known["calibration"][0],
-            calibration_labels=known["calibration"][1],
-            detector=detector,
-            thumbnails=0,
-            progress=False,
-        )
-        for detector in DETECTORS
-    }
+    oscs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for detector in DETECTORS:
+            kept = None if keep is None else keep / f"{name}-{detector}"
+            if kept is not None and kept.exists():
+                oscs[detector] = knownot.load(kept)
+                continue
+            known, _ = cifar10()
+            oscs[detector] = knownot.fit(
+                classifier(name, Path(folder)),
+                known["known"],
+                known["labels"],
+                calibration=known["calibration"][0],
+                calibration_labels=known["calibration"][1],
+                detector=detector,
+                thumbnails=0,
+                progress=False,
+            )
+            if kept is not None:
+                oscs[detector].save(kept)
+    return oscs
 
 
 def share(x: np.ndarray) -> str:
@@ -65,22 +71,19 @@ def plain(oscs: dict, method: str, count: int, smoothness: float, sheets: Path |
     return row(how, share(result.fooled), result, *caught)
 
 
-def adaptive(oscs: dict, method: str, count: int, sheets: Path | None, name: str) -> list[str]:
+def adaptive(oscs: dict, detector: str, method: str, count: int, sheets: Path | None, name: str) -> str:
     """Classifier and detector are attacked together."""
     import knownot
 
-    rows = []
-    for detector, osc in oscs.items():
-        result = knownot.fool(osc, count=count, method=method, adaptive=True)
-        if sheets:
-            result.save(sheets / f"{name}-{method}-past-{detector}")
-        others = [
-            share((o.predict(result.images, gallery=False).label >= 0)[result.fooled])
-            for d, o in oscs.items()
-            if d != detector
-        ]
-        rows.append(row(f"{method} against {detector}", share(result.fooled), result, " / ".join(others)))
-    return rows
+    result = knownot.fool(oscs[detector], count=count, method=method, adaptive=True)
+    if sheets:
+        result.save(sheets / f"{name}-{method}-past-{detector}")
+    others = [
+        share((osc.predict(result.images, gallery=False).label >= 0)[result.fooled])
+        for other, osc in oscs.items()
+        if other != detector
+    ]
+    return row(f"{method} against {detector}", share(result.fooled), result, " / ".join(others))
 
 
 def row(what: str, fooled: str, result, *cells: str) -> str:
@@ -95,37 +98,44 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--sheets", type=Path, help="also save the images here")
+    parser.add_argument("--methods", nargs="+", default=["gradient", "evolution"])
+    parser.add_argument("--keep", type=Path, help="keep fitted detectors here, and use those that are there")
     options = parser.parse_args()
     if set(options.classifiers) - set(WAYS):
         parser.error(f"the classifiers are {', '.join(WAYS)}")
-    said = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.classifiers or WAYS:
-            begin = time.perf_counter()
-            oscs = fitted(name, Path(folder))
-            common = (options.sheets, name)
-            text = [
-                f"## {name}",
-                "",
-                "| the classifier alone is attacked | fooled (probability >= 0.99) | queries: median / 90 % / most | "
-                f"seconds | {' | '.join(f'of these, caught by {d}' for d in DETECTORS)} |",
-                "|---|---|---|---|" + "---|" * len(DETECTORS),
-            ]
-            for method in WAYS[name]:
-                for smoothness in (0.0, 1.0, 1.5) if method == "gradient" else (1.0,):
-                    text.append(plain(oscs, method, options.count, smoothness, *common))
-            text += [
-                "",
-                "| classifier and detector are attacked | fooled and accepted | queries: median / 90 % / most | "
-                "seconds | of these, accepted by the other two detectors too |",
-                "|---|---|---|---|---|",
-            ]
-            for method in WAYS[name]:
-                text += adaptive(oscs, method, options.count, *common)
-            said.append("\n".join([*text, "", f"({time.perf_counter() - begin:.0f} s)", ""]))
-            print(said[-1], flush=True)
+    said: list[str] = []
+
+    def say(*lines: str) -> None:
+        said.extend(lines)
+        print("\n".join(lines), flush=True)
+
+    for name in options.classifiers or WAYS:
+        begin = time.perf_counter()
+        oscs = fitted(name, options.keep)
+        common = (options.sheets, name)
+        methods = [method for method in WAYS[name] if method in options.methods]
+        say(
+            f"## {name}",
+            "",
+            "| the classifier alone is attacked | fooled (probability >= 0.99) | queries: median / 90 % / most | "
+            f"seconds | {' | '.join(f'of these, caught by {d}' for d in DETECTORS)} |",
+            "|---|---|---|---|" + "---|" * len(DETECTORS),
+        )
+        for method in methods:
+            for smoothness in (0.0, 1.0, 1.5) if method == "gradient" else (1.0,):
+                say(plain(oscs, method, options.count, smoothness, *common))
+        say(
+            "",
+            "| classifier and detector are attacked | fooled and accepted | queries: median / 90 % / most | "
+            "seconds | of these, accepted by the other two detectors too |",
+            "|---|---|---|---|---|",
+        )
+        for method in methods:
+            for detector in DETECTORS:
+                say(adaptive(oscs, detector, method, options.count, *common))
+        say("", f"({time.perf_counter() - begin:.0f} s)", "")
     if options.output:
-        options.output.write_text("\n".join(said), encoding="utf-8")
+        options.output.write_text("\n".join(said) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
