@@ -1,6 +1,6 @@
 """Fooling images: how many classifiers fall for, how many detectors catch, and how many get past both.
 
-    python benchmarks/fooling.py [resnet20-torch] [resnet8-keras] [resnet20-onnx] [--count 100] [-o FILE.md] [--sheets DIR]
+    python benchmarks/fooling.py [resnet20-torch] [resnet8-keras] [resnet20-onnx] [--count 100] [-o FILE.md]
 
 Detectors are fitted on 20,000 CIFAR-10 training images and calibrated on 5,000 test images, alpha 0.05. PyTorch and
 Keras classifiers are attacked by gradient and by evolution, ONNX by evolution.
