@@ -3,6 +3,7 @@
     <!-- detectors: table -->           the table DETECTORS
     <!-- detectors: details -->         each method's docstring: equation, choices, traps
     <!-- outliers: table -->            the table OUTLIERS
+    <!-- remedies: table -->            the table REMEDIES
     <!-- options: fit -->               the options of a command
     <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
 
@@ -16,7 +17,7 @@ import inspect
 import re
 from typing import Any
 
-MARKER = re.compile(r"^<!-- (detectors|outliers|options|signature): (\S+) -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- (detectors|outliers|remedies|options|signature): (\S+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -58,6 +59,17 @@ def outliers(what: str) -> str:
         f"{kind.summary}{'' if kind.proper else ' (may still be recognised)'} |"
         for name, kind in OUTLIERS.items()
     ]
+    return {"table": "\n".join(lines)}[what]
+
+
+def remedies(what: str) -> str:
+    from knownot.remedies import REMEDIES, remedy_class
+
+    lines = ["| remedy | what it does | outliers | modes | its scorer | paper |", "|---|---|---|---|---|---|"]
+    for name in REMEDIES:
+        kind = remedy_class(name)
+        cells = (f"`{name}`", kind.summary, kind.outliers, ", ".join(kind.modes), f"`{kind.detector}`", kind.paper)
+        lines.append(f"| {' | '.join(cells)} |")
     return {"table": "\n".join(lines)}[what]
 
 
@@ -136,4 +148,10 @@ def fenced(text: str | None) -> str:
     return f"```text\n{text or ''}\n```"
 
 
-WRITERS = {"detectors": detectors, "outliers": outliers, "options": options, "signature": signature}
+WRITERS = {
+    "detectors": detectors,
+    "outliers": outliers,
+    "remedies": remedies,
+    "options": options,
+    "signature": signature,
+}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import audit, detectors
+    from . import audit, detectors, remedies
     from .arrays import Activations, Preprocess
     from .classifier import OpenSetClassifier, fit, load
     from .errors import KnownotError
@@ -54,12 +54,13 @@ __all__ = [
     "load",
     "open_images",
     "open_model",
+    "remedies",
     "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("audit", "detectors"):  # modules that can be called
+    if name in ("audit", "detectors", "remedies"):  # modules; the first two can be called
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'knownot' has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -7,8 +7,9 @@ import numpy as np
 from ..arrays import Activations
 from ..errors import InputError, OptionError
 from ..models.base import Model
+from ..models.none_classes import NONE
 
-KINDS = {"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout"}
+KINDS = {"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout", "none"}
 
 
 def check_model(model: Model, batch: np.ndarray, *, tolerance: float = 1e-4) -> None:
@@ -74,6 +75,7 @@ def _offers(model: Model, seen: Activations) -> None:
     assert ("features" in kinds) == (seen.features is not None), "offers 'features' and features do not agree"
     assert ("head" in kinds) == (head is not None), f"offers {sorted(kinds)}, but head is {type(head).__name__}"
     assert head is None or seen.features is not None, "a head without features"
+    assert ("none" in kinds) == (NONE in seen.extra), "offers 'none' and extra logits of none-classes do not agree"
     assert ("stages" in kinds) == bool(model.offers.stages), "offers 'stages' and offers.stages do not agree"
     absent = set(model.offers.stages) - set(seen.stages)
     assert not absent, f"offers stages that it does not return: {', '.join(sorted(absent))}"

@@ -23,6 +23,7 @@ COMMANDS = {
     "fool": "Images of nothing that the classifier is sure of.",
     "audit": "Why is the classifier so sure, and what would it take? One page.",
     "outliers": "Images of no class, as files.",
+    "retrain": "Retrain the classifier so that it knows what it does not know.",
     "detectors": "The table of scoring methods, with papers and needs.",
 }
 

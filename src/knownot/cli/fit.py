@@ -18,9 +18,8 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
     "--detector",
     "detectors",
     multiple=True,
-    default=("default",),
-    show_default=True,
-    help="A name of 'knownot detectors'; several are combined; 'auto' chooses by made outliers.",
+    help="A name of 'knownot detectors'; several are combined; 'auto' chooses by made outliers.  [default; for a "
+    "retrained classifier also the scorer that belongs to it]",
 )
 @click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option(
@@ -76,7 +75,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     asked = size_of(size)
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
     osc = fit(
-        opened, known, calibration=calibration, detector=detectors[0] if len(detectors) == 1 else list(detectors),
+        opened, known, calibration=calibration, detector=_detector(model, detectors),
         unknown=unknown,
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
@@ -86,6 +85,17 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     )  # fmt: skip
     osc.save(output, include_model=include_model)
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def _detector(model: str, asked: tuple[str, ...]) -> Any:
+    """Those asked for; else the default, with the scorer of a retrained classifier if it is one."""
+    if asked:
+        return asked[0] if len(asked) == 1 else list(asked)
+    if Path(model).is_dir():
+        from ..remedies import load
+
+        return load(model).combined
+    return "default"
 
 
 def _second(features: str | None, preprocess: str | None, size: str | None, embedding: bool) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 
 from ..arrays import InputSpec, Preprocess
-from ..errors import ImagesError, OptionError, unknown_name
+from ..errors import ImagesError, OptionError
 from ..images import Images, open_images
 from ..images.preprocess import apply
-from ..outliers import OUTLIERS, make
+from ..outliers import kinds_named, make
 from ..preprocessing import in_order
 from ..progress import bar
 
@@ -113,7 +113,8 @@ class _Store:
             self._file.write(part.data)
         self._file.flush()
         kind = self._kind
-        return np.memmap(self._file, dtype=kind.dtype, mode="r", shape=(self._rows, *kind.shape[1:]))
+        with self._file as file:  # the mapping keeps what it needs of it
+            return np.memmap(file, dtype=kind.dtype, mode="r", shape=(self._rows, *kind.shape[1:]))
 
 
 class Outliers(ABC):
@@ -183,14 +184,15 @@ class Several(Outliers):
 
 
 def outliers_of(source: Any, known: Pool, *, spec: InputSpec, progress: bool = False) -> Outliers:
-    """source: "made:KINDS" (see `made_kinds`), anything that `open_images` reads, or a list with any "made:…" in it.
+    """source: "made:KINDS" (see `outliers.kinds_named`), anything that `open_images` reads, or a list with any "made:…"
+    in it.
 
     Raises OptionError for unknown kinds, ImagesError when images cannot be read or come in another form than `known`.
     """
     if isinstance(source, Outliers):
         return source
     if isinstance(source, str) and source.startswith("made:"):
-        return Made(made_kinds(source.removeprefix("made:")), known)
+        return Made(kinds_named(source.removeprefix("made:"), proper=True), known)
     if isinstance(source, list | tuple) and any(isinstance(s, str) and s.startswith("made:") for s in source):
         return Several([outliers_of(s, known, spec=spec, progress=progress) for s in source])
     way = known.way
@@ -200,31 +202,3 @@ def outliers_of(source: Any, known: Pool, *, spec: InputSpec, progress: bool = F
     if pool.x.shape[1:] != known.x.shape[1:]:
         raise ImagesError(f"The outliers have shape {pool.x.shape[1:]}, the known images {known.x.shape[1:]}.")
     return Drawn(pool)
-
-
-def made_kinds(text: str) -> tuple[str, ...]:
-    """ "all", or names, families or beginnings of names of `knownot.outliers.OUTLIERS`, with commas; with a minus
-    before it, one is left out: "all,-noise". "all" are those that are surely of no class.
-
-    Raises OptionError for a name that fits nothing, or when nothing is left.
-    """
-    chosen: dict[str, None] = {}
-    for name in (part.strip() for part in text.split(",") if part.strip()):
-        bare = name.removeprefix("-")
-        if bare == "all":
-            fits = [kind for kind, entry in OUTLIERS.items() if entry.proper]
-        elif bare in OUTLIERS:
-            fits = [bare]
-        else:
-            fits = [k for k, entry in OUTLIERS.items() if entry.family == bare or k.startswith(f"{bare}-")]
-        if not fits:
-            families = {entry.family for entry in OUTLIERS.values()}
-            raise unknown_name("kind of outlier", bare, {"all", *OUTLIERS, *families})
-        for kind in fits:
-            if name.startswith("-"):
-                chosen.pop(kind, None)
-            else:
-                chosen[kind] = None
-    if not chosen:
-        raise OptionError(f"made:{text!r} names no kind of outlier. Give made:all, or some of: {', '.join(OUTLIERS)}.")
-    return tuple(chosen)

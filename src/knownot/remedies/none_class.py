@@ -136,4 +136,4 @@ def nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _squared(x: np.ndarray, centres: np.ndarray) -> np.ndarray:  # [n, d], [k, d] -> [n, k]
-    return (x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1)
+    return np.maximum((x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1), 0)

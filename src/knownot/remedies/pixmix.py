@@ -8,9 +8,8 @@ import numpy as np
 
 from ..detectors.base import number
 from ..errors import OptionError
-from ..outliers import make
+from ..outliers import kinds_named, make
 from .base import Task
-from .data import made_kinds
 from .loop import Arrays, Outputs
 from .losses import cross_entropy
 from .plan import Plan, augmented
@@ -41,7 +40,7 @@ class PixMix(Tuned):
     summary = "known images mixed with made textures"
 
     def checked(self, task: Task) -> None:
-        made_kinds(self.textures)
+        kinds_named(self.textures)
         number("rounds", self.rounds, 1, 100, whole=True)
         number("beta", self.beta, 0.01, 1000)
         number("share", self.share, 0, 1)
@@ -60,7 +59,7 @@ class PixMix(Tuned):
 
     def mixed(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [n, h, w, 3] -> the same, mixed."""
-        kinds = made_kinds(self.textures)
+        kinds = kinds_named(self.textures)
         x = images / 255.0
         x = np.where(
             (rng.random(len(x)) < CHANCE)[:, None, None, None], augmented(images, "flip+shift", rng) / 255.0, x

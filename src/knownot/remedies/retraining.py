@@ -48,7 +48,7 @@ def retrain(
 
     remedy: a name of `REMEDIES`. model: anything that `open_model` opens and whose weights can be trained: a
     `keras.Model`, an `nn.Module`, or a .keras, .h5 or .pt2 file. known, labels: as for `knownot.fit`; with labels.
-    outliers: "made:KINDS" (see `remedies.data.made_kinds`), images of no class (anything that `open_images` reads),
+    outliers: "made:KINDS" (see `outliers.kinds_named`), images of no class (anything that `open_images` reads),
     or a list of both.
     validation: known images that the classifier was not trained on, with labels: the accuracy before and after is
     theirs. Without them a tenth of `known` (at most 2,000) is held out; the classifier may know these from its own

@@ -79,6 +79,11 @@ def load(folder: str | Path) -> Remedied:
     Raises SavedError when the folder is damaged or something else.
     """
     folder = Path(folder)
+    if not is_remedied(folder):
+        raise SavedError(
+            f"{str(folder)!r} is no folder of a retrained classifier: it has no {model_folder.FILE}. A saved open-set "
+            "classifier is opened by knownot.load."
+        )
     things, about, files = saving.read(folder, classes())
     if about.get("is") != KIND:
         raise SavedError(f"{str(folder)!r} is no retrained classifier. A saved open-set classifier is opened by load.")

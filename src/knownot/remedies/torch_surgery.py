@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -44,7 +45,7 @@ def copied(opened: Model, weight: np.ndarray, bias: np.ndarray) -> tuple[nn.Modu
             "torch.export program (.pt2)."
         )
     name = located(opened)
-    module = copy.deepcopy(network.module)
+    module = _copy(network.module)
     holder = module.get_submodule(name)
     like = holder.weight
     for key, values in (("weight", weight), ("bias", bias)):
@@ -55,6 +56,12 @@ def copied(opened: Model, weight: np.ndarray, bias: np.ndarray) -> tuple[nn.Modu
     for one in module.modules():
         one.training = False
     return module, name
+
+
+def _copy(thing: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an exported program's copy warns of torch's own old names
+        return copy.deepcopy(thing)
 
 
 class Tap(ABC):
@@ -86,7 +93,7 @@ class Graphed(Tap):
     """An exported program has no modules that are called: its graph is given other outputs, over the same weights."""
 
     def __init__(self, module: torch.fx.GraphModule, node: torch.fx.Node) -> None:
-        graph = copy.deepcopy(module.graph)
+        graph = _copy(module.graph)
         twin = {n.name: n for n in graph.nodes}[node.name]
         (output,) = (n for n in graph.nodes if n.op == "output")
         with graph.inserting_before(output):
