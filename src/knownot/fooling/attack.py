@@ -50,8 +50,9 @@ def fool(
     method: "gradient" (white box: gradient ascent with a smooth image prior, through classifier and detector),
     "evolution" (black box: CMA-ES on smooth images, needs the package cma, nothing but answers from the classifier),
     or "auto": gradient where the classifier has one.
-    target: the probability wanted, of the image as a uint8 file. queries: at most so many images through the
-    classifier for each image made, 600 for "gradient", 10,000 for "evolution" if not given.
+    target: the probability wanted, at least 0.5, of the image as a uint8 file.
+    queries: most images through the classifier for each image made, 600 for "gradient", 10,000 for "evolution" if not
+    given.
     smoothness: of the images that "gradient" makes: spatial frequencies f are weighted by 1 / f^smoothness, 0 for pixel
     noise, 1 as in photographs, 2 for blurs. It decides what the images look like, and how a detector sees them.
     preprocess: how raw images become the classifier's input, where neither classifier nor open-set classifier says.
@@ -114,7 +115,7 @@ def _check(
     if not model.offers.classes:
         raise ModelError("This network was opened with embedding=True: it has no classes that it could be sure of.")
     number("count", count, 1, whole=True)
-    number("target", target, 1 / model.offers.classes, 1 - 1e-6)
+    number("target", target, 0.5, 1 - 1e-6)
     one_of("method", method, ("auto", *METHODS))
     one_of("adaptive", adaptive, (True, False))
     number("smoothness", smoothness, 0, 4)
@@ -176,7 +177,7 @@ def _measured(
         log_odds(model.activations(inputs[i : i + batch]).logits, wanted[i : i + batch])
         for i in range(0, len(images), batch)
     ]
-    probability = 1 / (1 + np.exp(-np.concatenate(odds)))
+    probability = (1 + np.tanh(np.concatenate(odds) / 2)) / 2  # the sigmoid, without overflow
     if osc is None:
         return probability, None, None
     verdicts = osc.predict(inputs if osc.preprocess is None else images, gallery=False)

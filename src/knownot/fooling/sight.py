@@ -20,6 +20,7 @@ from .chain import Chain
 from .guard import Guard
 
 DAMP = 10.0  # nats of suspicion from which on they count less and less
+ROUNDING = 1e-3  # of log-odds: another batch size may compute a little less
 SPARE = 0.5  # log-odds above the target that a class is pushed to
 
 
@@ -38,19 +39,21 @@ class Seen:
 
 @dataclass(frozen=True)
 class Eye:
-    """A network that looks. prefix: of the paths of what it shows."""
+    """A network that looks. prefix: of the paths of what it shows; size: of the images."""
 
     prefix: str
     model: Model
     chain: Chain
+    size: tuple[int, int]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those with slopes down to the pixels; none where images are resampled for it."""
+        return tuple(self.prefix + path for path in self.model.gradients) if self.chain.size == self.size else ()
 
     def back(self, x: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The slope with respect to pixels, [n, h, w, 3]; None where nothing of `toward` is this network's."""
-        own = {
-            path: np.asarray(toward[self.prefix + path], np.float32)
-            for path in self.model.gradients
-            if self.prefix + path in toward
-        }
+        own = {p.removeprefix(self.prefix): np.asarray(toward[p], np.float32) for p in self.paths if p in toward}
         return self.chain.back(self.model.gradient(self.model.input.to_layout(x), own)) if own else None
 
 
@@ -61,13 +64,13 @@ class Sight:
         self.chain, self.looking = Chain(way, model.input), model
         self.guard = None if osc is None else Guard(osc)
         self.second = None if osc is None else osc.second
-        self.eyes = [Eye("", model, self.chain)]
+        self.eyes = [Eye("", model, self.chain, self.chain.size)]
         if osc is not None:
             self.looking = passing(reducing(model, osc.detector.reduces), osc.detector.passes, osc.preprocess)
             if osc.second is not None:
-                other = osc.second
-                self.eyes.append(Eye("second/", other.model, Chain(other.preprocess or way, other.model.input)))
-        self.target = float(np.log(target) - np.log1p(-target))
+                other = Chain(osc.second.preprocess or way, osc.second.model.input)
+                self.eyes.append(Eye("second/", osc.second.model, other, self.chain.size))
+        self.target = float(np.log(target) - np.log1p(-target)) + ROUNDING
 
     def check_differentiable(self) -> None:
         """Raise UnsoundError, saying why, where slopes of the classifier or of the detector cannot be had."""
@@ -92,7 +95,7 @@ class Sight:
 
     @property
     def _paths(self) -> tuple[str, ...]:
-        return tuple(eye.prefix + path for eye in self.eyes for path in eye.model.gradients)
+        return tuple(path for eye in self.eyes for path in eye.paths)
 
     def look(self, images: np.ndarray, wanted: np.ndarray) -> Seen:
         """images: uint8 [n, h, w, 3]; wanted: [n] classes."""
