@@ -115,6 +115,7 @@ def test_the_mismatch_of_preprocessing_comes_first(wrong, home):
     by = {t.name: t for t in s.trials}
     assert by["[0, 255]"].used
     assert not by["[0, 1]"].used
+    assert "ok" not in {f.severity for f in wrong.findings}  # nothing is, while it is fed the wrong way
     assert by["[0, 1]"].accuracy.share > 0.95 > by["[0, 255]"].accuracy.share
     commands = [c.command for c in wrong.record.help.commands]
     assert "--preprocess '[0, 1]'" in commands[0]
@@ -650,3 +651,18 @@ def test_command_line(home, tmp_path):
     assert "--class-names classes.txt" in again
     assert "--unknown 'my unknown'" in again
     assert (tmp_path / "audit.html").stat().st_size > 10_000
+
+
+def test_json_alone_is_printed(home, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from knownot.cli import group
+
+    toy.written(tmp_path / "known", *toy.known(60, 2))
+    (tmp_path / "classes.txt").write_text("\n".join(toy.CLASSES))
+    monkeypatch.chdir(tmp_path)
+    words = ["audit", str(home / "toy.onnx"), "known", "--class-names", "classes.txt", "--fooling", "0", "--each", "4"]
+    done = CliRunner().invoke(group, [*words, "--detector", "msp", "-q", "-o", "sub/a.html", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["schema"] == SCHEMA
+    assert (tmp_path / "sub" / "a.html").exists()

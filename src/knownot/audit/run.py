@@ -110,7 +110,8 @@ def audit(
         )  # fmt: skip
     with timed("map"):
         map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)
-    sections = (inputs_, probabilities_, classes_, unknown_, help_, map_)
+    rest = (probabilities_, classes_, unknown_, help_, map_)
+    sections: tuple[Any, ...] = (inputs_, *(map(_doubted, rest) if fix else rest))
     bad = [b for s in (job.seen, job.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
     subject = Subject(
         names.model, opened.framework, opened.offers.classes, features, tuple(opened.offers.stages), names.known,
@@ -140,6 +141,13 @@ class _Timer:
 
     def all(self) -> dict[str, float]:
         return self.seconds | {"all": time.perf_counter() - self.begin}
+
+
+def _doubted(section: Any) -> Any:
+    """The same with no "ok": while a classifier is fed the wrong way, nothing else is."""
+    return replace(
+        section, findings=tuple(replace(f, severity="note") if f.severity == "ok" else f for f in section.findings)
+    )
 
 
 def _one_form(images: Images, held: Images | None, unknown: Mapping[str, Images]) -> None:
