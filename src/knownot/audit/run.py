@@ -110,8 +110,10 @@ def audit(
         )  # fmt: skip
     with timed("map"):
         map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)
-    rest = (probabilities_, classes_, unknown_, help_, map_)
-    sections: tuple[Any, ...] = (inputs_, *(map(_doubted, rest) if fix else rest))
+    sections: dict[str, Any] = {"inputs": inputs_, "probabilities": probabilities_, "classes": classes_}
+    sections |= {"unknown": unknown_, "help": help_, "map": map_}
+    if fix:
+        sections |= {name: _doubted(s) for name, s in sections.items() if name != "inputs"}
     bad = [b for s in (job.seen, job.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
     subject = Subject(
         names.model, opened.framework, opened.offers.classes, features, tuple(opened.offers.stages), names.known,
@@ -121,9 +123,9 @@ def audit(
         tuple(dict.fromkeys([*opened.notes, *job.notes, *said, *more, *images.notes, *images.label_notes])),
     )  # fmt: skip
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    findings = ordered([f for s in sections for f in s.findings])
+    findings = ordered([f for s in sections.values() for f in s.findings])
     pictures |= {f"mistake-{i}": w.thumb for i, w in enumerate(seen.wrong)}
-    return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, *sections, pictures))
+    return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections, pictures=pictures))
 
 
 class _Timer:
