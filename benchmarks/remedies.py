@@ -78,13 +78,12 @@ def data() -> dict[str, Any]:
 
 def remedies(real: np.ndarray, wild: np.ndarray, full: bool) -> dict[str, Any]:
     """{name: (remedy, options)}; names say what it learnt from."""
-    kinds = {"made": MADE, "real": real, "real and made": [real, MADE]}
+    kinds = {"made": MADE, "real and made": [real, MADE]}
     if full:
-        some = {"made": MADE, "real and made": [real, MADE]}
-        both = [(r, o) for r in ("none-class", "outlier-exposure") for o in some]
-        return {f"{r}, {o}": (r, {"outliers": some[o], "mode": "full", "epochs": 1}) for r, o in both}
+        both = [(r, o) for r in ("none-class", "outlier-exposure") for o in kinds]
+        return {f"{r}, {o}": (r, {"outliers": kinds[o], "mode": "full", "epochs": 1}) for r, o in both}
     own = {f"{r}, {o}": (r, {"outliers": kinds[o]}) for r in ("discriminator", "none-head") for o in kinds}
-    own |= {f"opengan, {o}": ("opengan", {"outliers": kinds[o]}) for o in ("made", "real and made")}
+    own |= {"opengan, real and made": ("opengan", {"outliers": kinds["real and made"], "epochs": 8})}
     own |= {f"stream, {f}": ("stream", {"outliers": wild, "filter": f}) for f in ("default", "gradient")}
     return own | {"vos": ("vos", {})}
 

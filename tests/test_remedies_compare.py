@@ -125,20 +125,30 @@ def test_every_number_is_what_one_gets_by_hand(path, found):
     assert found.tried[1].same
 
 
-def test_auto_and_own_are_summed_as_p_values_of_the_images_set_apart():
+@pytest.mark.parametrize("members", [1, 5])
+def test_own_is_one_member_more_of_what_auto_has_chosen(members):
     rng = np.random.default_rng(0)
     sets = {
         name: {"auto": rng.normal(size=50) + k, "r: own": rng.normal(size=50) * 9 + k, "default": np.zeros(50)}
         for name, k in ((comparing.CLEAN, 0), (comparing.RANK, 0), ("far", 3))
     }
-    got = comparing.scores("r", object(), True, sets)["auto + own"]
-    expected = np.zeros(50)
-    for key in ("auto", "r: own"):
+    got = comparing.scores("r", object(), True, sets, members)["auto + own"]
+
+    def surprise(key):
         reference = np.sort(sets[comparing.RANK][key])
-        expected += [-np.log((1 + (reference >= s).sum()) / 51) for s in sets["far"][key]]
-    np.testing.assert_allclose(got["far"], expected)
+        return np.array([-np.log((1 + (reference >= s).sum()) / 51) for s in sets["far"][key]])
+
+    chosen = surprise("auto") if members == 1 else sets["far"]["auto"]  # a sum of such terms already
+    np.testing.assert_allclose(got["far"], chosen + surprise("r: own"))
     assert comparing.RANK not in got  # those are not to be measured on
     assert p_values(np.array([1.0]), np.array([2.0]))[0] == 0.5
+
+
+def test_with_auto_that_keeps_the_default_it_is_the_default_with_own(found):
+    """Both ways to put them together, by two separate paths: ranks differ, the outcome hardly."""
+    one, other = (found.of("a discriminator", scorer) for scorer in ("auto + own", "default + own"))
+    for what in UNKNOWN:
+        assert one[what] == pytest.approx(other[what], abs=0.02)
 
 
 def test_noise_and_fooling_images_are_told_but_count_for_no_mean(found):

@@ -360,7 +360,7 @@ def test_balanced_classes():
 
 def test_options_are_checked(model, images):
     for options, message in (
-        ({"hidden": (0,)}, "hidden=0"),
+        ({"hidden": (5, 0)}, "hidden=0"),
         ({"decay": -1}, "decay=-1"),
         ({"outliers": None}, "learns from outliers"),
         ({"mode": "full"}, "mode='full'"),
@@ -371,3 +371,11 @@ def test_options_are_checked(model, images):
     one = {**images, "known": (images["known"][0][:60], np.zeros(60, int))}
     with pytest.raises(LabelsError, match="two classes"):
         remedied("none-head", model, one)
+
+
+@pytest.mark.parametrize(("hidden", "layers"), [(0, 1), (7, 2), ((7, 5), 3)])
+def test_layers_as_the_command_line_and_python_give_them(hidden, layers, model, images):
+    got = remedied("discriminator", model, images, hidden=hidden, epochs=1, places="features,logits")
+    assert len(got.detector.weights) == layers
+    assert got.detector.places == ("features", "logits")
+    assert got.detector.weights[0].shape[0] == 24 + 4

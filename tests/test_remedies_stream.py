@@ -194,7 +194,7 @@ def test_options_of_the_stream(model, images):
     for options, message in (
         ({"filter": "x"}, "filter='x'"),
         ({"kept": 0.2}, "kept=0.2"),
-        ({"hidden": (0,)}, "hidden=0"),
+        ({"hidden": -1}, "hidden=-1"),
     ):
         with pytest.raises(OptionError, match=message):
             streamed(model, images, mixture(0.5), **options)

@@ -12,9 +12,9 @@ from ..errors import ImagesError
 from ..measure import auroc
 from ..progress import Advance, bar
 from .base import Outcome, Remedy, Task
-from .beside import SAME, as_detector, checked, digest, spread
+from .beside import SAME, as_detector, asked_places, checked, digest, spread
 from .layers import Adam, Checkpoint, Layers, binary, restored, state_of
-from .seen import look, places_of, scale_of
+from .seen import look, scale_of
 
 NOISE, SLOPE, BETAS, RATE = 64, 0.2, (0.5, 0.999), 2e-4
 HELD = 0.2  # of the outliers, for the choice of the epoch
@@ -38,8 +38,8 @@ class OpenGAN(Remedy):
     """
 
     learn: bool = True
-    hidden: Sequence[int] = (256, 64)
-    places: Sequence[str] | None = None
+    hidden: int | Sequence[int] = (256, 64)
+    places: str | Sequence[str] | None = None
 
     name = "opengan"
     outliers = "required"
@@ -50,9 +50,9 @@ class OpenGAN(Remedy):
     )
 
     def retrain(self, task: Task) -> Outcome:
-        checked(self.hidden, 0)
+        hidden = checked(self.hidden, 0)
         flag("learn", self.learn)
-        places = tuple(self.places or places_of(task.opened))
+        places = asked_places(self.places, task.opened)
         seen = look(task, places)
         known, unknown, validation = (seen.rows(which, places) for which in ("known", "outliers", "validation"))
         mean, std = scale_of(known)
@@ -60,7 +60,7 @@ class OpenGAN(Remedy):
         chosen, rest = held_out(unknown, task.settings.seed)
         if min(len(chosen), len(rest)) < FEWEST:
             raise ImagesError(f"{len(unknown)} outliers are too few: a fifth, {FEWEST} at least, choose the epoch.")
-        game = Game(known, rest if self.learn else rest[:0], validation, chosen, tuple(self.hidden), task)
+        game = Game(known, rest if self.learn else rest[:0], validation, chosen, hidden, task)
         net, history = game.played(places)
         best = int(np.argmax([line["auroc"] for line in history]))
         note = f"Epoch {best + 1} of {len(history)} was chosen, by AUROC {history[best]['auroc']:.4f} on validation."

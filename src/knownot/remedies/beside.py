@@ -10,6 +10,7 @@ import numpy as np
 from ..detectors.base import number
 from ..detectors.network import Network
 from ..errors import LabelsError
+from ..models import Model
 from ..progress import bar
 from .base import Outcome, Remedy, Task
 from .layers import Checkpoint, Layers, Loss, binary, classes, trained
@@ -28,13 +29,13 @@ class NoneHead(Remedy):
     The classifier's own answer does not change, so its accuracy does not. Outliers, made or given, are looked at once.
     On the last features alone it does not beat the default detectors; with the stages it does (docs/measured.md).
 
-    hidden: units of the layers between, none for a linear head. decay: of the weights. places: what it reads, paths as
+    hidden: units of the layers between, 0 for a linear head. decay: of the weights. places: what it reads, paths as
     in `Activations.named`; None for features and all earlier stages.
     """
 
-    hidden: Sequence[int] = (64,)
+    hidden: int | Sequence[int] = 64
     decay: float = 0.1
-    places: Sequence[str] | None = None
+    places: str | Sequence[str] | None = None
 
     name = "none-head"
     outliers = "required"
@@ -43,8 +44,7 @@ class NoneHead(Remedy):
     summary = "a second head with an output for none of the classes, on features and stages; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        checked(self.hidden, self.decay)
-        places = tuple(self.places or places_of(task.opened))
+        hidden, places = checked(self.hidden, self.decay), asked_places(self.places, task.opened)
         seen = look(task, places)
         if len(np.unique(seen.labels)) < 2:
             raise LabelsError(
@@ -52,7 +52,7 @@ class NoneHead(Remedy):
             )
         c = task.classes
         net, history, mean, std = learnt(
-            self.name, task, seen, places, self.hidden, self.decay, c + 1, seen.labels, c, classes
+            self.name, task, seen, places, hidden, self.decay, c + 1, seen.labels, c, classes
         )
         return Outcome(detector=as_detector(net, mean, std, places, c), history=history, notes=(SAME,))
 
@@ -69,9 +69,9 @@ class Discriminator(Remedy):
     generator. Options as of `NoneHead`.
     """
 
-    hidden: Sequence[int] = (64,)
+    hidden: int | Sequence[int] = 64
     decay: float = 0.1
-    places: Sequence[str] | None = None
+    places: str | Sequence[str] | None = None
 
     name = "discriminator"
     outliers = "required"
@@ -80,24 +80,31 @@ class Discriminator(Remedy):
     summary = "a network that tells known images from outliers by features and stages; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        checked(self.hidden, self.decay)
-        places = tuple(self.places or places_of(task.opened))
+        hidden, places = checked(self.hidden, self.decay), asked_places(self.places, task.opened)
         seen = look(task, places)
         known, unknown = np.zeros(len(seen.labels), bool), True
-        net, history, mean, std = learnt(
-            self.name, task, seen, places, self.hidden, self.decay, 1, known, unknown, binary
-        )
+        net, history, mean, std = learnt(self.name, task, seen, places, hidden, self.decay, 1, known, unknown, binary)
         return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME,))
 
 
 SAME = "The classifier is the same, bit for bit: only a scorer beside it was trained."
 
 
-def checked(hidden: Sequence[int], decay: float) -> None:
-    """Raise OptionError for options out of range."""
-    for size in hidden:
+def checked(hidden: int | Sequence[int], decay: float) -> tuple[int, ...]:
+    """The units of each layer; one number is one layer, 0 none. Raises OptionError for options out of range."""
+    sizes = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    sizes = () if sizes == (0,) else sizes
+    for size in sizes:
         number("hidden", size, 1, 100_000, whole=True)
     number("decay", decay, 0, 1)
+    return sizes
+
+
+def asked_places(places: str | Sequence[str] | None, opened: Model) -> tuple[str, ...]:
+    """Those asked for, as names or as one text with commas; None: all that the classifier shows."""
+    if places is None:
+        return places_of(opened)
+    return tuple(places.split(",")) if isinstance(places, str) else tuple(places)
 
 
 def learnt(

@@ -250,20 +250,22 @@ def measured(
         check=False, seed=seed, progress=progress,
     )  # fmt: skip
     lines = []
+    members = sum(check.verdict in ("kept", "added") for check in result.choices.get("auto", ()))
     for name, detector in scorers.items():
-        for scorer, of in scores(name, detector, auto, result.scores).items():
+        for scorer, of in scores(name, detector, auto, result.scores, members).items():
             lines += [line(name, scorer, what, of[CLEAN], of[what], what in extra) for what in (*sets, *extra)]
     notes += [f"{d}: {why}" for d, why in result.left_out.items()]
     return lines, {"accuracy": result.accuracy[CLEAN], "sure": sure, "remarks": tuple(notes)}
 
 
 def scores(
-    name: str, detector: Any, auto: bool, found: Mapping[str, Mapping[str, np.ndarray]]
+    name: str, detector: Any, auto: bool, found: Mapping[str, Mapping[str, np.ndarray]], members: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """{scorer: {set: scores [n]}} of one remedy.
+    """{scorer: {set: scores [n]}} of one remedy. members: how many "auto" has chosen.
 
-    "auto + own": minus the log of both p-values, summed; they are those among known images that nothing was fitted,
-    chosen or calibrated on.
+    "auto + own": the remedy's scorer as one member more of what "auto" has chosen. A combination's score is the sum of
+    minus the log of its members' p-values, so that of the scorer is added; its p-values are those among known images
+    that nothing was fitted, chosen or calibrated on. Where one detector was chosen, it enters in the same way.
     """
     there = next(iter(found.values()))
     named = {"default": "default", "auto": "auto", "own": f"{name}: own", "default + own": f"{name}: default"}
@@ -273,14 +275,15 @@ def scores(
         if key in there and (auto or scorer != "auto")
     }
     if "own" in out and "auto" in out:
-        out["auto + own"] = {
-            what: sum(
-                -np.log(p_values(np.sort(out[s][RANK].astype(np.float64)), out[s][what])) for s in ("auto", "own")
-            )
-            for what in found
-            if what != RANK
-        }
+        own, chosen = surprise(out["own"]), out["auto"] if members > 1 else surprise(out["auto"])
+        out["auto + own"] = {what: chosen[what] + own[what] for what in own}
     return out
+
+
+def surprise(of: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Minus the log of the p-values of all but the images to rank among, which are not to be measured on."""
+    ranked = np.sort(of[RANK].astype(np.float64))
+    return {what: -np.log(p_values(ranked, x)) for what, x in of.items() if what != RANK}
 
 
 def line(remedy: str, scorer: str, what: str, known: np.ndarray, unknown: np.ndarray, odd: bool) -> Line:

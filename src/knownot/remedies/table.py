@@ -27,6 +27,7 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "discriminator": ("beside", "Discriminator"),
     "opengan": ("adversarial", "OpenGAN"),
     "vos": ("virtual", "VOS"),
+    "joint": ("joint", "Joint"),
     "stream": ("wild", "Stream"),
 }
 

@@ -14,7 +14,7 @@ from ..detectors.base import number, one_of
 from ..errors import ImagesError, UnsoundError
 from ..stats import gather
 from .base import Outcome, Remedied, Remedy, Task
-from .beside import SAME, as_detector, checked, learnt
+from .beside import SAME, as_detector, asked_places, checked, learnt
 from .gradients import LastLayer
 from .layers import binary
 from .seen import Seen, look, places_of
@@ -42,9 +42,9 @@ class Stream(Remedy):
 
     filter: str = "default"
     kept: float = 0.95
-    hidden: Sequence[int] = (64,)
+    hidden: int | Sequence[int] = 64
     decay: float = 0.1
-    places: Sequence[str] | None = None
+    places: str | Sequence[str] | None = None
 
     name = "stream"
     outliers = "required"
@@ -53,10 +53,10 @@ class Stream(Remedy):
     summary = "a discriminator learnt from unlabelled images of the stream, filtered first; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        checked(self.hidden, self.decay)
+        hidden = checked(self.hidden, self.decay)
         one_of("filter", self.filter, tuple(FILTERS))
         number("kept", self.kept, 0.5, 1)
-        places = tuple(self.places or places_of(task.opened))
+        places = asked_places(self.places, task.opened)
         needed = places_of(task.opened) if self.filter == "default" else ("features",)
         seen = look(task, tuple(dict.fromkeys([*places, *needed, "logits"])))
         validation, wild = FILTERS[self.filter](task, seen)
@@ -71,7 +71,7 @@ class Stream(Remedy):
         found = {place: rows[chosen] for place, rows in (seen.outliers or {}).items()}
         seen = Seen(seen.known, seen.labels, seen.validation, found)
         net, history, mean, std = learnt(
-            self.name, task, seen, places, self.hidden, self.decay, 1, np.zeros(len(seen.labels), bool), True, binary
+            self.name, task, seen, places, hidden, self.decay, 1, np.zeros(len(seen.labels), bool), True, binary
         )
         return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME, note))
 
