@@ -53,7 +53,7 @@ def joint(module, images, **options):
     settings = {"epochs": 2, "batch_size": 64, "progress": False, "augment": "none", **options}
     return remedies.joint(
         knownot.open_model(module, size=(16, 16)), *images["known"], validation=x, validation_labels=y,
-        tolerance=0.02, **settings,
+        **{"tolerance": 0.02, **settings},
     )  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def test_it_becomes_unsure_of_what_is_made_and_stays_right(module, images, monke
         torch_joint.JointTrainer, "__init__", lambda self, *args: (kept.append(self), made(self, *args))[1]
     )
     before = {name: x.clone() for name, x in module.state_dict().items()}
-    got = joint(module, images, epochs=7, learning_rate=1e-3)
-    assert got.accuracy_after > got.accuracy_before - 0.02
+    got = joint(module, images, epochs=10, learning_rate=5e-4, tolerance=0.1)
+    assert got.accuracy_after > 0.9
     for name, x in module.state_dict().items():
         assert torch.equal(x, before[name])  # the user's is as it was
     assert not torch.equal(got.model.head.weight, before["head.weight"])
