@@ -308,6 +308,8 @@ def test_what_would_help_follows_from_the_numbers(rows, severity, title, command
         [], {r.detector: 100 for r in rows}, {}, alpha=0.05, new=True, names=names, fix="", trains=False, why_none="few"
     )
     assert "retrain" not in str(exported.commands)  # an ONNX file is not trained
+    if "problem" in severity:
+        assert "made from" in exported.findings[0].action
 
 
 def test_the_better_way_can_be_typed():

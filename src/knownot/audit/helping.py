@@ -77,7 +77,7 @@ def section(
     trains: whether the classifier can be retrained as it is.
     """
     rows = sorted((_row(d, n, lines) for d, n in detectors.items()), key=lambda r: -(r.caught or 0))
-    finding, remedy = _findings(rows, alpha, why_none)
+    finding, remedy = _findings(rows, alpha, why_none, trains)
     return Help(
         (finding,),
         alpha,
@@ -116,7 +116,7 @@ def _pooled(lines: Sequence[UnknownKind], origin: str, detector: str) -> Share |
     return Share.of(sum(s.count for s in shares), sum(s.images for s in shares)) if shares else None
 
 
-def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str) -> tuple[Finding, str]:
+def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains: bool) -> tuple[Finding, str]:
     """(the finding, what is needed: "softmax", "detector", "second" or "remedy")."""
     if not rows:
         said = "What would help could not be measured."
@@ -152,9 +152,9 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str) -> tupl
         action = "Use it, and try a second opinion: another network that looks too (features=)."
         return Finding("warning", "help", said, text, action), "second"
     said = f"No detector alone is enough: {chosen} {what}."
-    return Finding(
-        "problem", "help", said, text, "Try a second opinion (features=), or retrain with a none-class."
-    ), "remedy"
+    network = "it" if trains else "the network that it was made from"
+    action = f"Try a second opinion (features=), or retrain {network} with a none-class."
+    return Finding("problem", "help", said, text, action), "remedy"
 
 
 def _commands(
