@@ -166,7 +166,8 @@ def table(result, unknown) -> str:
     ]
     for d in order:
         text.append(f"| {d} | {' | '.join(f'{100 * result.false_alarms[d][s]:.2f}' for s in sets)} |")
-    text.append(f"| accuracy | {' | '.join(f'{100 * result.accuracy[s]:.2f}' for s in sets)} |")
+    known = [result.accuracy[s] for s in sets]
+    text.append(f"| accuracy | {' | '.join('–' if np.isnan(x) else f'{100 * x:.2f}' for x in known)} |")
     singles = [d for d in order if d not in COMBINED] or order
     best = max(singles, key=result.mean)
     for d in (d for d in COMBINED if d in order):

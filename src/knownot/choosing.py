@@ -1,14 +1,16 @@
 """The automatic choice: which detectors to combine on this classifier, from evidence without unknown images.
 
 It starts from the default and has to be talked out of it: a member goes when the evidence shows that it fails here, and
-one comes, only where that is better over most *families* of made outliers, not on their mean alone: mixtures of two
-known images would otherwise outvote all else (measured; see docs/detectors.md).
+one comes, only where that is better on every *family* of made outliers that leaves room, and harms none: nobody knows
+which of them the unknown images to come are like. On their mean alone mixtures of two known images would outvote all
+else (measured; see docs/detectors.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -21,13 +23,12 @@ from .walk import Walk, Watch
 
 LEAST, MOST = 100, 2_000  # images of evidence
 EACH = 64  # made outliers of a kind
-MARGIN = 0.01  # of the mean AUROC over families, whichever of them is left out: less is no strong evidence
+MARGIN = 0.005  # of the mean AUROC over families, whichever of them is left out: less is no strong evidence
 WEAK = 0.75  # median AUROC of a member above which it does not fail, and stays
 TOLERANCE = 0.03  # how much worse it may be on any one kind, beyond twice the standard error
 EVEN = 0.003  # of the AUROC on a family: a smaller difference is none
-FEWEST = 4  # families that have to be better
+FEWEST = 4  # families that leave room, all of which have to be better
 ROOM = 0.99  # a family on which both are above this says nothing about which is better
-SHARE = 0.75  # of the families with room that have to be better
 TRIED, ADDED = 12, 3  # candidates looked at closely, and added, at most
 YOURS = "your unknown images"
 
@@ -100,29 +101,50 @@ class Arena:
         means = self.families(found)
         return float(np.average(list(means.values()), weights=[self.weights.get(name, 1.0) for name in means]))
 
-    def better(self, new: Sequence[int], old: Sequence[int]) -> str:
-        """Why the detectors `new`, combined, are clearly better than `old`; "" where they are not."""
-        gain = self.gain(new, old)
+    def better(self, new: Sequence[int], old: Sequence[int], *, harmless: bool = False) -> str:
+        """Why the detectors `new`, combined, are clearly better than `old`; "" where they are not.
+
+        harmless: it is enough that no family loses, as where there are fewer detectors than before.
+        """
+        change, room = self._change(new, old)
+        least = self.least(new, old)
+        if len(room) < FEWEST or self.gain(new, old) < MARGIN or least < (-EVEN if harmless else EVEN):
+            return ""
         after, before = self.placed(new), self.placed(old)
-        change = {kind: after[kind] - before[kind] for kind in after}  # of each image
-        errors = {kind: float(x.std() / np.sqrt(len(x))) for kind, x in change.items()}
-        if gain < MARGIN or any(x.mean() + 2 * errors[kind] < -TOLERANCE for kind, x in change.items()):
-            return ""
-        a, b = self.families(self.auroc(new)), self.families(self.auroc(old))
-        room = [name for name in a if min(a[name], b[name]) < ROOM and abs(a[name] - b[name]) > EVEN]
-        up = [name for name in room if a[name] > b[name]]
-        weight = sum(self.weights.get(name, 1.0) for name in room)
-        if len(up) < FEWEST or sum(self.weights.get(name, 1.0) for name in up) < SHARE * weight:
-            return ""
+        for x in (after[kind] - before[kind] for kind in after):  # of each image
+            if x.mean() + 2 * x.std() / np.sqrt(len(x)) < -TOLERANCE:
+                return ""
         if any(self.mean(self.auroc(new, half)) <= self.mean(self.auroc(old, half)) for half in (0, 1)):
             return ""
         total = self.mean(self.auroc(new)) - self.mean(self.auroc(old))
-        return f"{total:+.3f} mean AUROC, better on {len(up)} of the {len(room)} families of unknown images that differ"
+        up = sum(change[name] > 0 for name in room)
+        return f"{total:+.3f} mean AUROC, better on {up} of the {len(room)} families of unknown images that leave room"
+
+    def least(self, new: Sequence[int], old: Sequence[int]) -> float:
+        """What is gained on the made family that gains least, of those that leave room; minus one where any loses.
+
+        Nobody knows which family the unknown images to come are like. Where there are some of the user's own, their
+        change counts as well, by their share of the weight, and so much harm elsewhere is borne.
+        """
+        change, room = self._change(new, old)
+        yours = {name: self.weights[name] for name in change if name in self.weights}
+        part = sum(yours.values()) / (sum(yours.values()) + len(change) - len(yours))
+        made = [name for name in change if name not in yours]
+        if any(change[name] < -EVEN - part * TOLERANCE for name in made):
+            return -1.0
+        worst = min((change[name] for name in made if name in room), default=0.0)
+        return (1 - part) * worst + (
+            sum(w * change[name] for name, w in yours.items()) / (sum(yours.values()) or 1)
+        ) * part
+
+    def _change(self, new: Sequence[int], old: Sequence[int]) -> tuple[dict[str, float], list[str]]:
+        """({family: change of its AUROC}, the families that leave room for one)."""
+        a, b = self.families(self.auroc(new)), self.families(self.auroc(old))
+        return {name: a[name] - b[name] for name in a}, [name for name in a if min(a[name], b[name]) < ROOM]
 
     def gain(self, new: Sequence[int], old: Sequence[int]) -> float:
         """Of the mean AUROC over families, without the made family that gains most: it must not hang on one."""
-        after, before = self.families(self.auroc(new)), self.families(self.auroc(old))
-        change = {name: after[name] - before[name] for name in after}
+        change, _ = self._change(new, old)
         made = [name for name in change if name not in self.weights]
         best = max(made, key=change.__getitem__) if len(change) > 1 and made else None
         rest = {name: x for name, x in change.items() if name != best}
@@ -162,43 +184,51 @@ def select(
     if not chosen and fit:
         chosen = fit[:1]
         why[fit[0]] = "no member of the default holds; this one sees most"
-    for j in sorted(chosen, key=lambda j: arena.mean(arena.auroc([j]))):
-        rest = [i for i in chosen if i != j]
-        weak = float(np.median(list(arena.auroc([j]).values()))) < WEAK
-        said = arena.better(rest, chosen) if rest and weak else ""
-        if said:
-            chosen, why[j] = rest, f"without it {said}"
-    added = 0
+    while leaving := _leaving(arena, chosen):
+        out, said = leaving
+        chosen = [j for j in chosen if j not in out]
+        why |= {j: f"without {'it' if len(out) == 1 else 'these ' + str(len(out))} {said}" for j in out}
     others = [j for j in fit if j not in start and j not in chosen]
-    for j in sorted(others, key=lambda j: -arena.gain([*chosen, j], chosen))[:TRIED]:
-        said = arena.better([*chosen, j], chosen)
-        if said and added < ADDED:
-            chosen, why[j], added = [*chosen, j], f"with it {said}", added + 1
+    for _ in range(ADDED):
+        least = {j: arena.least([*chosen, j], chosen) for j in others if j not in chosen}
+        for j in sorted(least, key=lambda j: -least[j]):
+            said = arena.better([*chosen, j], chosen)
+            if said:
+                chosen, why[j] = [*chosen, j], f"with it {said}"
+                break
+        else:
+            break
     return tuple(chosen or start), why
+
+
+def _leaving(arena: Arena, chosen: Sequence[int]) -> tuple[tuple[int, ...], str] | None:
+    """(the weak member, or two of them, without which most is gained, why), if it is clearly better without."""
+    weak = [j for j in chosen if float(np.median(list(arena.auroc([j]).values()))) < WEAK]
+    found = []
+    for out in (*combinations(weak, 1), *combinations(weak, 2)):
+        rest = [j for j in chosen if j not in out]
+        said = arena.better(rest, chosen, harmless=True) if rest else ""
+        if said:
+            found.append((arena.gain(rest, chosen), out, said))
+    return max(found)[1:] if found else None
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, and why. parts [n, m], predicted [n]: of the images that took no part in the choice."""
+    """What was chosen, and why. parts [n, m]: of all calibration images."""
 
     detector: Detector  # not ranked yet
     parts: np.ndarray
-    predicted: np.ndarray
     checks: tuple[Check, ...]
     note: str
     evidence: int = 0  # known images that took part
     made: int = 0  # made outliers that the classifier was shown
-
-    @property
-    def rest(self) -> tuple[Detector, np.ndarray, np.ndarray]:
-        return self.detector, self.parts, self.predicted
 
 
 def choose(
     auto: Detector,
     recipe: Recipe,
     parts: np.ndarray,
-    predicted: np.ndarray,
     numbers: np.ndarray,
     seen: Watch,
     *,
@@ -208,12 +238,11 @@ def choose(
     seed: int,
     unknown: np.ndarray | None = None,
 ) -> Chosen:
-    """Choose among the fitted candidates by the images of smallest `numbers`; the others rank and calibrate.
+    """Choose among the fitted candidates by the images of smallest `numbers`, which must set no threshold afterwards.
 
-    parts [n, m], predicted [n], numbers [n]: the candidates' scores, the classes and the random numbers of calibration
-    images; seen: what saw them. recipe: of `auto`, settled. needed: images that decide the threshold. unknown [k, m]:
-    the candidates' scores of unknown images of the user's own, one more kind of evidence, of more weight the more
-    there are.
+    parts [n, m], numbers [n]: the candidates' scores and the random numbers of calibration images; seen: what saw them.
+    recipe: of `auto`, settled. needed: images that decide the threshold. unknown [k, m]: the candidates' scores of
+    unknown images of the user's own, one more kind of evidence, of more weight the more there are.
     """
     assert isinstance(auto, Auto)  # for the type checker: no other detector chooses
     start, names = list(auto.start), auto.names
@@ -224,25 +253,31 @@ def choose(
             f"Automatic choice: {len(parts):,} calibration images are too few to choose by, so the default stays; "
             f"{enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
         )
-        return Chosen(auto.only(auto.start), parts[:, start], predicted, failed, note)
+        return Chosen(auto.only(auto.start), parts[:, start], failed, note)
     order = np.argsort(numbers, kind="stable")
-    evidence, rest = order[:n], np.sort(order[n:])
+    evidence = order[:n]
     held, labels = seen.rows(n)
     computed = answers(walk, *seen.pictures(), each=EACH, seed=seed)
-    made = {kind: measured_on([auto], [batch])[0][0] for kind, batch in computed.items()}
+    made = _by_kind(auto, computed)
     weights = {}
     if unknown is not None and len(unknown):
         families = len({family(kind) for kind in made}) + 1
         made, weights = made | {YOURS: unknown}, {YOURS: families * len(unknown) / (len(unknown) + 50)}
     sample = dict(auto.sample)
     classes = np.asarray(sample.pop("class"), dtype=np.int64)
-    recipes = {name: recipe.options["candidates"][name] for name in names}
-    rounds = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
     known = parts[evidence]
-    found = [_aurocs(j, known, made, rounds) for j in range(len(names))]
+    found = [_aurocs(j, known, made, ()) for j in range(len(names))]
     bad = {j: " ".join(why) for j in range(len(names)) if (why := failing(known[:, j], found[j]))}
+    near = shortlist(Arena.of(known, made, (), weights), start, bad) if made else list(start)
+    # To fit again without classes is what costs: only those that may be chosen are.
+    recipes = {names[j]: recipe.options["candidates"][names[j]] for j in near}
+    some = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
+    rounds = [(_spread(a, near, len(names)), _spread(b, near, len(names))) for a, b in some]
+    found = [_aurocs(j, known, made, rounds) for j in range(len(names))]
+    bad |= {j: " ".join(why) for j in near if (why := failing(known[:, j], found[j]))}
+    others = {j: "not on the shortlist" for j in range(len(names)) if j not in near}
     arena = Arena.of(known, made, rounds, weights)
-    chosen, moves = select(arena, names, start, bad) if arena.unknown else (tuple(start), {})
+    chosen, moves = select(arena, names, start, others | bad) if arena.unknown else (tuple(start), {})
     checks = [
         Check(name, flags(known[:, j], found[j]), found[j], _verdict(j, start, chosen), moves.get(j, ""))
         for j, name in enumerate(names)
@@ -251,9 +286,35 @@ def choose(
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
     count = sum(len(batch) for batch in computed.values())
     return Chosen(
-        auto.only(chosen), parts[rest][:, list(chosen)], predicted[rest], (*lines, *failed),
+        auto.only(chosen), parts[:, list(chosen)], (*lines, *failed),
         _words(names, start, chosen, moves, arena, n, count), n, count,
     )  # fmt: skip
+
+
+def shortlist(arena: Arena, start: Sequence[int], failing: Mapping[int, str]) -> list[int]:
+    """The columns to look at closely: those to start from, and of the others those with which these gain most."""
+    m = next(iter(arena.known.values())).shape[1]
+    own = [j for j in start if j not in failing]
+    rest = [j for j in range(m) if j not in start and j not in failing]
+    with_them = sorted(rest, key=lambda j: -(arena.least([*own, j], own) if own else 0.0))
+    alone = sorted(rest, key=lambda j: -arena.mean(arena.auroc([j])))
+    return sorted({*start, *with_them[:TRIED], *alone[: TRIED // 4]})
+
+
+def _by_kind(auto: Detector, computed: Mapping[str, Activations]) -> dict[str, np.ndarray]:
+    """{kind: scores [k, m]} of the candidates."""
+    if not computed:
+        return {}
+    (parts,), _ = measured_on([auto], computed.values())
+    ends = np.cumsum([len(batch) for batch in computed.values()])
+    return dict(zip(computed, np.split(parts, ends[:-1]), strict=True))
+
+
+def _spread(parts: np.ndarray, columns: Sequence[int], m: int) -> np.ndarray:
+    """[n, len(columns)] -> [n, m], NaN elsewhere."""
+    wide = np.full((len(parts), m), np.nan)
+    wide[:, list(columns)] = parts
+    return wide
 
 
 def _aurocs(

@@ -276,9 +276,8 @@ def fit(
     )  # fmt: skip
     found = looked(job)
     choice = chosen(job, found, unknown)
-    final = (found.detector, found.parts, found.predicted) if choice is None else choice.rest
-    decided = job.rule.decide(*final)
-    record = recorded(job, found, choice, len(final[1]), decided)
+    decided = job.rule.decide(found, choice)
+    record = recorded(job, found, choice, decided)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
         record, job.second,

@@ -140,17 +140,21 @@ def pixels_of(x: np.ndarray, way: Preprocess | None) -> tuple[np.ndarray, Prepro
 def answers(walk: Walk, x: np.ndarray, labels: np.ndarray, *, each: int, seed: int) -> dict[str, Activations]:
     """{kind: what the classifier computes for `each` made outliers}, made from known images and passed the same way.
 
-    walk: that of the known images. x [m, h, w, k], labels [m]: some of its images as the classifier's input, and their
-    classes, -1 where unknown. A kind for which the classifier computes nothing but NaN is left out; all of them, with
-    other than 1 or 3 channels.
+    walk: that of the known images. x [m, h, w, k], labels [m]: some of its images as the classifier's input (or as the
+    second network's, where that is the larger one), and their classes, -1 where unknown. Both networks see the same
+    made images, each preprocessed in its own way. A kind for which one of them computes nothing but NaN is left out;
+    all of them, with other than 1 or 3 channels.
     """
-    pictures = pixels_of(x, walk.way)
+    second = walk.second
+    pictures = pixels_of(x, second.preprocess if second is not None and walk.second_is_larger else walk.way)
     if pictures is None:
         return {}
     images, way = pictures
-    # Pictures that have their size already are not resized again, nor cropped.
+    if second is not None and second.preprocess is not None:
+        second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
+    # Pictures are cut out already: what is left is their size, of the network that they were not taken from.
     again = None if walk.way is None else replace(walk.way, crop_share=1.0)
-    own = Walk(walk.model, again, walk.size, 0, seed, False, walk.second)
+    own = Walk(walk.model, again, walk.size, 0, seed, False, second)
     found: dict[str, Activations] = {}
     for kind in KINDS:
         made = make(kind, each, like=images, labels=labels, seed=seed)

@@ -76,31 +76,43 @@ def decide(
     guarantee: str,
     delta: float,
     seed: int,
+    numbers: np.ndarray | None = None,
+    evidence: int = 0,
 ) -> Decided:
     """Rank and calibrate a detector from its members' scores [n, m] of known images that are new to the classifier.
 
     The images that rank the members of a combination and those that set its threshold are different ones, drawn at
     random: a known image to come is then exchangeable with the latter, and the guarantee holds.
+    numbers [n]: the random numbers to draw by, the smallest rank; drawn from the seed if not given. evidence: of how
+    many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    rank, rest = _split(len(parts), detector.ranks, seed, alpha, guarantee, delta)
+    numbers = random_numbers(len(parts), seed) if numbers is None else numbers
+    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, alpha, guarantee, delta)
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
     calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
     return Decided(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
 
 
-def _split(n: int, ranks: bool, seed: int, alpha: float, guarantee: str, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(rows that rank the members, rows that calibrate)."""
+def random_numbers(n: int, seed: int) -> np.ndarray:
+    """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
+    return np.random.default_rng([seed, 3]).random(n)
+
+
+def _split(
+    order: np.ndarray, ranks: bool, evidence: int, alpha: float, guarantee: str, delta: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows that rank the members, rows that calibrate), of rows in random order."""
+    n = len(order)
     if not ranks:
-        return np.empty(0, np.int64), np.arange(n)
+        return np.empty(0, np.int64), np.sort(order[evidence:])
     needed = images_needed(alpha, delta, guarantee)
-    rank = min(n // 2, n - needed)
+    rank = max(min(n // 2, n - needed), evidence)
     if rank < 10:
         raise CalibrationError(
             f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
             f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
             "images, guarantee='marginal', a larger alpha, or a single detector."
         )
-    order = np.random.default_rng([seed, 2]).permutation(n)
     return np.sort(order[:rank]), np.sort(order[rank:])

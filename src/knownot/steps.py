@@ -17,7 +17,7 @@ from .detectors.passes import Pass, passing
 from .detectors.reducing import reducing
 from .errors import ModelError, OptionError
 from .evidence import Check, checked
-from .fitting import Decided, decide, fitted_on, measured_on
+from .fitting import Decided, decide, fitted_on, measured_on, random_numbers
 from .images import Images, open_images
 from .models import Model, open_model
 from .preprocessing import Trial, class_order
@@ -35,7 +35,7 @@ class Record:
     held_out: int = 0  # of the known images, kept for calibration
     calibration: int = 0  # images that decide the threshold
     ranking: int = 0  # images that rank the members of a combination
-    evidence: int = 0  # images of known classes that detectors were chosen by, with `made` outliers made of them
+    evidence: int = 0  # images, none that decide, that detectors were chosen by, with `made` outliers made of them
     made: int = 0
     accuracy: float | None = None  # on labelled calibration images (or on the known ones if those have no labels)
     accuracy_images: int = 0
@@ -68,10 +68,14 @@ class Rule:
     def hold_out(self, count: int | None, want: int) -> HoldOut:
         return HoldOut(count, want, self.seed, self.alpha, self.delta, self.guarantee)
 
-    def decide(self, detector: Detector, parts: np.ndarray, predicted: np.ndarray) -> Decided:
+    def decide(self, found: Looked, choice: Chosen | None) -> Decided:
+        detector, parts, evidence = (found.detector, found.parts, 0)
+        if choice is not None:
+            detector, parts, evidence = choice.detector, choice.parts, choice.evidence
         return decide(
-            detector, parts, predicted, alpha=self.alpha, guarantee=self.guarantee, delta=self.delta, seed=self.seed
-        )
+            detector, parts, found.predicted, alpha=self.alpha, guarantee=self.guarantee, delta=self.delta,
+            seed=self.seed, numbers=found.numbers, evidence=evidence,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,11 +142,6 @@ def prepared(
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
-    if recipe.kind.chooses and other is not None:
-        raise OptionError(
-            "detector='auto' judges by made outliers that the second network does not see: give features= with "
-            "detector='default' or a list of detectors."
-        )
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose_preprocessing(opened, images, preprocess, order, batch_size=size, seed=rule.seed)
@@ -165,7 +164,7 @@ class Looked:
     detector: Detector  # fitted
     parts: np.ndarray  # [n, m] scores of its members, of calibration images
     predicted: np.ndarray  # [n] their classes
-    numbers: np.ndarray  # [n] random, theirs; none unless detectors are to be chosen
+    numbers: np.ndarray  # [n] random, theirs
     seen: Watch | None  # some of them; None unless detectors are to be chosen
     rights: tuple[float, int]  # accuracy, and on how many labelled images
     notes: tuple[str, ...] = ()
@@ -207,7 +206,7 @@ def _calibrated(job: Prepared, held: Images, walk: Walk, seen: Watch | None) -> 
     (parts,), predicted = measured_on([detector], (activations for activations, _ in new))
     again.judge(job.names, job.trials)
     walk.unreadable += again.unreadable
-    numbers = np.empty(0) if seen is None else seen.numbers
+    numbers = random_numbers(len(parts), job.rule.seed) if seen is None else seen.numbers
     rights = (again.confusion.accuracy, again.confusion.images)
     return Looked(walk, detector, parts, predicted, numbers, seen, rights)
 
@@ -223,13 +222,12 @@ def chosen(job: Prepared, found: Looked, unknown: Any) -> Chosen | None:
         (theirs,), _ = measured_on([found.detector], (activations for activations, _ in own))
     classes = job.offers.classes if job.rule.guarantee == "class-conditional" else 1
     return choose(
-        found.detector, job.recipe, found.parts, found.predicted, found.numbers, found.seen,
+        found.detector, job.recipe, found.parts, found.numbers, found.seen,
         walk=found.walk, offers=job.offers, needed=job.rule.needed * classes, seed=job.rule.seed, unknown=theirs,
     )  # fmt: skip
 
 
-def recorded(job: Prepared, found: Looked, choice: Chosen | None, images: int, decided: Decided) -> Record:
-    """images: how many ranked and calibrated."""
+def recorded(job: Prepared, found: Looked, choice: Chosen | None, decided: Decided) -> Record:
     right, of = found.rights
     notes = [*job.notes, *found.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
@@ -242,7 +240,7 @@ def recorded(job: Prepared, found: Looked, choice: Chosen | None, images: int, d
         known=walk.images,
         held_out=len(found.parts) if job.held is None else 0,
         calibration=len(decided.calibration.scores),
-        ranking=images - len(decided.calibration.scores),
+        ranking=len(found.parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,

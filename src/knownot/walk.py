@@ -125,13 +125,13 @@ class Walk:
                         stay = hold.keep(activations, labels, seen + batch.rows[fine])
                         if watch is not None:
                             out = np.setdiff1d(np.arange(len(fine)), stay)
-                            watch.add(activations.take(out), labels[out], batch.x[fine[out]], hold.latest)
+                            watch.add(activations.take(out), labels[out], self._pictures(batch)[fine[out]], hold.latest)
                         thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
                         activations, labels = activations.take(stay), labels[stay]
                     else:
                         thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
                         if watch is not None:
-                            watch.add(activations, labels, batch.x[fine])
+                            watch.add(activations, labels, self._pictures(batch)[fine])
                     self._show(thumbs, activations, labels)
                     self.images += len(labels)
                     if len(labels):
@@ -141,6 +141,15 @@ class Walk:
         if not self.images and not (hold and hold.kept):
             reasons = "; ".join(f"{i}: {e}" for i, e in self.unreadable[:3])
             raise ImagesError(f"None of the {seen} images could be used{': ' + reasons if reasons else ''}.")
+
+    @property
+    def second_is_larger(self) -> bool:
+        """Whether the second network sees more pixels, so that images are remade from what it was given."""
+        other = None if self.second is None else self.second.preprocess
+        return other is not None and self.way is not None and _pixels(other) > _pixels(self.way)
+
+    def _pictures(self, batch: Batch) -> np.ndarray:
+        return batch.also if self.second_is_larger and batch.also is not None else batch.x
 
     def judge(self, names: Sequence[str], trials: Sequence[Trial]) -> None:
         judge(self.confusion, names, trials)
@@ -167,9 +176,14 @@ class Walk:
         return Bank(np.stack(thumbs), np.stack(looks), np.array(labels, dtype=np.int64))
 
 
+def _pixels(way: Preprocess) -> int:
+    return (way.height or 0) * (way.width or 0)
+
+
 class Watch:
     """A random choice of the images of a walk, those of smallest random number: some are kept as the classifier's input
-    `x`, more as activations. `numbers` [n] are those of all images, in the order of the walk.
+    `x` (or the second network's, where that is larger), more as activations. `numbers` [n] are those of all images, in
+    the order of the walk.
     """
 
     def __init__(self, pictures: int, rows: int, seed: int) -> None:

@@ -105,14 +105,17 @@ class Known:
     def _decided(
         self, name: str, detector: Any, recipe: Recipe, parts: np.ndarray, predicted: np.ndarray, numbers: np.ndarray
     ) -> Decided:
-        final = (detector, parts, predicted)
+        evidence = 0
         if detector.chooses and len(parts):
             walk = Walk(self.model, self.way, self.size, 0, self.seed, False)
             offers = replace(self.model.offers, labels=self.images.labelled)
             chosen = choose(
-                detector, recipe, parts, predicted, numbers, self.watch, walk=walk, offers=offers, needed=self.needed,
+                detector, recipe, parts, numbers, self.watch, walk=walk, offers=offers, needed=self.needed,
                 seed=self.seed,
             )  # fmt: skip
             self.notes.append(f"{name}: {chosen.note}")
-            final = chosen.rest
-        return decide(*final, alpha=self.alpha, guarantee=GUARANTEE, delta=DELTA, seed=self.seed)
+            detector, parts, evidence = chosen.detector, chosen.parts, chosen.evidence
+        return decide(
+            detector, parts, predicted, alpha=self.alpha, guarantee=GUARANTEE, delta=DELTA, seed=self.seed,
+            numbers=numbers, evidence=evidence,
+        )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
 from ..detectors.reducing import reducing
-from ..errors import KnownotError
+from ..errors import KnownotError, OptionError
 from ..evidence import Check, answers, auroc_of, flags
 from ..fitting import Decided, decide, fitted_on, measured_on
 from ..images import open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
 from ..preprocessing import choose, class_order
+from ..second import Second, open_second
 from ..walk import Walk, Watch, batch_size_for
 
 EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
@@ -45,7 +46,7 @@ class Line:
 class Comparison:
     """lines: detector × unknown set. false_alarms: {detector: {known set: share called unknown}}.
 
-    accuracy: {known set: accuracy}. left_out: {detector: why it cannot be used on this classifier}.
+    accuracy: {known set: accuracy, NaN without labels}. left_out: {detector: why it cannot be used on this classifier}.
     checks: what known images and made outliers say of each detector, flags first of all (`evidence.table` prints it).
     choices: {detector that chose: what of each candidate}.
     scores: {set: {detector: scores [n]}}, of known and unknown sets, for whoever wants to look further.
@@ -82,6 +83,8 @@ def compare(
     guarantee: str = "pac",
     delta: float = 0.01,
     preprocess: Preprocess | None = None,
+    features: Any = None,
+    features_preprocess: Preprocess | None = None,
     class_names: Sequence[str] | None = None,
     batch_size: int | None = None,
     check: bool = True,
@@ -94,37 +97,46 @@ def compare(
     test: {name: (images, labels)} of known images, new again; the first is what unknown images are compared with,
     the others (the same images compressed, blurred, …) show how the false-alarm rate holds under a shift.
     unknown: {name: images}. detectors: names or recipes, all of the table by default; one that this classifier does
-    not allow is left out with its reason. check: also show every detector some 460 made outliers, made of calibration
+    not allow is left out with its reason. features, features_preprocess: a second network whose features detectors may
+    look at, as of `knownot.fit`. check: also show every detector some 460 made outliers, made of calibration
     images, and flag those that fail on them.
     """
     check_options(alpha, delta, guarantee)
     opened = open_model(model)
+    if features is None and features_preprocess is not None:
+        raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
+    other = None if features is None else Second(open_second(features), None)
+    images = open_images(known, labels)
+    offers = opened.offers if other is None else other.beside(opened.offers)
+    offers = replace(offers, labels=images.labelled)
     recipes: dict[str, Recipe] = {}
     left_out: dict[str, str] = {}
     notes: list[str] = []
     wanted = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
     for name, asked in wanted.items():
         try:
-            recipes[name], said = resolve(asked, opened.offers)
+            recipes[name], said = resolve(asked, offers)
             notes += [f"{name}: {sentence}" for sentence in said]
         except KnownotError as error:
             left_out[name] = str(error)
-    images = open_images(known, labels)
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
     way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
-    size = batch_size or batch_size_for(opened, way)
+    if other is not None:
+        other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=seed)
+        notes = [*said, *notes]
+    size = batch_size or batch_size_for(opened, way, other)
 
-    reductions = [one for recipe in recipes.values() for one in recipe.reductions(opened.offers)]
+    reductions = [one for recipe in recipes.values() for one in recipe.reductions(offers)]
     shown = reducing(opened, reductions)  # no map outlives its batch
 
     def walk(passes: Iterable[Pass]) -> Walk:
-        return Walk(passing(shown, each_once(passes), way), way, size, 0, seed, progress)
+        return Walk(passing(shown, each_once(passes), way), way, size, 0, seed, progress, other)
 
     learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
     refused: dict[int, str] = {}
     batches = learning.over(images, "fit", order, names, None)
-    fitted = fitted_on(list(recipes.values()), batches, opened, refused=refused)
+    fitted = fitted_on(list(recipes.values()), batches, opened, offers, refused=refused)
     for name, why in [(list(recipes)[i], why) for i, why in refused.items()]:
         del recipes[name]
         left_out[name] = why
@@ -137,15 +149,18 @@ def compare(
     choices: dict[str, tuple[Check, ...]] = {}
     classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
     for name, detector, mine in zip(recipes, fitted, parts, strict=True):
-        final = (detector, mine, predicted)
+        evidence = 0
         if detector.chooses:
             chosen = choose_detectors(
-                detector, recipes[name], mine, predicted, seen.numbers, seen, walk=walk(()), offers=opened.offers,
+                detector, recipes[name], mine, seen.numbers, seen, walk=walk(()), offers=offers,
                 needed=images_needed(alpha, delta, guarantee) * classes_, seed=seed,
             )  # fmt: skip
-            final, choices[name] = chosen.rest, chosen.checks
+            detector, mine, evidence, choices[name] = chosen.detector, chosen.parts, chosen.evidence, chosen.checks
             notes.append(f"{name}: {chosen.note}")
-        rules[name] = decide(*final, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed)
+        rules[name] = decide(
+            detector, mine, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed, numbers=seen.numbers,
+            evidence=evidence,
+        )  # fmt: skip
     checks = _checked(rules, looking, seen, seed) if check else ()
     quick = {name: moved(rule.detector, np, np.float32) for name, rule in rules.items()}
     scores: dict[str, dict[str, np.ndarray]] = {}
@@ -161,7 +176,7 @@ def compare(
             for d, rule in rules.items()
         }
         if name in test:
-            accuracy[name] = pass_.confusion.accuracy
+            accuracy[name] = pass_.confusion.accuracy if pass_.confusion.images else float("nan")
     base = scores[next(iter(test))]
     lines = tuple(
         Line(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,9 @@ from ..errors import KnownotError, UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
+from .recipe import option_names
 
-MOST = 40  # candidates, so that the table may grow without end
+MOST = 64  # candidates, so that the table may grow without end
 CHEAP = frozenset({"probabilities", "logits", "features", "head", "stages", "second"})  # what one forward pass gives
 SAMPLE = 4_000  # known images kept as activations, to fit again without some of the classes
 
@@ -116,20 +118,35 @@ class Auto(Detector):
         return self.join(self.parts(batch))
 
 
-def others(offers: Offers, members: Mapping[str, Recipe]) -> dict[str, Recipe]:
-    """The other detectors of the table that one forward pass of this classifier allows, in its order."""
+def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> dict[str, Recipe]:
+    """The other detectors of the table that one forward pass of this classifier allows; `most`, with the members.
+
+    Those that measure distances look at the second network's features as well, if there is one. Where there are more,
+    each kind of detector (by what it reads) gives one in turn, in the order of the table.
+    """
     from .table import DETECTORS
 
-    found: dict[str, Recipe] = {}
+    groups: dict[frozenset[str], dict[str, Recipe]] = {}
     for name, recipe in DETECTORS.items():
-        if recipe.kind.ranks or recipe.kind.chooses or name in members or recipe in members.values():
+        if recipe.kind.ranks or recipe.kind.chooses:
             continue
-        if len(members) + len(found) >= MOST or not recipe.needs() <= CHEAP:
-            continue
-        settled, _ = recipe.settled(offers)
-        try:
-            settled.wants(offers)
-        except KnownotError:
-            continue
-        found[name] = settled
-    return found
+        looks = {name: recipe}
+        if "of" in option_names(recipe.kind):
+            looks |= {f"second {name}": recipe.with_options(of=path) for path in offers.second if _whole(path)}
+        for title, one in looks.items():
+            if title in members or one in members.values() or not one.needs() <= CHEAP:
+                continue
+            settled, _ = one.settled(offers)
+            try:
+                settled.wants(offers)
+            except KnownotError:
+                continue
+            groups.setdefault(settled.needs(), {})[title] = settled
+    turns = (row for row in zip_longest(*(group.items() for group in groups.values())))
+    found = dict([pair for row in turns for pair in row if pair is not None][: max(0, most - len(members))])
+    order = [name for group in groups.values() for name in group]
+    return {name: found[name] for name in order if name in found}
+
+
+def _whole(path: str) -> bool:
+    return path == "second/features"
