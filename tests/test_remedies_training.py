@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,7 @@ def test_a_lower_accuracy_is_refused_with_both_numbers_and_the_cure() -> None:
     with pytest.raises(UnsoundError, match=r"from 100.00% to \d+.\d+%.*learning_rate") as error:
         retrained("none-class", torch_net(), **spoil)
     assert "mode='head'" in str(error.value)
+    assert re.search(r"\d+ images became wrong, 0 right", str(error.value))  # all were right before
     done = retrained("none-class", torch_net(), tolerance=None, **spoil)
     assert done.accuracy_after < 0.9
 

@@ -16,7 +16,6 @@ from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknow
 from ..images import Images, open_images
 from ..models import Model, open_model
 from ..preprocessing import choose, class_order
-from ..progress import bar
 from ..walk import batch_size_for
 from .base import Remedied, Remedy, Settings, Task, chosen_mode
 from .data import Outliers, Pool, outliers_of, read
@@ -74,24 +73,27 @@ def retrain(
     images = open_images(known, labels)
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
-    before = accuracy(opened, task.validation)
+    were = rights(opened, task.validation)
     outcome = chosen.retrain(task)
-    after, again = before, opened
+    are, again = were, opened
     if outcome.model is not None:
         sides = opened.input.height, opened.input.width
         asked = {"size": sides if all(sides) else None, **opened.opened_with}
         asked["none_classes"] = outcome.none_classes or None
         again = open_model(outcome.model, **{name: x for name, x in asked.items() if x is not None})
         again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
-        after = accuracy(again, task.validation)
+        are = rights(again, task.validation)
+    before, after = float(were.mean()), float(are.mean())
     if tolerance is not None and after < before - tolerance:
+        worse, better = int((were & ~are).sum()), int((are & ~were).sum())
         raise UnsoundError(
-            f"{remedy} lowers the accuracy on {len(task.validation):,} known images from {before:.2%} to {after:.2%}, "
-            f"by more than the tolerance of {100 * tolerance:g} points, so its outcome is refused. Give a smaller "
-            f"learning_rate (it was {learning_rate(settings):g}), more known images, fewer epochs, a smaller ratio of "
-            "outliers" + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
+            f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {after:.2%}, by more "
+            f"than the tolerance of {100 * tolerance:g} points, so its outcome is refused ({worse} images became wrong, "
+            f"{better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more known images, "
+            "fewer epochs, a smaller ratio of outliers"
+            + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
             + "; or accept it with a larger tolerance=."
-        )  # fmt: skip
+        )
     return Remedied(
         remedy=remedy,
         model=outcome.model,
@@ -163,21 +165,19 @@ def prepared(
     return Task(opened, pool, validation, drawn, tuple(names), settings, tuple(notes))
 
 
-def accuracy(opened: Model, pool: Pool, *, batch_size: int = 256) -> float:
+def accuracy(opened: Model, pool: Pool) -> float:
     """The share of images whose largest logit is that of their label."""
-    right = 0
-    for logits, rows in _logits(opened, pool, batch_size):
-        right += int((logits.argmax(axis=1) == pool.labels[rows]).sum())
-    return right / max(len(pool), 1)
+    return float(rights(opened, pool).mean())
 
 
-def _logits(opened: Model, pool: Pool, batch_size: int) -> Any:
-    with bar("accuracy", len(pool), False) as advance:
-        for at in range(0, len(pool), batch_size):
-            rows = np.arange(at, min(at + batch_size, len(pool)))
-            x = opened.input.to_layout(pool.inputs(pool.x[rows]))
-            yield opened.forward(x).logits, rows
-            advance(len(rows))
+def rights(opened: Model, pool: Pool, *, batch_size: int = 256) -> np.ndarray:
+    """Of which images the largest logit is that of their label, [n] bool."""
+    found = []
+    for at in range(0, len(pool), batch_size):
+        some = slice(at, at + batch_size)
+        logits = opened.forward(opened.input.to_layout(pool.inputs(pool.x[some]))).logits
+        found.append(np.asarray(logits).argmax(axis=1) == pool.labels[some])
+    return np.concatenate(found)
 
 
 def _labelled(pool: Pool) -> Pool:
