@@ -278,6 +278,12 @@ def row(detector: str, caught: float, yours: float | None = None) -> DetectorLin
         ([row("msp", 0.3), row("default", 0.85)], "warning", "does not catch all: default", ["--features"]),
         ([row("msp", 0.3), row("default", 0.5)], "problem", "No detector alone", ["--features", "retrain none-class"]),
         ([row("msp", 0.3, 0.99), row("default", 0.5, 0.5)], "ok", "threshold on softmax is enough", ["msp"]),
+        (
+            [row("msp", 0.1, 0.1), row("default", 0.99, 0.6), row("knn", 0.5, 0.97)],
+            "warning",
+            "knn",
+            ["--detector knn"],
+        ),
         ([], "open", "could not be measured", []),
     ],
 )

@@ -122,7 +122,7 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
         said = "What would help could not be measured."
         return Finding("open", "help", said, why_none, "Give more known images, or --calibration."), "detector"
     yours = any(r.caught_yours is not None for r in rows)
-    caught = {r.detector: (r.caught_yours.share if r.caught_yours is not None else r.caught) or 0.0 for r in rows}
+    caught = {r.detector: _rate(r) for r in rows}
     best = max(caught, key=caught.__getitem__)
     chosen = "default" if caught[best] - caught.get("default", 0.0) <= WITHIN else best
     rate = f"at a false-alarm rate of {pc(alpha)}"
@@ -157,6 +157,11 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
     return Finding("problem", "help", said, text, action), "remedy"
 
 
+def _rate(row: DetectorLine) -> float:
+    """What counts of a detector: the user's own unknown images where there are some, else the made ones."""
+    return (row.caught if row.caught_yours is None else row.caught_yours.share) or 0.0
+
+
 def _commands(
     rows: Sequence[DetectorLine], names: Names, fix: str, need: str, alpha: float, trains: bool
 ) -> tuple[Command, ...]:
@@ -187,9 +192,9 @@ def _detector(rows: Sequence[DetectorLine], need: str) -> list[str]:
     """Options of `fit`: nothing where the default is best, or nearly so."""
     if not rows or need == "softmax":
         return ["--detector", "msp"] if rows else []
-    default = next((r.caught or 0.0 for r in rows if r.detector == "default"), None)
-    best = rows[0]
-    near = default is not None and (best.caught or 0.0) - default <= WITHIN
+    default = next((_rate(r) for r in rows if r.detector == "default"), None)
+    best = max(rows, key=_rate)
+    near = default is not None and _rate(best) - default <= WITHIN
     return [] if near else ["--detector", best.detector]
 
 
