@@ -90,9 +90,12 @@ class Compared:
         found = self.of(remedy, scorer, what)
         return float(np.mean(list(found.values()))) if found else None
 
-    def scorers(self, remedy: str) -> list[str]:
-        """Those that were measured, in their order."""
+    def scorers(self, remedy: str, shared: bool = True) -> list[str]:
+        """Those that were measured, in their order. shared: also those that do not differ from those of "none", because
+        the classifier is the same."""
         there = {line.scorer for line in self.lines if line.remedy == remedy}
+        if not shared and remedy != NONE and any(row.same for row in self.tried if row.name == remedy):
+            there -= {"default", "auto"}
         return [scorer for scorer in SCORERS if scorer in there]
 
     def best(self, remedy: str) -> tuple[str, float] | None:
@@ -119,16 +122,17 @@ class Compared:
         """The outcome, in one sentence."""
         base = self.judged(NONE)
         rows = [(row.name, self.judged(row.name)) for row in self.tried[1:] if not row.failed]
-        found = [(name, *judged) for name, judged in rows if judged]
+        found = [(name, judged[1]) for name, judged in rows if judged]
         if base is None or not found:
             return "Nothing could be compared: see what failed."
-        name, scorer, x = max(found, key=lambda row: row[2])
+        name, x = max(found, key=lambda row: row[1])
         gain = 100 * (x - base[1])
+        judge = WORDS[base[0]]
         if gain <= 0:
-            return f"No remedy is better than the classifier as it is with {base[0]}: mean AUROC {100 * base[1]:.2f} %."
+            return f"No remedy is better than the classifier as it is: mean AUROC {100 * base[1]:.2f} % with {judge}."
         return (
-            f"{name} helps most: mean AUROC {100 * x:.2f} % with {scorer}, against {100 * base[1]:.2f} % of the "
-            f"classifier as it is with {base[0]} ({gain:+.2f} points)."
+            f"{name} helps most: mean AUROC {100 * x:.2f} %, against {100 * base[1]:.2f} % of the classifier as it is "
+            f"({gain:+.2f} points), both with {judge}."
         )
 
     def __repr__(self) -> str:
@@ -141,7 +145,7 @@ class Compared:
         for row in self.tried:
             if row.failed:
                 cells.append([row.name, "failed: " + row.failed])
-            for i, scorer in enumerate(self.scorers(row.name)):
+            for i, scorer in enumerate(self.scorers(row.name, shared=False)):
                 each = self.of(row.name, scorer)
                 middle = [self.mean(row.name, scorer), self.mean(row.name, scorer, "fpr_at_95_known_recall")]
                 first = [row.name, scorer, _percent(row.accuracy)] if i == 0 else ["", scorer, ""]

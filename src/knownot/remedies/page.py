@@ -56,8 +56,7 @@ def rows(found: Compared) -> list[dict[str, Any]]:
                 "rates": found.of(row.name, scorer, "fpr_at_95_known_recall"),
                 "judged": judged is not None and judged[0] == scorer,
             }
-            for scorer in found.scorers(row.name)
-            if row.name == NONE or not row.same or scorer not in ("default", "auto")
+            for scorer in found.scorers(row.name, shared=False)
         ]
         gain = None if judged is None or base is None or row.name == NONE else judged[1] - base[1]
         out.append(
