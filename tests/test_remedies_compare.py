@@ -261,3 +261,20 @@ def test_on_the_command_line(path, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*words[:6], "--unknown", "green", *words[8:]])
     assert "expected NAME=IMAGES" in capsys.readouterr().err
+
+
+def test_on_a_real_classifier_made_outliers_help_with_near_unknown_images(shared):
+    """ResNet-20: a discriminator from made outliers, beside the default, sees Tiny-ImageNet better than the default."""
+    import helpers_resnet as resnet
+
+    model = knownot.open_model(resnet.resnet20(shared), size=(32, 32))
+    train, test = resnet.cifar10(shared, 1500, "cifar10/train-20000.parquet"), resnet.cifar10(shared, 1200)
+    near = resnet.cifar10(shared, 400, "unknown/tiny-imagenet.parquet")[0]
+    far = resnet.cifar10(shared, 100, "unknown/textures.parquet")[0]
+    found = remedies.compare(
+        model, *train, remedies=["discriminator"], validation=test[0], validation_labels=test[1],
+        unknown={"near": near, "textures": far}, outliers="made:all", ratio=1.0, auto=False, fooling=0, progress=False,
+    )  # fmt: skip
+    before, after = (found.of(*who)["near"] for who in (("none", "default"), ("discriminator", "default + own")))
+    assert after > before + 0.005
+    assert found.tried[1].accuracy == found.tried[0].accuracy > 0.88
