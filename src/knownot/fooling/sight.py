@@ -74,7 +74,10 @@ class Sight:
 
     def check_differentiable(self) -> None:
         """Raise UnsoundError, saying why, where slopes of the classifier or of the detector cannot be had."""
-        self.eyes[0].model.offers_or_raise("gradient")
+        try:
+            self.eyes[0].model.offers_or_raise("gradient")
+        except UnsoundError as error:
+            raise UnsoundError(f"{error} Here: method='evolution'.") from None
         if self.guard is not None:
             h, w = self.chain.size
             noise = np.random.default_rng(0).integers(0, 256, (2, h, w, 3), dtype=np.uint8)
