@@ -112,10 +112,9 @@ def read_like(like: Any, most: int, size: int | tuple[int, int] | None = None, s
             labels.append(batch.labels[batch.rows])
             bad += len(batch) - len(batch.rows)
     except ImagesError as error:
-        if size is None:
-            raise ImagesError(
-                f"{error} Or give size= (--size): the known images are then cropped and resized."
-            ) from error
+        if size is None and "size" in str(error):
+            what = str(error).partition(" Give ")[0]
+            raise ImagesError(f"{what} Give size= (--size): known images are then cropped and resized.") from error
         raise
     images = np.concatenate(found) if found else np.empty((0, 1, 1, 3), np.uint8)
     if len({x.shape[1:] for x in found if len(x)}) > 1:
