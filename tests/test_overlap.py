@@ -9,7 +9,10 @@ import pytest
 
 import helpers_toy as toy
 import knownot
+from knownot.detectors import Mahalanobis
 from knownot.images.ahead import overlapped
+from knownot.stats import ClassMoments, blas, one_blas_thread
+from knownot.stats.blas import _controller
 
 
 def test_work_is_done_while_the_next_item_is_made():
@@ -101,3 +104,77 @@ def test_predict_asks_the_network_in_this_thread_and_scores_in_another(monkeypat
     assert where["score"].isdisjoint(where["forward"])
     assert verdicts.ids == tuple(f"#{i}" for i in range(90))
     np.testing.assert_allclose(verdicts.score, osc.predict(images, batch_size=90).score, rtol=1e-5)
+
+
+def blas_threads() -> set[int]:
+    return {library.num_threads for library in _controller().lib_controllers}
+
+
+def set_blas_threads(n: int) -> None:
+    blas._anyone_may_set()
+    _controller().limit(limits=n)
+    blas._anyone_may_set()
+
+
+@pytest.fixture
+def two():
+    """OpenBLAS with two threads, whatever it had before."""
+    (before,) = blas_threads()
+    set_blas_threads(2)
+    yield
+    set_blas_threads(before)
+
+
+def test_blas_has_one_thread_until_the_last_has_left(two):
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    assert blas_threads() == {1}
+    first.__exit__(None, None, None)
+    assert blas_threads() == {1}, "whoever leaves first must not take the limit away from the other"
+    second.__exit__(None, None, None)
+    assert blas_threads() == {2}
+    with pytest.raises(ValueError, match="inside"), one_blas_thread():
+        raise ValueError("inside")
+    assert blas_threads() == {2}
+
+
+def test_one_thread_may_take_the_limit_back_that_another_set(two):
+    entered, left, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        with one_blas_thread():
+            seen.append(blas_threads())
+            entered.set()
+            assert left.wait(30)
+
+    thread = threading.Thread(target=other)
+    with one_blas_thread():
+        thread.start()
+        assert entered.wait(30)
+    assert seen == [{1}]
+    assert blas_threads() == {1}
+    left.set()
+    thread.join()
+    assert blas_threads() == {2}
+
+
+def test_scoring_and_gathering_use_one_blas_thread(two, monkeypatch):
+    seen = []
+
+    def noted(kind, name):
+        original = getattr(kind, name)
+
+        def asked(*args, **options):
+            seen.append(blas_threads())
+            return original(*args, **options)
+
+        return asked
+
+    images, labels = toy.known(600, 2)
+    monkeypatch.setattr(Mahalanobis, "score", noted(Mahalanobis, "score"))
+    monkeypatch.setattr(ClassMoments, "merge", noted(ClassMoments, "merge"))
+    osc = knownot.fit(toy.graph(), images, labels, detector="mahalanobis", alpha=0.1, progress=False, batch_size=64)
+    osc.predict(images[:10])
+    assert seen[0] == seen[-1] == {1}
+    assert blas_threads() == {2}

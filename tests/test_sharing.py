@@ -105,3 +105,15 @@ def test_a_histogram_of_nan_is_nan():
     found = formulas.histogram(place, 5)
     assert np.isnan(found[1]).all()
     np.testing.assert_array_equal(found[[0, 2]], [[0, 1, 0, 0, 0]] * 2)
+
+
+@pytest.mark.parametrize("p", range(2, 11))
+def test_roots_keep_the_sign_where_there_is_one(p):
+    import torch
+
+    x = np.concatenate([np.linspace(0, 3, 50), [1e-30, 1e20], -np.linspace(0.1, 3, 50) * (p % 2)])
+    expected = np.array([np.sign(v) * abs(v) ** (1 / p) for v in x.tolist()])
+    np.testing.assert_allclose(formulas.root(x, p), expected, rtol=1e-12)
+    np.testing.assert_allclose(formulas.root(torch.asarray(x), p).numpy(), expected, rtol=1e-12)
+    single = x.astype(np.float32)
+    np.testing.assert_allclose(formulas.root(single, p), expected, rtol=1e-6)

@@ -28,6 +28,7 @@ from .models import Model
 from .preprocessing import Trial
 from .progress import bar
 from .second import Second
+from .stats import one_blas_thread
 from .steps import Record, Rule, chosen, looked, prepared, recorded
 from .verdicts import Verdicts
 from .version import __version__
@@ -183,7 +184,8 @@ class OpenSetClassifier:
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         member_p = np.full((n, m), np.nan)
         if len(fine):
-            scores, parts, senseless = self._scored(activations)
+            with one_blas_thread():
+                scores, parts, senseless = self._scored(activations)
             usable = np.array([why is None for why in senseless])
             if not usable.any() and len(fine) > 1:
                 self.scores(activations)  # of no image at all: an error

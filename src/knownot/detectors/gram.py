@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Offers
 from ..errors import unknown_name
 from ..stats import ClassRange, Reduction, Want
 from .base import Detector, number, some_images
-from .formulas import NEAR, in_chunks, predicted
+from .formulas import NEAR, in_chunks, predicted, root
 
 SMALLEST = 1e-3  # of a layer's typical bound: a bound below it (a channel that is silent for a class) counts as this
 
@@ -46,16 +46,8 @@ class GramRows(Reduction):
         power = f
         for p in range(2, self.powers + 1):
             power = power * f
-            rows.append(_root(power @ xp.matrix_transpose(power), p) @ one)
+            rows.append(root(power @ xp.matrix_transpose(power), p) @ one)
         return xp.squeeze(xp.concat(rows, axis=1) * top**2, axis=2)
-
-
-def _root(g: Array, p: int) -> Array:
-    """The p-th root, element by element, of the sign of g; even powers of a map have no signs."""
-    xp = array_namespace(g)
-    if p % 2:
-        return xp.sign(g) * xp.abs(g) ** (1 / p)
-    return xp.sqrt(g) if p == 2 else _root(xp.sqrt(g), p // 2)
 
 
 @dataclass(frozen=True)

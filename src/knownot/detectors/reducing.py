@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Activations
 from ..models import Model
-from ..stats import Reduction, maps_of, reduced
+from ..stats import Reduction, maps_of, one_blas_thread, reduced
 
 
 def reducing(model: Model, reductions: Iterable[Reduction]) -> Model:
@@ -36,7 +36,9 @@ class Reducing(Model):
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         seen = self._model.forward(batch, self.known_maps((*self._maps, *maps)))
-        return replace(reduced(seen, self._reductions), maps={name: seen.maps[name] for name in maps})
+        with one_blas_thread():
+            made = reduced(seen, self._reductions)
+        return replace(made, maps={name: seen.maps[name] for name in maps})
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(self._model.gradient(batch, toward))

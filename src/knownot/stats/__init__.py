@@ -1,6 +1,7 @@
 """One-pass statistics that merge, and the one loop that gathers them."""
 
 from .base import Statistic
+from .blas import one_blas_thread
 from .gather import Want, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
@@ -20,6 +21,7 @@ __all__ = [
     "Want",
     "gather",
     "maps_of",
+    "one_blas_thread",
     "reduced",
     "reductions_of",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..arrays import Activations, softmax
 from .base import Statistic
+from .blas import one_blas_thread
 from .reduction import Reduction
 
 
@@ -64,9 +65,10 @@ def gather(batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[W
     wanted = list(dict.fromkeys(wanted))
     found: dict[Want, Statistic] = {}
     for batch, labels in batches:
-        for want in wanted:
-            part = want.part(batch, labels)
-            found[want] = found[want].merge(part) if want in found else part
+        with one_blas_thread():
+            for want in wanted:
+                part = want.part(batch, labels)
+                found[want] = found[want].merge(part) if want in found else part
     return found
 
 
