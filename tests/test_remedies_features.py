@@ -379,3 +379,29 @@ def test_layers_as_the_command_line_and_python_give_them(hidden, layers, model, 
     assert len(got.detector.weights) == layers
     assert got.detector.places == ("features", "logits")
     assert got.detector.weights[0].shape[0] == 24 + 4
+
+
+def test_on_the_command_line_the_scorer_comes_along(tmp_path, capsys):
+    """retrain, then fit of the folder that it wrote, from the command line and from Python."""
+    from knownot.cli import main
+
+    path = toy.saved(tmp_path)
+    known = toy.written(tmp_path / "known", *toy.known(150, 1))
+    held = toy.written(tmp_path / "held", *toy.known(150, 2))
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(toy.CLASSES))
+    common = ["-q", "--class-names", str(names)]
+    retrain = ["retrain", "discriminator", str(path), str(known), "--outliers", "made:noise", "--validation", str(held)]
+    options = ["--epochs", "1", "--hidden", "8", "-o", str(tmp_path / "new")]
+    fit = ["fit", str(tmp_path / "new"), str(known), "--calibration", str(held), "-o", str(tmp_path / "osc")]
+    for command in ([*retrain, *options, *common], [*fit, "--guarantee", "marginal", *common]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert not stop.value.code, capsys.readouterr()
+    osc = knownot.load(tmp_path / "osc")
+    assert osc.detector.members[-1] == "discriminator"
+    loaded = remedies.load(tmp_path / "new")
+    assert loaded.detector.weights[0].shape[1] == 8
+    x = np.float32(toy.known(9, 4)[0] / 255).transpose(0, 3, 1, 2)
+    seen_ = osc.model.forward(np.ascontiguousarray(x))
+    np.testing.assert_allclose(osc.scores(seen_)[1][:, -1], loaded.detector.score(seen_), rtol=1e-5)
