@@ -17,10 +17,12 @@ from knownot.outliers import OUTLIERS, kinds_named
 from knownot.remedies import data
 from knownot.remedies.base import Settings
 from knownot.remedies.data import Drawn, Made, Pool, Several, outliers_of, read
-from knownot.remedies.mixoe import cut
+from knownot.remedies.entropic import Entropic
+from knownot.remedies.mixoe import MixOE, cut
 from knownot.remedies.none_class import k_means, nearest
 from knownot.remedies.pixmix import PixMix
 from knownot.remedies.plan import Plan, augmented
+from knownot.remedies.rotpred import RotPred
 
 SPEC = InputSpec(16, 16, 3, "NHWC")
 WAY = Preprocess(16, 16, scale=1 / 255, mean=(0.5,), std=(0.25,))
@@ -195,3 +197,45 @@ def test_k_means_finds_the_centres_of_clear_groups() -> None:
     np.testing.assert_allclose(found[order], means, atol=1e-9)
     np.testing.assert_array_equal(nearest(x, found[order]), which)
     assert k_means(np.ones((5, 2)), 3, seed=0).shape == (3, 2)  # all the same
+
+
+class _Task:
+    """As much of a task as `batch` reads."""
+
+    classes, known = 4, pool()
+
+
+def test_rotpred_says_by_how_much_each_image_was_turned() -> None:
+    p = Plan(pool(), None, Settings(batch_size=16, augment="none"))
+    arrays = RotPred().batch(_Task, p, 2)  # type: ignore[arg-type]
+    n = 16
+    own = pool().inputs(IMAGES[p.rows(2)])
+    np.testing.assert_array_equal(arrays["x"][:n], own)
+    quarters = arrays["rotation"][n:].argmax(axis=1)
+    assert len(set(quarters.tolist())) > 2
+    for image, turned, q in zip(own, arrays["x"][n:], quarters, strict=True):
+        np.testing.assert_array_equal(turned, np.rot90(image, q, axes=(0, 1)))
+    np.testing.assert_array_equal(arrays["known"] + arrays["turned"], np.ones(2 * n))
+    np.testing.assert_array_equal(arrays["targets"][:n].argmax(axis=1), LABELS[p.rows(2)])
+
+
+def test_mixoe_mixes_targets_as_it_mixes_images() -> None:
+    zeros = Drawn(Pool(np.zeros((50, 16, 16, 3), np.uint8), np.full(50, -1), WAY))
+    p = Plan(pool(), zeros, Settings(batch_size=16, augment="none", ratio=1.0))
+    arrays = MixOE().batch(_Task, p, 0)  # type: ignore[arg-type]
+    own, black = pool().inputs(IMAGES[p.rows(0)]), pool().inputs(zeros.pool.x[:1])[0]
+    for mixed, target in zip(arrays["x"][16:], arrays["targets"][16:], strict=True):
+        assert target.sum() == pytest.approx(1, abs=1e-6)
+        share = 1 - 4 * target.min()  # the other classes have (1 - s) / 4 each
+        label = int(target.argmax())
+        fits = [np.abs(share * image + (1 - share) * black - mixed).max() for image in own]
+        assert min(fits) < 1e-4
+        assert LABELS[p.rows(0)][int(np.argmin(fits))] == label or share < 1e-3
+
+
+def test_the_rows_of_outliers_have_no_class_unless_the_remedy_gives_one() -> None:
+    p = plan(augment="none")
+    arrays = Entropic().batch(_Task, p, 0)  # type: ignore[arg-type]
+    assert arrays["known"].sum() == 16
+    assert arrays["outlier"].sum() == 8
+    assert not arrays["targets"][16:].any()

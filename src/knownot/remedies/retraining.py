@@ -88,9 +88,9 @@ def retrain(
         worse, better = int((were & ~are).sum()), int((are & ~were).sum())
         raise UnsoundError(
             f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {after:.2%}, by more "
-            f"than the tolerance of {100 * tolerance:g} points, so its outcome is refused ({worse} images became wrong, "
-            f"{better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more known images, "
-            "fewer epochs, a smaller ratio of outliers"
+            f"than the tolerance of {100 * tolerance:g} points, so its outcome is refused ({worse} images became "
+            f"wrong, {better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more known "
+            "images, fewer epochs, a smaller ratio of outliers"
             + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
             + "; or accept it with a larger tolerance=."
         )
