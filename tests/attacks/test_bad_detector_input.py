@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,6 +213,9 @@ def test_classes_are_all_that_a_fitted_detector_is_made_of() -> None:
 # A detector that breaks a promise is caught, by the check that is there for it.
 
 
+CALLS = itertools.count()
+
+
 @dataclass(frozen=True)
 class Broken(Detector):
     """The energy, but for one fault."""
@@ -251,6 +255,8 @@ class Broken(Detector):
             return Energy(1.0).score(batch) + np.zeros(1)
         if self.fault == "hidden":
             return Energy(1.0).score(batch) * self.secret  # type: ignore[attr-defined]
+        if self.fault == "counts":
+            return Energy(1.0).score(batch) + next(CALLS)
         if self.fault == "overflow":
             return Energy(1.0).score(replace(batch, logits=logits**9))
         if self.fault == "scale":
@@ -275,6 +281,7 @@ class Broken(Detector):
         ("state", "state_is_its_fields"),
         ("numpy", "same_on_jax"),
         ("hidden", "saved_and_loaded_bit_for_bit"),
+        ("counts", "saved_and_loaded_bit_for_bit"),
         ("refuses", "fitted_on_two_classes"),
         ("refuses without a word", "fitted_on_large_logits"),
         ("overflow", "fitted_on_large_logits"),
