@@ -19,10 +19,11 @@ from knownot.remedies.base import Settings
 from knownot.remedies.data import Drawn, Made, Pool, Several, outliers_of, read
 from knownot.remedies.entropic import Entropic
 from knownot.remedies.mixoe import MixOE, cut
-from knownot.remedies.none_class import k_means, nearest
+from knownot.remedies.none_class import k_means, nearest, probed
 from knownot.remedies.pixmix import PixMix
 from knownot.remedies.plan import Plan, augmented
 from knownot.remedies.rotpred import RotPred
+from knownot.remedies.tuned import Look
 
 SPEC = InputSpec(16, 16, 3, "NHWC")
 WAY = Preprocess(16, 16, scale=1 / 255, mean=(0.5,), std=(0.25,))
@@ -239,3 +240,26 @@ def test_the_rows_of_outliers_have_no_class_unless_the_remedy_gives_one() -> Non
     assert arrays["known"].sum() == 16
     assert arrays["outlier"].sum() == 8
     assert not arrays["targets"][16:].any()
+
+
+@pytest.mark.parametrize("share", [0.5, 50.0])
+def test_new_rows_trained_alone_lower_their_loss(share: float) -> None:
+    """The loss by its definition, at the beginning and at the end; the rows of the known classes are not touched."""
+    rng = np.random.default_rng(0)
+    known, strange = rng.normal(0, 1, (200, 6)), rng.normal(1, 1, (100, 6))
+    head = rng.normal(0, 1, (3, 6))
+    looks = Look(known, known @ head.T), Look(strange, strange @ head.T)
+
+    def loss(weight: np.ndarray, bias: np.ndarray) -> float:
+        terms = []
+        for look, none in zip(looks, (False, True), strict=True):
+            z = np.concatenate([look.logits, look.features @ weight.T + bias], axis=1)
+            p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+            terms.append(-np.log(p[:, 3] if none else 1 - p[:, 3]).mean())
+        return float(terms[0] + share * terms[1])
+
+    begin = np.zeros((1, 6)), np.array([-5.0])
+    weight, bias = probed(*begin, *looks, np.zeros(100, np.int64), share)
+    assert loss(weight, bias) < 0.8 * loss(*begin)
+    nudged = [loss(weight + 0.05 * rng.normal(size=(1, 6)), bias) for _ in range(20)]
+    assert min(nudged) > loss(weight, bias) - 0.02 * share

@@ -101,7 +101,7 @@ def probed(
     f = [look.features.astype(np.float64) for look in (known, outliers)]
     z = [look.logits.astype(np.float64) for look in (known, outliers)]
     truth = np.eye(len(bias))[which]
-    step = 2 / np.mean([(x**2).sum(axis=1).mean() + 1 for x in f])
+    step = 2 / np.mean([(x**2).sum(axis=1).mean() + 1 for x in f]) / max(1.0, share)  # short enough to go downhill
     for _ in range(PROBED):
         down, side = np.zeros_like(weight), np.zeros_like(bias)
         for x, logits, wanted, s in ((f[0], z[0], 0.0, 1.0), (f[1], z[1], truth, share)):
