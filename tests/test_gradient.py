@@ -273,6 +273,12 @@ def test_ensembles_and_embeddings_hand_gradients_on() -> None:
     assert embedding.gradients == ("features", "stages/1")
     got = embedding.gradient(first.input.to_layout(x), {"features": toward["logits"]})
     np.testing.assert_allclose(got, first.gradient(first.input.to_layout(x), {"logits": toward["logits"]}), atol=1e-5)
+    ends = open_model(torch_net("softmax"), size=(16, 16), embedding=True)  # its output, not what the softmax reads
+    p, pull = ends.activations(x).features, toward["logits"]
+    got = ends.gradient(first.input.to_layout(x), {"features": pull})
+    through = p * (pull - np.sum(p * pull, axis=1, keepdims=True))
+    want = first.gradient(first.input.to_layout(x), {"logits": through})
+    np.testing.assert_allclose(got, want, atol=5e-3 * np.abs(want).max())  # the softmax is nearly one-hot
     with pytest.raises(OptionError, match="'logits'"):
         embedding.gradient(first.input.to_layout(x), {"logits": toward["logits"]})
 
