@@ -301,7 +301,9 @@ def test_flipped_targets_are_seen(model, images, monkeypatch):
     flipped = lambda z, unknown: core.binary(z, ~unknown)  # noqa: E731
     monkeypatch.setattr(beside, "binary", flipped)
     got = remedied("discriminator", model, images)
-    acts = [model.forward(model.input.to_layout(np.float32(x / 255))) for x in (images["test"][0], toy.unknown(99))]
+    acts = [
+        model.forward(model.input.to_layout(np.float32(x / 255))) for x in (images["test"][0], toy.unknown(99)[1::2])
+    ]
     assert auroc(*(got.detector.score(a) for a in acts)) < 0.2
 
 
