@@ -17,8 +17,8 @@ def images():
     return np.concatenate([toy.known(300, 4)[0], toy.unknown(100)])
 
 
-# Those of an ONNX classifier; the others are saved in test_detectors_gradient.
-NAMES = [row.name for row in knownot.detectors() if not row.needs & {"gradient", "dropout"}]
+# Those of an ONNX classifier; the others are saved in test_detectors_gradient and test_remedies_saved.
+NAMES = [row.name for row in knownot.detectors() if not row.needs & {"gradient", "dropout", "none"}]
 
 
 @pytest.mark.parametrize("detector", NAMES)

@@ -25,7 +25,7 @@ import numpy as np
 
 from .errors import KnownotError, SavedError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 
 

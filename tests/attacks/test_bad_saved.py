@@ -58,7 +58,7 @@ ATTACKS = {
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "cannot be read"),
     "manifest is not text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     "deeply nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "cannot be read"),
-    "newer format": (lambda f: edited(f, lambda m: m.update(format=2)), "format 2"),
+    "newer format": (lambda f: edited(f, lambda m: m.update(format=3)), "format 3"),
     "format as text": (lambda f: edited(f, lambda m: m.update(format="1")), "format '1'"),
     "truncated state": (lambda f: cut(f, "state"), "truncated or changed"),
     "no state": (lambda f: (f / "state.safetensors").unlink(), "lacks the file"),
