@@ -229,7 +229,7 @@ def main() -> None:
         begin = time.process_time()
         result = measured(name, options.networks, options.size)
         line, numbers = summary(name, result)
-        said = next((note for note in result.notes if note.startswith("auto: ")), "")
+        said = next((note for note in result.notes if note.startswith("auto: Automatic")), "")
         print(f"{line}\n{said}\n({time.process_time() - begin:.0f} s of processor time)", flush=True)
         lines.append(line)
         notes.append(f"- {name}: {said.removeprefix('auto: ')}")
