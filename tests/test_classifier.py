@@ -223,7 +223,8 @@ class Cracked(Detector):
 def test_a_score_that_is_no_number_costs_its_row_and_all_of_them_the_run(model, sets):
     images, labels = sets["calibration"]
     osc = knownot.fit(model, *sets["known"], calibration=images, calibration_labels=labels,
-                      detector={"cracked": Cracked.recipe(), "gen": "gen"}, preprocess=HALF, progress=False)  # fmt: skip
+                      detector={"cracked": Cracked.recipe(), "gen": "gen"}, preprocess=HALF,
+                      progress=False)  # fmt: skip
     incoming = sets["test"][0][:40]
     assert all(e is None for e in osc.predict(incoming).error)
     activations = osc.model.activations((incoming / np.float32(255)).astype(np.float32))

@@ -235,6 +235,9 @@ def test_retrain_fit_and_predict_on_the_command_line(place: Path) -> None:
                  place / "osc", "--quiet", "--json")  # fmt: skip
     assert fitted.exit_code == 0, fitted.output
     assert json.loads(fitted.output)["detectors"][-1] == "none-class"
+    here = knownot.fit(place / "new", place / "train", calibration=place / "val", **FIT)
+    assert here.detector.members[-1] == "none-class"  # both doors give the scorer that belongs to it
+    assert knownot.fit(place / "new", place / "train", detector="default", **FIT).detector.members[-1] != "none-class"
     alone = run("fit", place / "new", place / "train", "--calibration", place / "val", "--guarantee", "marginal", "-o",
                 place / "osc2", "--quiet", "--json", "--detector", "gen")  # fmt: skip
     assert json.loads(alone.output)["detectors"] == ["GEN"]

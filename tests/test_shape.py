@@ -45,7 +45,7 @@ FRAMEWORKS = {
     "sklearn": {"plots"},
     "cma": {"fooling"},
     "starlette": {"service"},
-    "PIL": {"images", "fooling/record", "outliers/jpeg", "plots", "demo_assets", "cli"},
+    "PIL": {"images", "fooling/record", "outliers/jpeg", "outliers/files", "plots", "demo_assets", "cli"},
     "rich": {"progress", "cli"},
     "click": {"cli"},
 }

@@ -230,7 +230,7 @@ def fit(
     *,
     calibration: Any = None,
     calibration_labels: Any = None,
-    detector: Any = "default",
+    detector: Any = None,
     unknown: Any = None,
     alpha: float = 0.05,
     guarantee: str = "pac",
@@ -253,8 +253,10 @@ def fit(
     calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
     of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
     it treats new images.
-    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. "auto" starts from the
-    default, and changes it where made outliers and left-out classes show clearly that another choice is better here;
+    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. Left out it is
+    "default", for the folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts
+    from the default, and changes it where made outliers and left-out classes show clearly that another choice is better
+    here;
     unknown: some unknown images of your own, as more evidence for it.
     alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
     (on average) or "class-conditional" (on average within each predicted class).

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import saving
 from .arrays import Offers, Preprocess
 from .calibration import check_options, images_needed
 from .choosing import Chosen, choose, enough, watch
-from .detectors import Detector, Recipe, resolve
+from .detectors import Detector, Recipe, beside_default, classes, resolve
 from .detectors.passes import Pass, passing
 from .detectors.reducing import reducing
-from .errors import ModelError, OptionError
+from .errors import ModelError, OptionError, SavedError
 from .evidence import Check, checked
 from .fitting import Decided, decide, fitted_on, measured_on, random_numbers
 from .images import Images, open_images
@@ -106,6 +108,19 @@ class Prepared:
         return Walk(looking, self.way, self.size, thumbnails, self.rule.seed, self.progress, self.second)
 
 
+def detector_for(model: Any, asked: Any) -> Any:
+    """What is asked for; if nothing is, the default, and for a retrained classifier's folder also the scorer in it."""
+    if asked is not None:
+        return asked
+    if not isinstance(model, str | Path) or not Path(model).is_dir():
+        return "default"
+    things, about, _ = saving.read(Path(model), classes())
+    try:
+        return beside_default(str(about["remedy"]), things["detector"])
+    except KeyError as error:
+        raise SavedError(f"{str(model)!r} is no retrained classifier: its manifest says no {error}.") from error
+
+
 def prepared(
     model: Any,
     known: tuple[Any, Any],
@@ -137,7 +152,7 @@ def prepared(
     other = None if features is None else Second(open_second(features), None)
     offers = opened.offers if other is None else other.beside(opened.offers)
     offers = replace(offers, labels=images.labelled)
-    recipe, notes = resolve(detector, offers)
+    recipe, notes = resolve(detector_for(model, detector), offers)
     if unknown and not recipe.kind.chooses:
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."

@@ -70,12 +70,13 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     (class sub-folders are its labels), a Parquet file or a glob of images.
     """
     from ..classifier import fit
+    from ..steps import detector_for
 
     options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
     asked = size_of(size)
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
     osc = fit(
-        opened, known, calibration=calibration, detector=_detector(model, detectors),
+        opened, known, calibration=calibration, detector=detector_for(model, _asked(detectors)),
         unknown=unknown,
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
@@ -87,15 +88,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
 
 
-def _detector(model: str, asked: tuple[str, ...]) -> Any:
-    """Those asked for; else the default, with the scorer of a retrained classifier if it is one."""
-    if asked:
-        return asked[0] if len(asked) == 1 else list(asked)
-    if Path(model).is_dir():
-        from ..remedies import load
-
-        return load(model).combined
-    return "default"
+def _asked(detectors: tuple[str, ...]) -> Any:
+    return None if not detectors else detectors[0] if len(detectors) == 1 else list(detectors)
 
 
 def _second(features: str | None, preprocess: str | None, size: str | None, embedding: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .entropy import Entropy
 from .fdbd import FDBD
 from .flow import Flow
 from .gen import GEN
-from .given import given
+from .given import beside_default, given
 from .gmm import GMM
 from .gradnorm import GradNorm
 from .graduncertainty import GradUncertainty
@@ -126,6 +126,7 @@ __all__ = [
     "WDiscOOD",
     "WeiPer",
     "WeightedEnergy",
+    "beside_default",
     "classes",
     "configure",
     "default_recipe",

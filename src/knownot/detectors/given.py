@@ -51,6 +51,13 @@ class Given(Detector):
         return self.detector.score(batch)
 
 
+def beside_default(name: str, detector: Any) -> dict[str, Any]:
+    """{name: detector}: the default and, unless that is it, another one, as `knownot.fit(…, detector=…)` takes them."""
+    if detector == "default":
+        return {"default": "default"}
+    return {"default": "default", detector if isinstance(detector, str) else name: detector}
+
+
 def given(detector: Detector) -> Recipe:
     """The recipe of a detector that is fitted already."""
     return Recipe(Given, {"detector": detector})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..classifier import OpenSetClassifier, fit
-from ..detectors import Detector, Recipe, configure, given, label
+from ..detectors import Detector, Recipe, beside_default, configure, given, label
 from ..errors import OptionError
 from ..models import Model
 
@@ -143,7 +143,7 @@ class Remedied:
     @property
     def combined(self) -> dict[str, Any]:
         """The default detectors and its own, for `knownot.fit(…, detector=…)`."""
-        return combined_with(self.remedy, self.detector)
+        return beside_default(self.remedy, self.detector)
 
     def fit(self, known: Any, labels: Any = None, *, detector: Any = None, **options: Any) -> OpenSetClassifier:
         """`knownot.fit` of the retrained classifier. detector: `combined`, unless told otherwise."""
@@ -173,14 +173,6 @@ def recipe_of(detector: Any) -> Recipe:
     if isinstance(detector, Recipe):
         return detector
     return configure(detector)
-
-
-def combined_with(name: str, detector: Any) -> dict[str, Any]:
-    """{name: detector} of the default and, unless that is it, the one that belongs to a remedy."""
-    named = {"default": configure("default")}
-    if detector == "default":
-        return named
-    return named | {detector if isinstance(detector, str) else name: recipe_of(detector)}
 
 
 def chosen_mode(remedy: type[Remedy], mode: str | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays import Preprocess, softmax
 from ..benchmark import compare as compare_detectors
 from ..calibration import p_values
+from ..detectors import beside_default
 from ..detectors.base import number
 from ..errors import ImagesError, KnownotError, OptionError
 from ..fooling import fool
@@ -20,7 +21,7 @@ from ..images import open_images
 from ..measure import auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import Model, open_model
 from ..outliers import make
-from .base import Remedied, Settings, combined_with, recipe_of
+from .base import Remedied, Settings, recipe_of
 from .data import Outliers, Pool, outliers_of
 from .outcome import NONE, Compared, Line, Tried
 from .retraining import prepared, retrain
@@ -242,7 +243,7 @@ def measured(
     for name, detector in scorers.items():
         if detector is not None and detector != "default":
             detectors[f"{name}: own"] = recipe_of(detector)
-            detectors[f"{name}: default"] = combined_with(name, detector)
+            detectors[f"{name}: default"] = beside_default(name, detector)
     result = compare_detectors(
         opened, splits.known.x, splits.known.labels, calibration=(splits.calibration.x, splits.calibration.labels),
         test={CLEAN: (splits.test.x, splits.test.labels), RANK: (splits.rank.x, splits.rank.labels)},

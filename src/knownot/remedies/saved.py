@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +33,8 @@ def save(remedied: Remedied, folder: Path) -> Path:
         raise SavedError(f"{str(folder)!r} is a file or holds something else: it is left as it is. Give a new folder.")
     if isinstance(remedied.detector, Recipe):
         raise OptionError("A recipe is not saved; give the remedy's scorer by name, or fitted.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with saving.replacing(folder) as draft:
         _write(remedied, draft)
-        draft.chmod(0o755)
-        old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
