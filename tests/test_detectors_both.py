@@ -196,8 +196,8 @@ def test_weiper_is_drawn_once() -> None:
     np.testing.assert_array_equal(a.weight, b.weight)
     assert not np.allclose(a.weight, c.weight)
     length = np.linalg.norm(case.head.weight, axis=1)
-    added = np.linalg.norm(a.weight.reshape(100, 5, 12) - case.head.weight, axis=2)
-    close(added, np.broadcast_to(1.8 * length, (100, 5)))
+    added = np.linalg.norm(a.weight.reshape(5, 100, 12) - case.head.weight[:, None, :], axis=2)
+    close(added, np.broadcast_to(1.8 * length[:, None], (5, 100)))
 
 
 def test_weiper_does_not_grow_with_the_classes() -> None:

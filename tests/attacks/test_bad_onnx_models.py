@@ -74,7 +74,7 @@ def test_a_git_lfs_pointer(path: Path) -> None:
 
 def test_a_folder(path: Path) -> None:
     path.mkdir()
-    refused(path, "no file")
+    refused(path, "is a folder without")
 
 
 def test_random_changes_never_end_in_another_error(path: Path) -> None:

@@ -108,7 +108,7 @@ def test_empty_garbage_and_text(ending, tmp_path):
 
 def test_a_folder_and_nothing(tmp_path):
     (tmp_path / "folder.pt2").mkdir()
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="is a folder without"):
         open_model(tmp_path / "folder.pt2")
     with pytest.raises(ModelError, match="no file"):
         open_model(tmp_path / "nothing.pt2")

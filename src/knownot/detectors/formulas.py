@@ -141,10 +141,14 @@ def against(
     """
     z, r = batch.once(("unit", of), lambda: unit(batch.named()[of])), bank.shape[0]
     n = z.shape[0]
+
+    def over(table: Array, *rows: Array) -> Array:
+        return in_chunks(score, r, table, *rows, most=PASSED)
+
     if n is not None and n * r > CHUNK:
-        return in_chunks(lambda z, *rows: score(products(z, bank), z, *rows), r, z, *rows)
+        return in_chunks(lambda z, *rows: over(products(z, bank), z, *rows), r, z, *rows)
     _, table = batch.once(("products", of, id(bank)), lambda: (bank, products(z, bank)))
-    return in_chunks(score, r, table, z, *rows, most=PASSED)
+    return over(table, z, *rows)
 
 
 def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]
