@@ -279,7 +279,7 @@ def test_it_learns_and_the_classifier_stays(name, model, images, tmp_path):
     assert model.fingerprint == before
     assert got.accuracy_before == got.accuracy_after > 0.9
     osc = got.fit(*images["known"], calibration=images["validation"][0], progress=False, guarantee="marginal")
-    assert osc.detector.members[-1] == name
+    assert osc.detector.members[-1] == name == got.scorer
     alone = knownot.fit(
         got.opened, *images["known"], calibration=images["validation"][0], detector=got.recipe, progress=False,
         guarantee="marginal",

@@ -137,8 +137,10 @@ class Remedied:
 
     @property
     def scorer(self) -> str:
-        """The name of that, for people."""
-        return self.detector if isinstance(self.detector, str) else label(self.recipe)
+        """The name of that, for people: its own in the table, the remedy's for one that is fitted already."""
+        if isinstance(self.detector, str):
+            return self.detector
+        return self.remedy if isinstance(self.detector, Detector) else label(self.recipe)
 
     @property
     def combined(self) -> dict[str, Any]:
