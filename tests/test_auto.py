@@ -15,7 +15,7 @@ import helpers_toy as toy
 import knownot
 from knownot import Preprocess, choosing
 from knownot.arrays import Activations, Offers
-from knownot.benchmark import compare
+from knownot.benchmark import compare, page
 from knownot.choosing import Arena, select
 from knownot.cli import main
 from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis
@@ -23,6 +23,7 @@ from knownot.errors import OptionError, UnsoundError
 from knownot.evidence import Check, checked, failing, flags, left_out, pixels_of, rounds, table
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
+from knownot.plots import percent
 from knownot.walk import HoldOut, Watch
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
@@ -555,7 +556,7 @@ def test_the_table_shows_what_was_decided_and_some_others():
     assert len(table(checks).splitlines()) == 8
 
 
-def test_compare_flags_detectors_and_lets_auto_choose(model, sets):
+def test_compare_flags_detectors_and_lets_auto_choose(model, sets, tmp_path):
     images, labels = sets["calibration"]
     found = compare(
         model,
@@ -574,6 +575,17 @@ def test_compare_flags_detectors_and_lets_auto_choose(model, sets):
     assert any(note.startswith("auto: Automatic choice") for note in found.notes)
     assert found.mean("auto") > 0.99
     assert found.false_alarms["auto"]["test"] < 0.05
+    text = found.write(tmp_path / "compared.html", title="A <b> classifier").read_text(encoding="utf-8")
+    assert "A &lt;b&gt; classifier" in text
+    drawn = page.intervals(found)
+    assert list(drawn)[-1] == "upside"  # the best mean first
+    for line in found.lines:
+        one = drawn[line.detector][line.unknown]
+        assert one.value == pytest.approx(line.auroc)
+        assert one.low <= line.auroc <= one.high
+        assert f">{percent(line.auroc)}<" in text
+    assert "<svg" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
 
 
 def run(arguments: list[str]) -> None:

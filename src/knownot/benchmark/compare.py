@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..models import open_model
 from ..preprocessing import choose, class_order
 from ..second import Second, open_second
 from ..walk import Walk, Watch, batch_size_for
+from .page import page
 
 EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
 
@@ -68,6 +70,15 @@ class Comparison:
     def worst(self, detector: str) -> float:
         """The lowest AUROC over the unknown sets."""
         return min(line.auroc for line in self.lines if line.detector == detector)
+
+    def write(self, path: str | Path, *, title: str = "Detectors compared") -> Path:
+        """One self-contained HTML page: AUROC of each detector on each unknown set with intervals, plot and table.
+
+        Raises MissingExtraError without the extra `[audit]` (matplotlib).
+        """
+        path = Path(path)
+        path.write_text(page(self, title), encoding="utf-8")
+        return path
 
 
 def compare(
