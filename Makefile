@@ -34,6 +34,10 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/speed.py
 	.venv/bin/python benchmarks/neighbours.py
 	.venv/bin/python benchmarks/scale.py
+	.venv/bin/python benchmarks/references.py
+	.venv/bin/python benchmarks/audit.py
+	.venv/bin/python benchmarks/fooling.py
+	.venv/bin/python benchmarks/remedies.py
 
 docs: .venv/ready  ## The documentation site, into site/.
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
