@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .common import model_of, names_from, preprocess_of, size_of
+from .common import class_names_option, model_of, names_from, preprocess_of, size_of, size_option
 
 
 @click.command("audit")
@@ -29,12 +29,8 @@ from .common import model_of, names_from, preprocess_of, size_of
     help="How the classifier is fed today: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
     "'BGR, ImageNet means (caffe)', or a JSON object of fields. Found by accuracy when left out.",
 )
-@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
-@click.option(
-    "--class-names",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the names of the classifier's outputs in order, one per line.",
-)
+@size_option
+@class_names_option
 @click.option("--detector", "detectors", multiple=True, help="A detector to compare (several times), instead of seven.")
 @click.option(
     "--fooling", type=click.IntRange(0), default=8, show_default=True, help="Images to make that fool the classifier."

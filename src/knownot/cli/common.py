@@ -15,6 +15,15 @@ import click
 
 from ..errors import ModelError, OptionError
 
+size_option = click.option(
+    "--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160."
+)
+class_names_option = click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the names of the classifier's outputs in order, one per line.",
+)
+
 
 def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json and --quiet."""

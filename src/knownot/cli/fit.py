@@ -6,7 +6,17 @@ from typing import Any
 import click
 
 from ..errors import OptionError
-from .common import machine_options, model_of, names_from, preprocess_of, said, size_of, thing_of
+from .common import (
+    class_names_option,
+    machine_options,
+    model_of,
+    names_from,
+    preprocess_of,
+    said,
+    size_of,
+    size_option,
+    thing_of,
+)
 
 
 @click.command("fit")
@@ -38,16 +48,12 @@ from .common import machine_options, model_of, names_from, preprocess_of, said, 
     help="'[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', 'BGR, ImageNet means (caffe)', "
     "or a JSON object of fields. Found by accuracy when left out.",
 )
-@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
 @click.option("--features-preprocess", help="How the second network wants its images, when it does not say.")
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
-@click.option(
-    "--class-names",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the names of the classifier's outputs in order, one per line.",
-)
+@class_names_option
 @click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
 @click.option("--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times).")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")

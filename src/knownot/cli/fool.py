@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError
-from .common import machine_options, model_of, preprocess_of, said, size_of, thing_of
+from .common import machine_options, model_of, preprocess_of, said, size_of, size_option, thing_of
 
 
 @click.command("fool")
@@ -36,7 +36,7 @@ from .common import machine_options, model_of, preprocess_of, said, size_of, thi
     help="How raw images become the input, when the model does not say: '[0, 255]', '[0, 1]', '[-1, 1]', "
     "'ImageNet mean/std', 'BGR, ImageNet means (caffe)', or a JSON object of fields.",
 )
-@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
+@size_option
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")

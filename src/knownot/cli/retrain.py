@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import machine_options, model_of, names_from, preprocess_of, said, size_of
+from .common import class_names_option, machine_options, model_of, names_from, preprocess_of, said, size_of, size_option
 
 
 class _Retrain(click.Command):
@@ -87,12 +87,8 @@ def _option(field: Any) -> click.Option:
 )
 @click.option("--save-every", type=click.IntRange(1), help="Steps between checkpoints.  [an epoch]")
 @click.option("--preprocess", help="As for 'knownot fit'.")
-@click.option("--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160.")
-@click.option(
-    "--class-names",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the names of the classifier's outputs in order, one per line.",
-)
+@size_option
+@class_names_option
 @click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
 @click.option("--device", help="Where to train, for PyTorch: cpu, cuda, mps.")
 @click.option("--seed", type=int, default=0, show_default=True)
