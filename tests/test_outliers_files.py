@@ -169,6 +169,18 @@ def test_kinds_named(names, expected):
     assert list(kinds_named(names)) == expected
 
 
+def test_a_slash_says_that_a_family_is_meant():
+    family = {k for k, kind in OUTLIERS.items() if kind.family == "noise"}
+    assert len(family) > 1
+    assert set(kinds_named("all")) - set(kinds_named("all,-noise")) == {"noise"}
+    assert set(kinds_named("all")) - set(kinds_named("all,-noise/")) == family
+    assert set(kinds_named("noise/")) == family
+    assert kinds_named("blur/", proper=True) == ("blur",)  # not the crops, which may be recognised
+    assert kinds_named("compression/", proper=True) == ("jpeg",)
+    with pytest.raises(OptionError, match="There is no kind of outlier 'uniform/'"):
+        kinds_named("uniform/")
+
+
 def test_kinds_named_that_are_surely_of_no_class():
     assert set(OUTLIERS) - set(kinds_named("all", proper=True)) == {"jpeg", "crop"}
     assert kinds_named(["all", "jpeg"], proper=True)[-1] == "jpeg"

@@ -16,7 +16,7 @@ from knownot.calibration import p_values
 from knownot.cli import main
 from knownot.errors import ImagesError, OptionError
 from knownot.measure import auroc, fpr_at_95_known_recall
-from knownot.remedies import comparing, outcome
+from knownot.remedies import comparing, measuring, outcome, splits
 from knownot.remedies.base import Remedy
 
 
@@ -86,8 +86,8 @@ def test_the_splits_do_not_overlap_and_are_the_same_for_all(path):
 
     opened = knownot.open_model(path)
     known, held = (open_images(*toy.known(n, seed)) for n, seed in ((300, 1), (483, 2)))
-    splits, names, _ = comparing.split(opened, known, held, None, None, 3, False)
-    parts = [splits.validation, splits.calibration, splits.rank, splits.test]
+    parted, names, _ = splits.split(opened, known, held, None, None, 3, False)
+    parts = [parted.validation, parted.calibration, parted.rank, parted.test]
     assert [len(p) for p in parts] == [120] * 4
     images = [{x.tobytes() for x in p.x} for p in parts]
     assert len(set.union(*images)) == 480
@@ -100,20 +100,20 @@ def test_every_number_is_what_one_gets_by_hand(path, found):
     from knownot.images import open_images
 
     opened = knownot.open_model(path)
-    splits, _, _ = comparing.split(opened, open_images(*toy.known(300, 1)), open_images(x, y), None, None, 0, False)
+    parted, _, _ = splits.split(opened, open_images(*toy.known(300, 1)), open_images(x, y), None, None, 0, False)
     got = remedies.discriminator(
-        opened, splits.known.x, splits.known.labels, validation=splits.validation.x,
-        validation_labels=splits.validation.labels, outliers="made:noise,-uniform", epochs=8, batch_size=32,
+        opened, parted.known.x, parted.known.labels, validation=parted.validation.x,
+        validation_labels=parted.validation.labels, outliers="made:noise,-uniform", epochs=8, batch_size=32,
         progress=False,
     )  # fmt: skip
     osc = got.fit(
-        splits.known.x, splits.known.labels, calibration=splits.calibration.x, progress=False, guarantee="marginal"
+        parted.known.x, parted.known.labels, calibration=parted.calibration.x, progress=False, guarantee="marginal"
     )
 
     def members(images):
         return osc.scores(opened.forward(opened.input.to_layout(np.float32(images / 255))))
 
-    known, known_own = members(splits.test.x)
+    known, known_own = members(parted.test.x)
     for what, images in UNKNOWN.items():
         scores, own = members(images)
         expected = {"own": (known_own[:, -1], own[:, -1]), "default + own": (known, scores)}
@@ -131,17 +131,17 @@ def test_own_is_one_member_more_of_what_auto_has_chosen(members):
     rng = np.random.default_rng(0)
     sets = {
         name: {"auto": rng.normal(size=50) + k, "r: own": rng.normal(size=50) * 9 + k, "default": np.zeros(50)}
-        for name, k in ((comparing.CLEAN, 0), (comparing.RANK, 0), ("far", 3))
+        for name, k in ((measuring.CLEAN, 0), (measuring.RANK, 0), ("far", 3))
     }
-    got = comparing.scores("r", object(), True, sets, members)["auto + own"]
+    got = measuring.scores("r", object(), True, sets, members)["auto + own"]
 
     def surprise(key):
-        reference = np.sort(sets[comparing.RANK][key])
+        reference = np.sort(sets[measuring.RANK][key])
         return np.array([-np.log((1 + (reference >= s).sum()) / 51) for s in sets["far"][key]])
 
     chosen = surprise("auto") if members == 1 else sets["far"]["auto"]  # a sum of such terms already
     np.testing.assert_allclose(got["far"], chosen + surprise("r: own"))
-    assert comparing.RANK not in got  # those are not to be measured on
+    assert measuring.RANK not in got  # those are not to be measured on
     assert p_values(np.array([1.0]), np.array([2.0]))[0] == 0.5
 
 

@@ -106,7 +106,7 @@ def audit(
         help_ = helping.section(
             unknown_.lines, {d: len(rule.calibration.scores) for d, rule in job.rules.items()}, job.left_out,
             alpha=alpha, new=held is not None, names=names, fix=fix, why_none=job.why_none,
-            trains=opened.framework in ("torch", "keras"),
+            trains=opened.trainable,
         )  # fmt: skip
     with timed("map"):
         map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)

@@ -32,6 +32,7 @@ class Model(ABC):
     stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
         the last included; `offers.stages` holds the earlier ones only, which detectors read.
     gradients: the paths of activations that `gradient` takes ("logits", "features", "stages/<name>").
+    trainable: whether its weights are at hand, so that a remedy can train a copy of it.
     notes: what was found at opening, one sentence each, for people.
     opened_with: the options that `open_model` was given.
     """
@@ -44,6 +45,7 @@ class Model(ABC):
     preprocess: Preprocess | None = None
     stage_layers: Mapping[str, str]
     gradients: tuple[str, ...] = ()
+    trainable: bool = False
     notes: tuple[str, ...] = ()
     opened_with: Mapping[str, Any] = {}
 

@@ -55,7 +55,8 @@ OUTLIERS: dict[str, Kind] = {
 
 def kinds_named(names: str | Iterable[str], *, proper: bool = False) -> tuple[str, ...]:
     """Kinds by name, by family, by the beginning of a name ("patch-shuffle"), or "all"; with a minus before it, one is
-    left out: ["all", "-mixture"]. Text is cut at commas. proper: "all" are those that are surely of no class.
+    left out: ["all", "-mixture"]. With a slash after it, surely a family: "noise" is one kind of the family "noise/".
+    Text is cut at commas. proper: "all" and families are those that are surely of no class.
 
     Raises OptionError for a name that fits nothing, or when nothing is left.
     """
@@ -76,9 +77,11 @@ def kinds_named(names: str | Iterable[str], *, proper: bool = False) -> tuple[st
 def _fits(name: str, proper: bool) -> list[str]:
     if name in OUTLIERS:
         return [name]
-    found = [k for k, kind in OUTLIERS.items() if kind.family == name or k.startswith(f"{name}-")]
-    if name == "all":
-        found = [k for k, kind in OUTLIERS.items() if kind.proper or not proper]
+    families = (name, name.removesuffix("/"))
+    found = [k for k, kind in OUTLIERS.items() if kind.family in families or k.startswith(f"{name}-")]
+    found = list(OUTLIERS) if name == "all" else found
+    if proper:
+        found = [k for k in found if OUTLIERS[k].proper] or found  # who names one asks for it
     if not found:
         raise unknown_name("kind of outlier", name, {"all", *OUTLIERS, *(kind.family for kind in OUTLIERS.values())})
     return found

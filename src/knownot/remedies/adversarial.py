@@ -44,6 +44,7 @@ class OpenGAN(Remedy):
     name = "opengan"
     outliers = "required"
     modes = ("head",)
+    keeps = ("head",)
     paper = "Kong & Ramanan 2021, arXiv:2104.02939; on stages: here"
     summary = (
         "a discriminator against a generator of features and stages, epoch chosen by validation; the classifier stays"

@@ -89,12 +89,14 @@ class Remedy(ABC):
     """A way to retrain the classifier. Subclasses are final, frozen dataclasses: their fields are their options.
 
     name: in the table. outliers: "required", "optional" or "none". modes: those it knows, the usual one first.
-    detector: the scorer that belongs to it, a name of `knownot.detectors()`. paper, summary: for the table.
+    keeps: the modes in which the classifier stays as it is, and only a scorer beside it is trained. detector: the
+    scorer that belongs to it, a name of `knownot.detectors()`. paper, summary: for the table.
     """
 
     name: ClassVar[str]
     outliers: ClassVar[str] = "none"
     modes: ClassVar[tuple[str, ...]] = ("full",)
+    keeps: ClassVar[tuple[str, ...]] = ()
     detector: ClassVar[str] = "default"
     paper: ClassVar[str] = ""
     summary: ClassVar[str] = ""

@@ -20,7 +20,28 @@ RATE = 1e-3
 
 
 @dataclass(frozen=True)
-class NoneHead(Remedy):
+class Beside(Remedy):
+    """A remedy that trains a small network beside the classifier on outliers; the classifier stays.
+
+    hidden: units of the layers between, 0 for a linear one. decay: of the weights. places: what it reads, paths as in
+    `Activations.named`; None for features and all earlier stages.
+    """
+
+    hidden: int | Sequence[int] = 64
+    decay: float = 0.1
+    places: str | Sequence[str] | None = None
+
+    outliers = "required"
+    modes = ("head",)
+    keeps = ("head",)
+
+    def settled(self, task: Task) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """(units of each layer, what is read). Raises OptionError for options out of range."""
+        return checked(self.hidden, self.decay), asked_places(self.places, task.opened)
+
+
+@dataclass(frozen=True)
+class NoneHead(Beside):
     r"""A head of c + 1 outputs, the last for none of the classes, on features *and* earlier stages.
 
         min  mean over known of -log p(label | x) + mean over outliers of -log p(none | x), each weighing one half
@@ -28,23 +49,14 @@ class NoneHead(Remedy):
 
     The classifier's own answer does not change, so its accuracy does not. Outliers, made or given, are looked at once.
     On the last features alone it does not beat the default detectors; with the stages it does (docs/measured.md).
-
-    hidden: units of the layers between, 0 for a linear head. decay: of the weights. places: what it reads, paths as
-    in `Activations.named`; None for features and all earlier stages.
     """
 
-    hidden: int | Sequence[int] = 64
-    decay: float = 0.1
-    places: str | Sequence[str] | None = None
-
     name = "none-head"
-    outliers = "required"
-    modes = ("head",)
     paper = "Zhang & LeCun 2017, arXiv:1511.03719; on stages: here"
     summary = "a second head with an output for none of the classes, on features and stages; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        hidden, places = checked(self.hidden, self.decay), asked_places(self.places, task.opened)
+        hidden, places = self.settled(task)
         seen = look(task, places)
         if len(np.unique(seen.labels)) < 2:
             raise LabelsError(
@@ -58,7 +70,7 @@ class NoneHead(Remedy):
 
 
 @dataclass(frozen=True)
-class Discriminator(Remedy):
+class Discriminator(Beside):
     r"""A network that tells known images from outliers, on features *and* earlier stages.
 
         min  mean over known of -log(1 - p(unknown | x)) + mean over outliers of -log p(unknown | x)
@@ -66,21 +78,15 @@ class Discriminator(Remedy):
 
     Bitterwolf, Meinke, Augustin & Hein, ICML 2022, show that this is what most methods with training outliers estimate
     in part. There it is trained on pixels; here on what the classifier computes, in seconds. `opengan` also fights a
-    generator. Options as of `NoneHead`.
+    generator.
     """
 
-    hidden: int | Sequence[int] = 64
-    decay: float = 0.1
-    places: str | Sequence[str] | None = None
-
     name = "discriminator"
-    outliers = "required"
-    modes = ("head",)
     paper = "Bitterwolf et al. 2022, arXiv:2206.09880; on stages: here"
     summary = "a network that tells known images from outliers by features and stages; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        hidden, places = checked(self.hidden, self.decay), asked_places(self.places, task.opened)
+        hidden, places = self.settled(task)
         seen = look(task, places)
         known, unknown = np.zeros(len(seen.labels), bool), True
         net, history, mean, std = learnt(self.name, task, seen, places, hidden, self.decay, 1, known, unknown, binary)

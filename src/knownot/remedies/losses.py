@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import importlib
 import math
-from types import ModuleType
 from typing import Any
 
 from ..errors import OptionError
 
 Tensor = Any
 TINY = 1e-12
+NAMESPACES = {"torch": "array_api_compat.torch", "keras": "keras.ops", "numpy": "array_api_compat.numpy"}
 
 
 def namespace(framework: str) -> Any:
     """What the functions below take as `xp`."""
-    if framework == "keras":
-        from keras import ops
-
-        return ops
-    module: ModuleType = importlib.import_module(f"array_api_compat.{framework}")
-    return module
+    return importlib.import_module(NAMESPACES[framework])
 
 
 def mean_over(xp: Any, values: Tensor, weight: Tensor) -> Tensor:  # [n], [n] -> []

@@ -35,6 +35,7 @@ class VOS(Remedy):
 
     name = "vos"
     modes = ("head",)
+    keeps = ("head",)
     paper = "Du et al. 2022, arXiv:2202.01197; the classifier stays"
     summary = (
         "energy with weights for the classes, learnt from virtual outliers; no outliers needed, the classifier stays"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,8 @@ from ..detectors import Detector, moved, resolve
 from ..detectors.base import number, one_of
 from ..errors import ImagesError, UnsoundError
 from ..stats import gather
-from .base import Outcome, Remedied, Remedy, Task
-from .beside import SAME, as_detector, asked_places, checked, learnt
+from .base import Outcome, Remedied, Task
+from .beside import SAME, Beside, as_detector, learnt
 from .gradients import LastLayer
 from .layers import binary
 from .seen import Seen, look, places_of
@@ -24,7 +23,7 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True)
-class Stream(Remedy):
+class Stream(Beside):
     r"""Du, Fang, Diakonikolas & Li, How Does Unlabeled Data Provably Help OOD Detection?, ICLR 2024 (SAL).
 
         1. filter: candidates are the wild images with tau(x) > T, T the value that `kept` of the validation images,
@@ -42,21 +41,15 @@ class Stream(Remedy):
 
     filter: str = "default"
     kept: float = 0.95
-    hidden: int | Sequence[int] = 64
-    decay: float = 0.1
-    places: str | Sequence[str] | None = None
 
     name = "stream"
-    outliers = "required"
-    modes = ("head",)
     paper = "Du et al. 2024, arXiv:2402.03502"
     summary = "a discriminator learnt from unlabelled images of the stream, filtered first; the classifier stays"
 
     def retrain(self, task: Task) -> Outcome:
-        hidden = checked(self.hidden, self.decay)
+        hidden, places = self.settled(task)
         one_of("filter", self.filter, tuple(FILTERS))
         number("kept", self.kept, 0.5, 1)
-        places = asked_places(self.places, task.opened)
         needed = places_of(task.opened) if self.filter == "default" else ("features",)
         seen = look(task, tuple(dict.fromkeys([*places, *needed, "logits"])))
         validation, wild = FILTERS[self.filter](task, seen)

@@ -33,6 +33,7 @@ class KerasModel(Model):
     """See `models.base.Model`. The user's model is run as it is; nothing is added to it."""
 
     framework = "keras"
+    trainable = True
 
     def __init__(
         self,

@@ -82,6 +82,7 @@ class TorchModel(Model):
         embedding: bool = False,
     ) -> None:
         self.network, self.file, self.embedding = network, file, embedding
+        self.trainable = network.kind != "script"  # TorchScript is computed as it was compiled
         self.options: dict[str, Any] = {"head": head, "stages": stages, "size": size}
         with network.untouched():
             self.input, self.look = inputs.input_of(network, size)
