@@ -3,9 +3,9 @@
     python benchmarks/remedies.py [resnet20-torch] [resnet8-keras] [--seeds 0 1 2] [--full] [-o FILE.md] [--json FILE]
 
 Trained on 20,000 CIFAR-10 training images (--full: half of them); the 10,000 test images go in four parts (validation,
-calibration, ranking, test). Outliers: made ones without the kinds that are tested on, or half of the Tiny-ImageNet images, whose other half
-is tested on where no remedy saw Tiny-ImageNet; MNIST, notMNIST, textures and uniform, Gaussian and constant images are
-never trained on. --full: also fine-tunes of all weights, which take minutes each.
+calibration, ranking, test). Outliers: made ones without the kinds that are tested on, or half of the Tiny-ImageNet
+images, whose other half is tested on where no remedy saw Tiny-ImageNet; MNIST, notMNIST, textures and uniform, Gaussian
+and constant images are never trained on. --full: fine-tunes of all weights instead, a minute or two each.
 """
 
 from __future__ import annotations
