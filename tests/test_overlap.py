@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 import helpers_toy as toy
 import knownot
-from knownot.detectors import Mahalanobis
+from knownot.detectors import Gram, Mahalanobis
+from knownot.detectors.gram import GramRows
 from knownot.images.ahead import overlapped
-from knownot.stats import ClassMoments, blas, one_blas_thread
+from knownot.stats import ClassMoments, ClassRange, blas, one_blas_thread
 from knownot.stats.blas import _controller
 
 
@@ -104,6 +106,68 @@ def test_predict_asks_the_network_in_this_thread_and_scores_in_another(monkeypat
     assert where["score"].isdisjoint(where["forward"])
     assert verdicts.ids == tuple(f"#{i}" for i in range(90))
     np.testing.assert_allclose(verdicts.score, osc.predict(images, batch_size=90).score, rtol=1e-5)
+
+
+def test_fit_asks_the_network_in_this_thread_and_the_rest_runs_beside_it(monkeypatch):
+    """Maps are reduced in one thread, rows are gathered and calibration images scored in others."""
+    where: dict[str, set[threading.Thread]] = {"forward": set(), "reduce": set(), "merge": set(), "score": set()}
+
+    def watched(kind, name, what):
+        plain = getattr(kind, name)
+
+        def asked(*args, **options):
+            where[what].add(threading.current_thread())
+            return plain(*args, **options)
+
+        monkeypatch.setattr(kind, name, asked)
+
+    model = knownot.open_model(toy.graph())
+    watched(type(model), "forward", "forward")
+    watched(GramRows, "of", "reduce")
+    watched(ClassRange, "merge", "merge")
+    watched(Gram, "score", "score")
+    options = {"calibration": toy.known(200, 3)[0], "alpha": 0.1, "batch_size": 32, "progress": False}
+    osc = knownot.fit(model, *toy.known(600, 2), detector="gram", **options)
+    assert where["forward"] == {threading.current_thread()}
+    for what in ("reduce", "merge", "score"):
+        assert where[what], what
+        assert threading.current_thread() not in where[what], what
+    where["reduce"].clear()
+    osc.predict(toy.known(90, 3)[0], batch_size=16)
+    assert len(where["reduce"]) == 1
+    assert threading.current_thread() not in where["reduce"]
+
+
+def test_two_batches_of_maps_live_at_most(monkeypatch):
+    osc = knownot.fit(toy.graph(), *toy.known(600, 2), detector="gram", alpha=0.1, progress=False)
+    alive, most, forward = [], [], osc.model.forward
+
+    def watched(batch, maps=()):
+        most.append(sum(ref() is not None for ref in alive))
+        seen = forward(batch, maps)
+        alive.append(weakref.ref(next(iter(seen.maps.values()))))
+        return seen
+
+    monkeypatch.setattr(osc.model, "forward", watched)
+    osc.predict(toy.known(200, 3)[0], batch_size=16)
+    assert len(most) == 13
+    assert max(most) <= 1, "maps of an earlier batch than the one before are still there"
+    finish = osc._looking.begun(osc.model.input.to_layout(toy.known(6, 3)[0] / np.float32(255)))
+    assert alive[-1]() is not None
+    finish()
+    assert alive[-1]() is None, "whoever keeps the second step keeps the maps"
+
+
+def test_batches_fitted_beside_the_network_are_counted_once_and_in_order():
+    """The same fit as from one pass without threads: order, labels and the images held out."""
+    images, labels = toy.known(600, 2)
+    one, many = (
+        knownot.fit(toy.graph(), images, labels, detector="knn", alpha=0.1, progress=False, batch_size=size)
+        for size in (600, 16)
+    )
+    np.testing.assert_allclose(many.detector.bank, one.detector.bank, atol=1e-6)
+    np.testing.assert_allclose(many.calibration.scores, one.calibration.scores, atol=1e-5)
+    assert (many.record.known, many.record.held_out) == (one.record.known, one.record.held_out)
 
 
 def blas_threads() -> set[int]:

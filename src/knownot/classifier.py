@@ -32,7 +32,7 @@ from .stats import one_blas_thread
 from .steps import Record, Rule, chosen, looked, prepared, recorded
 from .verdicts import Verdicts
 from .version import __version__
-from .walk import batch_size_for, computed
+from .walk import batch_size_for, begun, computed
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,10 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            seen = ((batch, *computed(self._looking, batch, self.second)) for batch in batches)
-            for batch, (verdicts, activations, fine) in overlapped(lambda s: (s[0], self._verdicts(*s)), seen):
+            asked = ((batch, begun(self._looking, batch, self.second)) for batch in batches)
+            for batch, (verdicts, activations, fine) in overlapped(
+                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked
+            ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])

@@ -12,8 +12,11 @@ from .calibration import Calibration, images_needed, images_needed_sentence
 from .detectors import Detector, Recipe
 from .detectors.base import moved
 from .errors import CalibrationError, UnsoundError
+from .images.ahead import overlapped
 from .models import Model
-from .stats import gather
+from .stats import gather, one_blas_thread
+
+ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
 
 
 def fitted_on(
@@ -30,7 +33,7 @@ def fitted_on(
     """
     offers = offers or model.offers
     wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
-    found = gather(batches, wanted)
+    found = gather((batch for batch in batches), wanted, overlapped)
     fitted = []
     for i, recipe in enumerate(recipes):
         try:
@@ -44,15 +47,20 @@ def fitted_on(
 
 def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:
     """(for each detector its members' scores [n, m], the predicted classes [n]) of calibration images."""
-    quick = [moved(detector, np, np.float32) for detector in detectors]
-    parts: list[list[np.ndarray]] = [[] for _ in detectors]
+    quick: tuple[Detector, ...] = moved(tuple(detectors), np, np.float32)
+    parts: list[list[np.ndarray]] = [[] for _ in quick]
     predicted: list[np.ndarray] = []
-    for batch in batches:
-        for begin in range(0, len(batch), 1024):
-            some = batch.take(slice(begin, begin + 1024))
-            for mine, detector in zip(parts, quick, strict=True):
-                mine.append(np.asarray(detector.parts(some)))
+
+    def measure(batch: Activations) -> None:
+        for begin in range(0, len(batch), ROWS):
+            some = batch.take(slice(begin, begin + ROWS)).sharing()
+            with one_blas_thread():
+                for mine, detector in zip(parts, quick, strict=True):
+                    mine.append(np.asarray(detector.parts(some)))
             predicted.append(np.argmax(some.logits, axis=1))
+
+    for _ in overlapped(measure, (batch for batch in batches)):
+        pass
     if not predicted:
         raise CalibrationError("There is no calibration image that could be read.")
     return [np.concatenate(mine) for mine in parts], np.concatenate(predicted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from .calibration import images_needed_sentence
 from .errors import CalibrationError, ImagesError
 from .gallery import SIDE, Bank, eyes, squared
 from .images import Batch, Images
+from .images.ahead import overlapped
 from .models import Model
 from .preprocessing import Confusion, Trial, in_order, judge
 from .progress import bar
@@ -37,21 +38,34 @@ def keys_of(x: np.ndarray) -> np.ndarray:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def computed(
-    model: Model, batch: Batch, second: Second | None = None
-) -> tuple[Activations, np.ndarray, list[str | None]]:
+Computed = tuple[Activations, np.ndarray, list[str | None]]
+
+
+def computed(model: Model, batch: Batch, second: Second | None = None) -> Computed:
     """(activations of the fine images, which rows of `batch.x` they are, errors [n]). One forward pass through
     the classifier, and one through the second network if there is one.
 
     An image for which either computes NaN or infinity gets an error; all of them: ActivationsError.
     """
-    errors = list(batch.errors)
+    return begun(model, batch, second)()
+
+
+def begun(model: Model, batch: Batch, second: Second | None = None) -> Callable[[], Computed]:
+    """The same in two steps: the networks are asked now, the rest is done when the result is called, in any thread."""
     if not len(batch.x):
-        return Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), errors
-    activations = model.forward(model.input.to_layout(batch.x))
+        return lambda: (
+            Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), list(batch.errors)
+        )  # fmt: skip
+    seen = model.begun(model.input.to_layout(batch.x))
+    other = None if second is None else second.shown(batch)
+    return lambda: _fine(batch, seen(), other)
+
+
+def _fine(batch: Batch, activations: Activations, other: Mapping[str, np.ndarray] | None) -> Computed:
+    errors = list(batch.errors)
     own = fine = activations.finite()
-    if second is not None:
-        activations = replace(activations, second=second.shown(batch))
+    if other is not None:
+        activations = replace(activations, second=other)
         fine = activations.finite()
     if fine.all():
         return activations, np.arange(len(fine)), errors
@@ -109,35 +123,44 @@ class Walk:
         classes = self.model.offers.classes
         side = SIDE if self.thumbnails else 0
         seen = 0
+
+        def noted(item: tuple[Batch, Callable[[], Computed]]) -> tuple[int, Activations, np.ndarray]:
+            """In another thread than the network's, one batch after the other."""
+            nonlocal seen
+            batch, (activations, fine, errors) = item[0], item[1]()
+            self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
+            labels = np.empty(0, np.int64)
+            if len(fine):
+                activations = replace(activations, keys=keys_of(batch.x[fine]))
+                own = batch.labels[batch.rows[fine]]
+                labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
+                self.confusion.add(labels, np.argmax(activations.logits, axis=1))
+                if 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2:
+                    judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
+                if hold is not None:
+                    stay = hold.keep(activations, labels, seen + batch.rows[fine])
+                    if watch is not None:
+                        out = np.setdiff1d(np.arange(len(fine)), stay)
+                        watch.add(activations.take(out), labels[out], self._pictures(batch)[fine[out]], hold.latest)
+                    thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
+                    activations, labels = activations.take(stay), labels[stay]
+                else:
+                    thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
+                    if watch is not None:
+                        watch.add(activations, labels, self._pictures(batch)[fine])
+                self._show(thumbs, activations, labels)
+                self.images += len(labels)
+            seen += len(batch)
+            return len(batch), activations, labels
+
         with bar(what, images.count, self.progress) as advance:
             also = self.second.preprocess if self.second and way is not None else None
-            for batch in images.batches(self.size, way, spec=self.model.input, thumbs=side, also=also):
-                activations, fine, errors = computed(self.model, batch, self.second)
-                self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
-                if len(fine):
-                    activations = replace(activations, keys=keys_of(batch.x[fine]))
-                    own = batch.labels[batch.rows[fine]]
-                    labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
-                    self.confusion.add(labels, np.argmax(activations.logits, axis=1))
-                    if 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2:
-                        judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
-                    if hold is not None:
-                        stay = hold.keep(activations, labels, seen + batch.rows[fine])
-                        if watch is not None:
-                            out = np.setdiff1d(np.arange(len(fine)), stay)
-                            watch.add(activations.take(out), labels[out], self._pictures(batch)[fine[out]], hold.latest)
-                        thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
-                        activations, labels = activations.take(stay), labels[stay]
-                    else:
-                        thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
-                        if watch is not None:
-                            watch.add(activations, labels, self._pictures(batch)[fine])
-                    self._show(thumbs, activations, labels)
-                    self.images += len(labels)
-                    if len(labels):
-                        yield activations, labels
-                seen += len(batch)
-                advance(len(batch))
+            batches = images.batches(self.size, way, spec=self.model.input, thumbs=side, also=also)
+            asked = ((batch, begun(self.model, batch, self.second)) for batch in batches)
+            for count, activations, labels in overlapped(noted, asked):
+                if len(labels):
+                    yield activations, labels
+                advance(count)
         if not self.images and not (hold and hold.kept):
             reasons = "; ".join(f"{i}: {e}" for i, e in self.unreadable[:3])
             raise ImagesError(f"None of the {seen} images could be used{': ' + reasons if reasons else ''}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,15 @@ class Reducing(Model):
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         seen = self._model.forward(batch, self.known_maps((*self._maps, *maps)))
+        return replace(self._reduced(seen), maps={name: seen.maps[name] for name in maps})
+
+    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+        waiting = [self._model.forward(batch, self._maps)]
+        return lambda: self._reduced(waiting.pop())  # whoever keeps this keeps no map
+
+    def _reduced(self, seen: Activations) -> Activations:
         with one_blas_thread():
-            made = reduced(seen, self._reductions)
-        return replace(made, maps={name: seen.maps[name] for name in maps})
+            return reduced(seen, self._reductions)
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(self._model.gradient(batch, toward))

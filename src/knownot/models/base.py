@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ class Model(ABC):
     @abstractmethod
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
+
+    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+        """`forward` in two steps: the network is asked now, and what else is made of its answer is made when the
+        result is called, which may be in another thread, while the network is asked for the next batch."""
+        seen = self.forward(batch)
+        return lambda: seen
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         """The gradient with respect to `batch`, in the classifier's layout: for each image d/dx of

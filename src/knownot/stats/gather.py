@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from ..arrays import Activations, softmax
 from .base import Statistic
 from .blas import one_blas_thread
 from .reduction import Reduction
+
+Through = Callable[[Callable[[Any], None], Any], Iterable[None]]
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,24 @@ class Want:
         return rows
 
 
-def gather(batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[Want]) -> dict[Want, Statistic]:
-    """Every wanted statistic, from one pass over (activations, labels [n]); labels are -1 where unknown."""
+def gather(
+    batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[Want], through: Through = map
+) -> dict[Want, Statistic]:
+    """Every wanted statistic, from one pass over (activations, labels [n]); labels are -1 where unknown.
+
+    through: calls a function with one batch after the other, as `map` does; perhaps while the next batch is made.
+    """
     wanted = list(dict.fromkeys(wanted))
     found: dict[Want, Statistic] = {}
-    for batch, labels in batches:
+
+    def add(item: tuple[Activations, np.ndarray]) -> None:
         with one_blas_thread():
             for want in wanted:
-                part = want.part(batch, labels)
+                part = want.part(*item)
                 found[want] = found[want].merge(part) if want in found else part
+
+    for _ in through(add, batches):
+        pass
     return found
 
 
