@@ -16,11 +16,13 @@ ROOT = Path(knownot.__file__).parent
 RUNGS = [
     ["arrays", "errors", "version"],
     ["stats", "images", "models"],
-    ["detectors", "calibration", "measure", "outliers"],
-    ["saving", "verdicts", "preprocessing", "progress", "modelfile", "plots"],
+    ["detectors", "calibration", "measure", "outliers", "progress"],
+    ["saving", "verdicts", "preprocessing", "modelfile", "plots"],
     ["gallery", "second"],
     ["walk", "fitting"],
     ["evidence"],
+    ["arena"],
+    ["selecting", "weighing"],
     ["choosing"],
     ["steps"],
     ["classifier"],
@@ -94,6 +96,24 @@ def test_the_ladder_test_can_fail(tmp_path, monkeypatch):
     bad.write_text("from ..classifier import fit\nimport torch\nfrom ..images import open_images\n")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     assert len(violations(bad)) == 3
+
+
+def asks_for_the_framework(text: str) -> list[str]:
+    """Lines that compare `.framework` with names: what is to be known of it is a field of `Model`, or a table's."""
+    sides = [(node.left, *node.comparators) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Compare)]
+    asked = [
+        any("framework" in ast.unparse(side) for side in pair)
+        and any(isinstance(part, ast.Constant) and isinstance(part.value, str) for s in pair for part in ast.walk(s))
+        for pair in sides
+    ]
+    return [" ".join(map(ast.unparse, pair)) for pair, bad in zip(sides, asked, strict=True) if bad]
+
+
+def test_nobody_asks_for_the_framework_by_name():
+    assert asks_for_the_framework('x = m.framework in ("torch", "keras")')  # it can fail
+    assert asks_for_the_framework('if framework == "keras": pass')
+    found = {f.relative_to(ROOT).as_posix(): asks_for_the_framework(f.read_text(encoding="utf-8")) for f in FILES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def run(code: str) -> str:

@@ -12,6 +12,7 @@ from ..detectors.base import number
 from ..errors import ModelError, UnsoundError
 from .base import Outcome, Remedy, Task
 from .beside import as_detector, checked
+from .frameworks import joint_of
 from .loop import Arrays, Outputs, train
 from .losses import cross_entropy
 from .plan import Plan, check_augment
@@ -30,8 +31,8 @@ class Joint(Remedy):
         G: min  mean over z of -log(1 - D(G(z))) + beta KL(U || p(y | G(z)))
 
     G makes images near the known ones of which the classifier is to be unsure; no outliers are needed. U: all classes
-    alike; p is pushed towards it on what G makes, and G towards what p is unsure of. All weights, PyTorch, small
-    images.
+    alike; p is pushed towards it on what G makes, and G towards what p is unsure of. All weights, PyTorch and
+    Keras, small images.
 
     Differences from the paper: the classifier is trained already and only goes on; D reads the features that the
     classifier computes of an image rather than its pixels (its gradient does not reach the classifier), so that it is a
@@ -53,15 +54,14 @@ class Joint(Remedy):
         hidden = checked(self.hidden, 0)
         check_augment(task.settings.augment)
         opened = task.opened
-        if opened.framework != "torch":
+        try:
+            framework = joint_of(opened)
+        except ModelError as error:
             raise ModelError(
-                f"joint trains PyTorch classifiers; this one is of {opened.framework}. 'opengan' trains a "
-                "discriminator against a generator beside any classifier."
-            )
+                f"{error} 'opengan' trains a discriminator against a generator beside any classifier."
+            ) from None
         if opened.head is None or "features" not in opened.offers.kinds:
             raise UnsoundError("joint needs the classifier's features and its last linear layer. Name it with head=.")
-        from .torch_joint import JointTrainer
-
         seen = looked(opened, _some(task.known, task.settings.seed))
         mean, std = scale_of(seen.features)
         plan = Plan(task.known, None, task.settings)
@@ -70,7 +70,7 @@ class Joint(Remedy):
             np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32), classify, task.settings,
             learning_rate(task.settings), plan.steps * task.settings.epochs, needs_features=True,
         )  # fmt: skip
-        trainer = JointTrainer(opened, job, task.known, (mean, std), self.beta, hidden)
+        trainer = framework.joint_trainer(opened, job, task.known, (mean, std), self.beta, hidden)
 
         def batch(which: Plan, step: int) -> Arrays:
             known, _, labels = which.images(step)

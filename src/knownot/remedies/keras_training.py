@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from ..models import Model
+from ..models.keras.backend import to_numpy
 from .keras_surgery import copied, tapped
-from .loop import RISE, Arrays, Outputs, Trainer
+from .loop import RISE, Arrays, Outputs, Tuner
 from .losses import namespace
 from .tuned import Job
 
@@ -82,6 +83,24 @@ class _Rate(keras.optimizers.schedules.LearningRateSchedule):
         return {"learning_rate": self.learning_rate, "steps": self.steps}
 
 
+def adam(learning_rate: float, steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> keras.optimizers.Adam:
+    """As torch has it, at a rate that follows from the step."""
+    return keras.optimizers.Adam(_Rate(learning_rate, steps), *betas, epsilon=EPSILON)
+
+
+def packed(variables: Sequence[Any]) -> bytes:
+    """What they hold, for `unpack`."""
+    held = io.BytesIO()
+    np.savez(held, *[np.asarray(to_numpy(v)) for v in variables])
+    return held.getvalue()
+
+
+def unpack(state: bytes, variables: Sequence[Any]) -> None:
+    with np.load(io.BytesIO(state), allow_pickle=False) as found:
+        for i, variable in enumerate(variables):
+            variable.assign(found[f"arr_{i}"])
+
+
 class _Batches(keras.utils.PyDataset):
     """Some steps of the training."""
 
@@ -109,7 +128,7 @@ class _Done(keras.callbacks.Callback):
         self.total = total
 
 
-class _Fitting(Trainer):
+class _Fitting(Tuner):
     """`fit` of a `_Tuning`, some steps at a time."""
 
     tuning: _Tuning
@@ -130,14 +149,20 @@ class _Fitting(Trainer):
         return found
 
     def dumped(self) -> bytes:
-        held = io.BytesIO()
-        np.savez(held, *[np.asarray(keras.ops.convert_to_numpy(v)) for v in self._variables()])
-        return held.getvalue()
+        return packed(self._variables())
 
     def restore(self, state: bytes) -> None:
-        with np.load(io.BytesIO(state), allow_pickle=False) as found:
-            for i, variable in enumerate(self._variables()):
-                variable.assign(found[f"arr_{i}"])
+        unpack(state, self._variables())
+
+    def weights(self) -> list[np.ndarray]:
+        return [np.array(keras.ops.convert_to_numpy(v), np.float32) for v in self._floats()]
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        for variable, new in zip(self._floats(), weights, strict=True):
+            variable.assign(new)
+
+    def _floats(self) -> list[Any]:
+        return [v for v in self.tuning.weights if keras.backend.is_float_dtype(v.dtype)]
 
     def _variables(self) -> list[Any]:
         """Weights, the state of dropout layers' random numbers, and the optimiser's."""
@@ -157,9 +182,7 @@ class HeadTrainer(_Fitting):
         network = keras.Model(x, [x, head(x)])
         head.kernel.assign(np.ascontiguousarray(job.weight.T))
         head.bias.assign(job.bias)
-        self._compiled(
-            _Tuning(network, head, job), keras.optimizers.Adam(_Rate(job.learning_rate, job.steps), epsilon=EPSILON)
-        )
+        self._compiled(_Tuning(network, head, job), adam(job.learning_rate, job.steps))
 
     def finished(self) -> tuple[np.ndarray, np.ndarray]:
         kernel, bias = (np.asarray(keras.ops.convert_to_numpy(w)) for w in self.tuning.head.get_weights())
@@ -175,8 +198,7 @@ class ModelTrainer(_Fitting):
         network = tapped(self.copy, head)
         for layer in self.copy._flatten_layers():
             layer.trainable = not (job.settings.freeze_norm and isinstance(layer, NORMS))
-        tuning = _Tuning(network, head, job)
-        self._compiled(tuning, keras.optimizers.Adam(_Rate(job.learning_rate, job.steps), epsilon=EPSILON))
+        self._compiled(_Tuning(network, head, job), adam(job.learning_rate, job.steps))
 
     def finished(self) -> Any:
         model, _ = copied(self.opened, self.job.weight, self.job.bias)

@@ -48,7 +48,9 @@ Loss = Callable[[Any, Outputs, Mapping[str, Any]], Any]  # (namespace, outputs, 
 
 
 class Trainer(ABC):
-    """A network in training, with its optimiser: a copy of the user's."""
+    """A network in training, with its optimiser: a copy of the user's. notes: how it is trained, for people."""
+
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:
@@ -68,6 +70,24 @@ class Trainer(ABC):
     @abstractmethod
     def finished(self) -> Any:
         """The new model: of the user's kind, in inference, with nothing of the training left on it."""
+
+
+class Tuner(Trainer):
+    """A trainer of the classifier's weights alone."""
+
+    @abstractmethod
+    def weights(self) -> list[np.ndarray]:
+        """All that training moves, copied."""
+
+    @abstractmethod
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        """Put them in the place of those that it has, in the order of `weights`."""
+
+
+def part_way(start: Sequence[np.ndarray], end: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
+    """Weights at `share` of the straight way from one network to another: Wortsman et al., Robust Fine-tuning of
+    Zero-shot Models, CVPR 2022 (arXiv:2109.01903), equation 1. Exactly `start` at 0 and `end` at 1."""
+    return [((1 - share) * a + share * b).astype(b.dtype) for a, b in zip(start, end, strict=True)]
 
 
 @dataclass

@@ -53,6 +53,14 @@ def uniform_cross_entropy(xp: Any, logits: Tensor, weight: Tensor) -> Tensor:
     return mean_over(xp, logsumexp(xp, logits) - xp.mean(logits, axis=-1), weight)
 
 
+def from_uniform(xp: Any, logits: Tensor) -> Tensor:  # [n, c] -> []
+    r"""Lee et al., Training Confidence-calibrated Classifiers, ICLR 2018 (arXiv:1711.09325), eq. 1:
+
+    KL(U || p) = - (1/c) sum_k log p_k - log c,  0 where all classes are alike
+    """
+    return uniform_cross_entropy(xp, logits, xp.ones_like(logits[:, 0])) - math.log(logits.shape[1])
+
+
 def energy_margin(xp: Any, logits: Tensor, known: Tensor, outlier: Tensor, *, m_in: float, m_out: float) -> Tensor:
     r"""Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020 (arXiv:2010.03759), eq. 8, 9:
 
