@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_a_fitted_detector_takes_its_place_beside_others(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("framework", NETS)
 def test_saved_opened_fitted_saved_and_loaded_is_the_same(framework: str, tmp_path: Path) -> None:
-    done = remedied(framework)
+    done = replace(remedied(framework), share=0.6)
     folder = done.save(tmp_path / "new")
     endings = {"torch": {"model.pt2", "state_dict.safetensors"}, "keras": {"model.keras"}}[framework]
     assert {p.name for p in folder.iterdir()} == endings | {"manifest.json", "model.json", "state.safetensors"}
@@ -133,6 +134,7 @@ def test_saved_opened_fitted_saved_and_loaded_is_the_same(framework: str, tmp_pa
     assert repr(again) == repr(done)
     assert again.history == tuple(dict(line) for line in done.history)
     assert again.options["ratio"] == 0.5
+    assert again.share == 0.6
     assert again.class_names == CLASSES
     opened = open_model(folder)
     assert opened.class_names == CLASSES
@@ -255,6 +257,10 @@ def test_the_command_line_refuses_and_explains(place: Path) -> None:
         (("retrain", "none-class", *given), "give outliers="),
         (("retrain", "logitnorm", *given, *way, "--tau", "9"), "cannot fall below"),
         (("retrain", "logitnorm", *given, *way, "--learning-rate", "1", "--epochs", "1"), "refused"),
+        (
+            ("retrain", "logitnorm", *given, *way, "--learning-rate", "1", "--epochs", "1", "--no-interpolate"),
+            "refused",
+        ),
     ):
         done = run(*arguments)
         assert done.exit_code != 0
@@ -266,7 +272,7 @@ def test_help_shows_the_remedies_and_their_own_options() -> None:
     text = run("retrain", "--help").output
     assert all(name in text for name in remedies.REMEDIES)
     own = run("retrain", "energy-margin", "--help").output
-    for option in ("--m-in FLOAT", "--weight FLOAT", "--outliers TEXT", "--json"):
+    for option in ("--m-in FLOAT", "--weight FLOAT", "--outliers TEXT", "--no-interpolate", "--json"):
         assert option in own
     for name in remedies.REMEDIES:
         assert run("retrain", name, "--help").exit_code == 0

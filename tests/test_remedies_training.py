@@ -16,7 +16,8 @@ from helpers_toy import unknown
 from knownot import open_model, remedies
 from knownot.errors import ActivationsError, LabelsError, ModelError, OptionError, UnsoundError
 from knownot.measure import auroc
-from knownot.remedies import REMEDIES, Remedied, remedy_class
+from knownot.remedies import REMEDIES, Remedied, remedy_class, retraining
+from knownot.remedies.loop import part_way
 from knownot.remedies.plan import Plan
 from knownot.remedies.tuned import Tuned
 
@@ -241,6 +242,51 @@ def test_a_lower_accuracy_is_refused_with_both_numbers_and_the_cure() -> None:
     assert re.search(r"\d+ images became wrong, 0 right", str(error.value))  # all were right before
     done = retrained("none-class", torch_net(), tolerance=None, **spoil)
     assert done.accuracy_after < 0.9
+
+
+def rights_of(shares: list[float]) -> Any:
+    """In the place of `rights`: so many are right, one call after another."""
+    calls = iter(shares)
+    return lambda *_: np.arange(200) < 200 * next(calls)
+
+
+@pytest.mark.parametrize("framework", NETS)
+@pytest.mark.parametrize(("remedy", "mode"), [("logitnorm", "full"), ("outlier-exposure", "head")])
+def test_what_costs_accuracy_goes_back_towards_the_own_weights(
+    remedy: str, mode: str, framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = NETS[framework]()
+    whole = weights(retrained(remedy, net, mode=mode, tolerance=None).model)
+    monkeypatch.setattr(retraining, "rights", rights_of([0.9, 0.5, 0.85, 0.895]))
+    done = retrained(remedy, net, mode=mode)
+    assert (done.share, done.accuracy_before, done.accuracy_after) == (0.6, 0.9, 0.895)
+    assert "60% of the way" in done.notes[-1]
+    assert "from 90.00% to 50.00%" in done.notes[-1]
+    assert any(not np.array_equal(a, b) for a, b in zip(weights(net), whole, strict=True))
+    for own, learnt, got in zip(weights(net), whole, weights(done.model), strict=True):
+        np.testing.assert_allclose(got, 0.4 * own + 0.6 * learnt, rtol=1e-6, atol=1e-8)
+    logits = done.opened.activations(inputs(VALIDATION[0])).logits  # what was opened is what was kept
+    np.testing.assert_array_equal(logits, open_model(done.model).activations(inputs(VALIDATION[0])).logits)
+
+
+def test_going_back_can_be_declined_and_may_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retraining, "rights", rights_of([0.9, 0.5]))
+    with pytest.raises(UnsoundError, match="refused"):
+        retrained("logitnorm", torch_net(), interpolate=False)
+    monkeypatch.setattr(retraining, "rights", rights_of([0.9, 0.5, 0.6, 0.7, 0.8, 0.89]))
+    with pytest.raises(UnsoundError, match=r"from 90.00% to 50.00%.*A fifth of the way there it is 89.00%"):
+        retrained("logitnorm", torch_net())
+    monkeypatch.setattr(retraining, "rights", rights_of([0.9, 0.5]))
+    assert retrained("logitnorm", torch_net(), tolerance=None).share == 1
+
+
+def test_the_ends_of_the_way_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    one, other = ([rng.normal(size=(5, 3)).astype(np.float32)] for _ in range(2))
+    for share, end in ((0.0, one), (1.0, other)):
+        (got,) = part_way(one, other, share)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, end[0])
 
 
 def test_accuracy_is_counted_on_the_known_classes_only() -> None:

@@ -71,6 +71,11 @@ def _option(field: Any) -> click.Option:
     "--tolerance", type=float, default=0.005, show_default=True, help="By how much that accuracy may fall; 1: anything."
 )
 @click.option(
+    "--interpolate/--no-interpolate",
+    default=True,
+    help="When it falls by more: go back towards the classifier's own weights, or refuse.  [go back]",
+)
+@click.option(
     "--mode", type=click.Choice(["full", "head"]), help="All weights, or the last layer only.  [the remedy's]"
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over KNOWN.  [2, in head mode 20]")
@@ -102,7 +107,7 @@ def command(**_: Any) -> None:
 
 
 def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str, ...], validation: str | None,
-         tolerance: float, mode: str | None, epochs: int | None, checkpoints: Path | None,
+         tolerance: float, interpolate: bool, mode: str | None, epochs: int | None, checkpoints: Path | None,
          preprocess: str | None, size: str | None, class_names: Path | None, head: str | None, seed: int,
          as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
     from ..remedies import retrain
@@ -112,7 +117,7 @@ def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str,
     done = retrain(
         remedy, opened, known, outliers=_one(outliers), validation=validation,
         tolerance=None if tolerance >= 1 else tolerance,
-        mode=mode, epochs=epochs, folder=checkpoints, seed=seed, progress=not quiet,
+        interpolate=interpolate, mode=mode, epochs=epochs, folder=checkpoints, seed=seed, progress=not quiet,
         class_names=names_from(class_names),
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **{name: x for name, x in settings.items() if x is not None},
@@ -122,6 +127,7 @@ def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str,
         "remedy": done.remedy,
         "accuracy_before": done.accuracy_before,
         "accuracy_after": done.accuracy_after,
+        "share": done.share,
         "accuracy_images": done.accuracy_images,
         "validation_is_new": done.validation_is_new,
         "none_classes": done.none_classes,

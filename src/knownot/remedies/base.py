@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -75,7 +75,9 @@ class Outcome:
     """What a remedy made of a task. model: a new model of the same framework, None when it is the user's own.
 
     none_classes: how many of its last outputs are no class. detector: a name, a recipe or a fitted detector instead of
-    the remedy's own, if it was made on the way. history: one mapping an epoch.
+    the remedy's own, if it was made on the way. history: one mapping an epoch. at: gives the model with weights so far
+    (0 to 1) on the way from those it had to those it learnt, which ends the use of the one before; None when there is
+    no such model.
     """
 
     model: Any = None
@@ -83,6 +85,7 @@ class Outcome:
     detector: Any = None
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    at: Callable[[float], Any] | None = None
 
 
 class Remedy(ABC):
@@ -114,7 +117,7 @@ class Remedied:
     use from now on, opened, with its none-classes if it has any. detector: the scorer that belongs to it, a name, a
     recipe or a fitted detector. accuracy_before, accuracy_after: on the same `accuracy_images` known images, which were
     not trained on. validation_is_new: whether these were given, rather than held out of the known images, which the
-    classifier knows from its own training.
+    classifier knows from its own training. share: how far the weights went on the way to those that were learnt.
     """
 
     remedy: str
@@ -131,6 +134,7 @@ class Remedied:
     class_names: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    share: float = 1.0
 
     @property
     def recipe(self) -> Recipe:

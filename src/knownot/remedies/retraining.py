@@ -22,6 +22,7 @@ from .data import Outliers, Pool, outliers_of, read
 from .table import remedy_class
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
+SHARES = (0.8, 0.6, 0.4, 0.2)  # of the way, tried in this order when all of it costs too much accuracy
 
 
 def retrain(
@@ -34,6 +35,7 @@ def retrain(
     validation: Any = None,
     validation_labels: Any = None,
     tolerance: float | None = 0.005,
+    interpolate: bool = True,
     mode: str | None = None,
     epochs: int | None = None,
     preprocess: Preprocess | None = None,
@@ -53,12 +55,14 @@ def retrain(
     theirs. Without them a tenth of `known` (at most 2,000) is held out; the classifier may know these from its own
     training, so the accuracy before is then too high.
     tolerance: by how much that accuracy may fall; None: by anything.
+    interpolate: when it falls by more, go back towards the classifier's own weights, in steps of a fifth of the way,
+    as far as it takes (Wortsman et al. 2022, arXiv:2109.01903); False: refuse.
     mode: "head" or "full" (see `Settings`), None for the remedy's usual one; epochs: None for 2 ("full") or
     20 ("head").
     options: further fields of `Settings`, and those of the remedy.
 
-    Raises UnsoundError when the accuracy falls by more than the tolerance; OptionError, ImagesError, LabelsError,
-    ModelError before anything is trained.
+    Raises UnsoundError when the accuracy falls by more than the tolerance all the same; OptionError, ImagesError,
+    LabelsError, ModelError before anything is trained.
     """
     begin = time.perf_counter()
     kind = remedy_class(remedy)
@@ -74,29 +78,41 @@ def retrain(
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
     were = rights(opened, task.validation)
+    before = float(were.mean())
     outcome = chosen.retrain(task)
-    are, again = were, opened
-    if outcome.model is not None:
-        sides = opened.input.height, opened.input.width
-        asked = {"size": sides if all(sides) else None, **opened.opened_with}
-        asked["none_classes"] = outcome.none_classes or None
-        again = open_model(outcome.model, **{name: x for name, x in asked.items() if x is not None})
-        again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
-        are = rights(again, task.validation)
-    before, after = float(were.mean()), float(are.mean())
-    if tolerance is not None and after < before - tolerance:
+    back = SHARES if interpolate and tolerance is not None and outcome.at is not None else ()
+    tried: list[np.ndarray] = []  # which images are right, all the way first
+    model, again = outcome.model, opened
+    for share in (1.0, *back):
+        if share < 1:
+            model = outcome.at(share)  # type: ignore[misc]
+        if model is not None:
+            again = _reopened(model, outcome.none_classes, task)
+        tried.append(were if model is None else rights(again, task.validation))
+        after = float(tried[-1].mean())
+        if tolerance is None or after >= before - tolerance:
+            break
+    else:
+        are = tried[0]
         worse, better = int((were & ~are).sum()), int((are & ~were).sum())
         raise UnsoundError(
-            f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {after:.2%}, by more "
-            f"than the tolerance of {100 * tolerance:g} points, so its outcome is refused ({worse} images became "
-            f"wrong, {better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more known "
-            "images, fewer epochs, a smaller ratio of outliers"
+            f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {are.mean():.2%}, by "
+            f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
+            f"became wrong, {better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more "
+            "known images, fewer epochs, a smaller ratio of outliers"
             + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
             + "; or accept it with a larger tolerance=."
+            + (f" A fifth of the way there it is {after:.2%}." if back else "")
+        )
+    notes = [*task.notes, *outcome.notes]
+    if share < 1:
+        notes.append(
+            f"The weights went {share:.0%} of the way from the classifier's own to those learnt: all the way, the "
+            f"accuracy falls from {before:.2%} to {tried[0].mean():.2%}."
         )
     return Remedied(
         remedy=remedy,
-        model=outcome.model,
+        model=model,
         opened=again,
         none_classes=outcome.none_classes,
         detector=outcome.detector or kind.detector,
@@ -108,8 +124,19 @@ def retrain(
         seconds=time.perf_counter() - begin,
         class_names=task.names,
         options=_said(chosen) | _said(settings),
-        notes=(*task.notes, *outcome.notes),
+        notes=tuple(notes),
+        share=share,
     )
+
+
+def _reopened(model: Any, none_classes: int, task: Task) -> Model:
+    """A retrained model, opened as the user's own was."""
+    opened = task.opened
+    sides = opened.input.height, opened.input.width
+    asked = {"size": sides if all(sides) else None, **opened.opened_with, "none_classes": none_classes or None}
+    again = open_model(model, **{name: x for name, x in asked.items() if x is not None})
+    again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
+    return again
 
 
 def learning_rate(settings: Settings) -> float:

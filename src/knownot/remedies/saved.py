@@ -45,7 +45,7 @@ def _write(remedied: Remedied, folder: Path) -> None:
     names = remedied.class_names
     model_folder.write(folder, remedied.opened, file, remedied.opened.preprocess, names)
     about = {"knownot": __version__, "is": KIND, **described(remedied.opened, file)}
-    about |= {word: getattr(remedied, word) for word in WORDS}
+    about |= {word: getattr(remedied, word) for word in (*WORDS, "share")}
     things: dict[str, Any] = {
         "detector": remedied.detector,
         "history": tuple(dict(line) for line in remedied.history),
@@ -83,7 +83,8 @@ def load(folder: str | Path) -> Remedied:
         words = {word: about[word] for word in WORDS}
         return Remedied(
             model=None, opened=opened, detector=detector, history=things["history"], options=things["options"],
-            class_names=tuple(things["class_names"]), notes=tuple(things["notes"]), **words,
+            class_names=tuple(things["class_names"]), notes=tuple(things["notes"]), share=about.get("share", 1.0),
+            **words,
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise SavedError(f"{folder} does not hold what a retrained classifier needs: {error!r}.") from error

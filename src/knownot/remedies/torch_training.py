@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..models import Model
-from .loop import Arrays, Outputs, Trainer, rate
+from .loop import Arrays, Outputs, Tuner, rate
 from .losses import namespace
 from .torch_surgery import copied, tap
 from .tuned import Job
@@ -45,7 +45,7 @@ def also_saved(model: nn.Module, folder: Path) -> None:
     save_file(state, folder / "state_dict.safetensors")
 
 
-class _Stepping(Trainer):
+class _Stepping(Tuner):
     """An optimiser over weights, one step after another. holder: whose state dict is all that is trained."""
 
     job: Job
@@ -84,6 +84,17 @@ class _Stepping(Trainer):
         found = torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
         self.holder.load_state_dict(found["weights"])
         self.optimiser.load_state_dict(found["optimiser"])
+
+    def weights(self) -> list[np.ndarray]:
+        return [x.detach().cpu().float().numpy().copy() for x in self._floats()]
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        with torch.no_grad():
+            for x, new in zip(self._floats(), weights, strict=True):
+                x.copy_(torch.from_numpy(new))
+
+    def _floats(self) -> list[torch.Tensor]:
+        return [x for x in self.holder.state_dict().values() if x.is_floating_point()]
 
     def _loss(self, batch: Mapping[str, torch.Tensor], training: bool) -> Any:
         return self.job.loss(namespace("torch"), self.outputs(batch["x"], training), batch)

@@ -15,7 +15,7 @@ from ..models import Model
 from .base import Outcome, Remedy, Settings, Task
 from .data import Drawn, Outliers, Pool
 from .frameworks import framework_of
-from .loop import Arrays, Loss, Outputs, train
+from .loop import Arrays, Loss, Outputs, Tuner, part_way, train
 from .plan import Plan, check_augment
 from .retraining import learning_rate
 
@@ -128,7 +128,7 @@ class Tuned(Remedy):
             weight, both, me.loss, task.settings, learning_rate(task.settings), plan.steps * task.settings.epochs,
             me.extra, me.needs_features,
         )  # fmt: skip
-        trainer = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
+        trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
         layout = (lambda x: x) if cached else task.opened.input.to_layout
 
         def given(which: Plan, step: int) -> Arrays:
@@ -137,13 +137,18 @@ class Tuned(Remedy):
 
         past = 1_000_000 * checking.steps  # an epoch of its own, so that outliers are drawn that are not trained on
         validation = [given(checking, past + i) for i in range(checking.steps)]
+        start = trainer.weights()
         history = train(
             trainer, lambda step: given(plan, step), plan.steps, validation, task.settings, _identity(me, task, plan)
         )
-        model = trainer.finished()
-        if cached:
-            model = framework.with_head(task.opened, *model)
-        return replace(me.after(task, model), history=history)
+        end = trainer.weights()
+
+        def at(share: float) -> Any:
+            trainer.assign(part_way(start, end, share))
+            model = trainer.finished()
+            return framework.with_head(task.opened, *model) if cached else model
+
+        return replace(me.after(task, at(1.0)), history=history, at=at)
 
 
 def looked(opened: Model, pool: Pool, batch_size: int = 256) -> Look:
