@@ -154,6 +154,7 @@ def _tried(one: Asked, result: Remedied | str) -> Tried:
     return Tried(
         one.name, one.remedy, accuracy_before=result.accuracy_before, accuracy_after=result.accuracy_after,
         seconds=result.seconds, outliers=outliers, notes=tuple(result.notes), same=result.model is None,
+        share=result.share,
     )  # fmt: skip
 
 

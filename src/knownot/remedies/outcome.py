@@ -31,6 +31,7 @@ class Tried:
 
     accuracy_before, accuracy_after: on the validation images; accuracy: on the test images. same: the classifier is
     bit for bit the one that was given. sure: {set: share of noise or fooling images with a softmax of at least 0.99}.
+    share: how far the weights went on the way to those that were learnt (see `retrain`, interpolate).
     notes: of the training; remarks: of the measuring, what could not be done.
     """
 
@@ -42,6 +43,7 @@ class Tried:
     accuracy: float | None = None
     seconds: float | None = None
     same: bool = True
+    share: float = 1.0
     outliers: str = "none"
     sure: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
