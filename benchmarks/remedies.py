@@ -151,8 +151,9 @@ def table(results: Sequence[Any]) -> str:
             sign = "+" if np.mean(gain) > 0 else ""
             near = "(seen)" if saw_near(name) else spread([e[NEAR] for e in each])
             text.append(
-                f"| {name}{way} | {scorer} | {spread(right)} | {spread([np.mean([e[s] for s in far]) for e in each])} | "
-                f"{spread([np.mean([e[s] for s in far]) for e in rates])} | {near} | {sign}{spread(gain)} |"
+                f"| {name}{way} | {scorer} | {spread(right)} | "
+                f"{' | '.join(spread([np.mean([x[s] for s in far]) for x in some]) for some in (each, rates))} | "
+                f"{near} | {sign}{spread(gain)} |"
             )
     return "\n".join(text)
 
