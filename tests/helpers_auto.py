@@ -1,4 +1,6 @@
-"""Toy classifiers on which members of the default fail: the same network, with features of another kind."""
+"""Toy classifiers on which members of the default fail: the same network, with features of another kind. And evidence
+made up of scores.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 import helpers_toy as toy
+from knownot.arena import Arena
 
 
 def jittery(channels: int = 12, size: float = 3000.0) -> onnx.ModelProto:
@@ -47,3 +50,14 @@ def _with(
     initial += [numpy_helper.from_array(np.asarray(x), name) for name, x in {"w": weight, **more}.items()]
     made = helper.make_graph(nodes, "toy", list(model.graph.input), list(model.graph.output), initial)
     return helper.make_model(made, opset_imports=model.opset_import, ir_version=8)
+
+
+KINDS = ("uniform", "solid", "fractal", "patch-shuffle-4", "cutmix", "mixup", "collage", "inversion", "blur")
+
+
+def arena(gains: dict[str, list[float]], n: int = 400, k: int = 64) -> Arena:
+    """Detectors with independent normal scores; on a kind, unknown images score higher by gains[kind][j]."""
+    rng = np.random.default_rng(0)
+    m = len(next(iter(gains.values())))
+    known = rng.normal(size=(n, m))
+    return Arena.of(known, {kind: rng.normal(size=(k, m)) + np.array(shift) for kind, shift in gains.items()})

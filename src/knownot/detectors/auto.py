@@ -98,11 +98,12 @@ class Auto(Detector):
         xp = array_namespace(batch.logits)
         return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
-    def only(self, columns: tuple[int, ...]) -> Detector:
-        """Those candidates alone: a combination to be ranked, or the one."""
+    def only(self, columns: tuple[int, ...], weights: tuple[float, ...] = ()) -> Detector:
+        """Those candidates alone: a combination to be ranked, or the one. weights: of each in the sum."""
         if len(columns) == 1:
             return self.detectors[columns[0]]
-        return Combined(tuple(self.detectors[i] for i in columns), tuple(self.names[i] for i in columns))
+        names = tuple(self.names[i] for i in columns)
+        return Combined(tuple(self.detectors[i] for i in columns), names, weights=weights)
 
     def rank(self, parts: np.ndarray) -> Self:
         ranked = self.only(self.start).rank(np.asarray(parts)[:, list(self.start)])

@@ -21,11 +21,11 @@ from .passes import Pass, each_once
 class Combined(Detector):
     r"""Several detectors as one: the sum of minus the log of their p-values (Fisher 1932).
 
-        score(x) = sum over members m of -log((1 + #{r in reference_m : r >= score_m(x)}) / (len(reference_m) + 1))
+        score(x) = sum over members m of -w_m log((1 + #{r in reference_m : r >= score_m(x)}) / (len(reference_m) + 1))
 
     reference_m: the scores of known images that are new to the classifier, from `rank`; until then there is no score.
     The images that calibrate the sum have to be others than those, or its false-alarm rate is not guaranteed.
-    Members need not be independent for that: the sum is calibrated itself.
+    Members need not be independent for that: the sum is calibrated itself. Weights w (Good 1955) are 1 unless given.
 
     members: {name: recipe}; None stands for `default_recipe`.
     """
@@ -33,6 +33,7 @@ class Combined(Detector):
     detectors: tuple[Detector, ...]
     names: tuple[str, ...]
     references: tuple[Array, ...] = ()  # one [r] each, ascending
+    weights: tuple[float, ...] = ()  # of each member in the sum; none: all 1
 
     ranks = True
     needs = frozenset({"probabilities"})
@@ -119,7 +120,8 @@ class Combined(Detector):
             r = reference.shape[0]
             column = xp.asarray(parts[:, i], copy=True)  # contiguous, which torch wants
             below = xp.searchsorted(reference, column, side="left")
-            total = total - xp.log((1 + r - xp.astype(below, parts.dtype)) / (r + 1))
+            surprise = -xp.log((1 + r - xp.astype(below, parts.dtype)) / (r + 1))
+            total = total + (self.weights[i] * surprise if self.weights else surprise)
         return total
 
     def score(self, batch: Activations) -> Array:

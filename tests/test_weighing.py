@@ -1,0 +1,212 @@
+"""Weights learnt from evidence: the least of the documented loss, and only where families that took no part agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import helpers_toy as toy
+import knownot
+from helpers_auto import KINDS, arena
+from knownot import Preprocess
+from knownot.arena import YOURS, Arena, family
+from knownot.choosing import rule
+from knownot.detectors import Combined, Energy
+from knownot.weighing import FINEST, MEMBERS, NEAR, learn, promising, weighed
+
+HALF = Preprocess(scale=1 / 255, name="[0, 1]")
+ALL = list(dict.fromkeys(family(kind) for kind in KINDS))
+
+
+def loss(found: Arena, columns: list[int], weights: np.ndarray, b: float) -> float:
+    """The first term of the docstring of `learn`, written out again."""
+    total = 0.0
+    for name in ALL:
+        kinds = [kind for kind in KINDS if family(kind) == name]
+        for kind in kinds:
+            part = 1 / len(ALL) / len(kinds) / 2
+            for y, x in ((1, found.unknown[kind]), (-1, found.known[kind])):
+                total += part / len(x) * float(np.log1p(np.exp(-y * (x[:, columns] @ weights + b))).sum())
+    return total
+
+
+def test_the_weights_are_those_of_least_loss():
+    """Against a grid: no other weights do better, by that loss."""
+    found = arena({kind: [1.5, 0.5, 1.0] for kind in KINDS}, 60, 30)
+    columns, prior, pull = [0, 1, 2], np.array([1.0, 1.0, 0.0]), 0.01
+    weights = learn(found, columns, prior, pull, ALL)
+    assert weights.max() == 1
+    grid = np.linspace(-2.5, 0.5, 13)
+    steps = np.linspace(0.1, 1.5, 15)
+    s = min((loss(found, columns, s * prior, b), s) for s in steps for b in grid)[1]
+
+    def whole(w: np.ndarray, scale: float, b: float) -> float:
+        away = scale * w - s * prior
+        return loss(found, columns, scale * w, b) + pull * float(away @ away) / float(s * s * prior @ prior)
+
+    def least(w: np.ndarray) -> float:
+        return min(whole(w, scale, b) for scale in steps for b in grid)
+
+    here = least(weights)
+    for j in range(3):
+        for step in (-0.3, 0.3):
+            other = weights.copy()
+            other[j] = max(0.0, other[j] + step)
+            assert here < least(other) or np.array_equal(other, weights)
+    assert weights[0] > weights[1]
+    assert weights[2] > 0
+
+
+def test_a_strong_pull_leaves_the_default_and_a_weak_one_finds_what_sees():
+    found = arena({kind: [0.2, 2.5, 1.0] for kind in KINDS}, 1000, 200)
+    prior = np.array([1.0, 0.0, 1.0])
+    strong, weak = (learn(found, [0, 1, 2], prior, pull, ALL) for pull in (100.0, 1e-4))
+    np.testing.assert_allclose(strong, prior, atol=0.02)
+    assert weak[1] == 1
+    assert weak[0] < 0.3
+
+
+def test_known_images_have_half_of_the_weight_and_families_alike():
+    """More images of one kind, or more kinds in one family, change nothing: what is learnt is a mean over families."""
+    found = arena({kind: [1.0, 2.0 if kind == "blur" else 0.3] for kind in KINDS}, 400, 64)
+    prior = np.array([1.0, 1.0])
+    before = learn(found, [0, 1], prior, 0.01, ALL)
+    twice = {kind: np.concatenate([x, x]) if kind == "blur" else x for kind, x in found.unknown.items()}
+    np.testing.assert_allclose(learn(replace(found, unknown=twice), [0, 1], prior, 0.01, ALL), before, atol=2e-3)
+    kinds = {"salt-and-pepper": "uniform", "gaussian": "uniform"}
+    more = replace(
+        found,
+        known=found.known | {new: found.known[old] for new, old in kinds.items()},
+        unknown=found.unknown | {new: found.unknown[old] for new, old in kinds.items()},
+    )
+    np.testing.assert_allclose(learn(more, [0, 1], prior, 0.01, ALL), before, atol=2e-3)
+
+
+def test_at_most_so_many_members_have_a_weight():
+    found = arena({kind: [1.0] * 14 for kind in KINDS}, 400, 64)
+    weights = learn(found, list(range(14)), np.ones(14), 0.001, ALL)
+    assert (weights > 0).sum() == MEMBERS
+
+
+def test_weights_hold_where_both_groups_of_families_gain():
+    found = arena({kind: [1.0, 1.4] for kind in KINDS}, 1000, 200)
+    decided = weighed(found, [0], [1])
+    assert decided is not None
+    assert decided.columns == (0, 1)
+    assert decided.weights[1] > 0.7
+    assert decided.after > decided.before + 0.02
+    for near in (True, False):  # sees one group much better and the other not at all
+        gains = {kind: [1.2, 3.0 if (family(kind) in NEAR) is near else -0.4] for kind in KINDS}
+        one = arena(gains, 1000, 200)
+        better = one.families(one.auroc([0, 1])), one.families(one.auroc([0]))
+        assert np.mean(list(better[0].values())) > np.mean(list(better[1].values()))  # on the mean it would pay
+        assert weighed(one, [0], [1]) is None
+
+
+def test_what_helps_one_family_alone_is_not_learnt():
+    gains = {kind: [1.2, 4.0 if family(kind) == "mixture" else 0.0] for kind in KINDS}
+    found = arena(gains, 1000, 200)
+    assert learn(found, [0, 1], np.array([1.0, 0.0]), 0.003, ALL)[1] > 0.2
+    assert weighed(found, [0], [1]) is None
+
+
+def test_a_default_at_its_best_keeps_its_weights():
+    perfect = arena({kind: [9.0, 9.0] for kind in KINDS}, 400, 64)
+    assert weighed(perfect, [0], [1]) is None
+    alike = arena({kind: [1.0, 0.9, 0.9] for kind in KINDS}, 1000, 200)
+    assert weighed(alike, [0, 1, 2], []) is None
+    assert FINEST < 0.01
+
+
+def test_without_two_families_in_each_group_nothing_is_learnt():
+    kinds = [kind for kind in KINDS if family(kind) in {"noise", "mixture", "inversion", "shuffle"}]
+    found = arena({kind: [1.0, 1.6] for kind in kinds}, 1000, 200)
+    assert weighed(found, [0], [1]) is None
+
+
+def test_your_own_images_have_to_gain_as_well():
+    gains = {kind: [1.0, 1.4] for kind in KINDS}
+    for own, holds in ((1.4, True), (-1.0, False)):
+        found = replace(arena(gains | {YOURS: [1.0, own]}, 1000, 200), weights={YOURS: 2.0})
+        assert (weighed(found, [0], [1]) is not None) is holds
+
+
+def test_of_those_that_rank_alike_one_is_enough():
+    rng = np.random.default_rng(0)
+    known = np.repeat(rng.normal(size=(500, 2)), [1, 3], axis=1)
+    made = {kind: np.repeat(rng.normal((1.0, 1.5), 1, (64, 2)), [1, 3], axis=1) for kind in KINDS}
+    known[:, 2] = np.exp(known[:, 2])  # another scale, the same order
+    made = {kind: np.column_stack([x[:, :2], np.exp(x[:, 2]), x[:, 3]]) for kind, x in made.items()}
+    found = Arena.of(known, made)
+    assert found.distinct([0, 1, 2, 3]) == [0, 1]
+    assert promising(found, [0], [1, 2, 3]) == [0, 1]
+    assert weighed(found, [0], [1, 2, 3]).columns == (0, 1)
+
+
+def test_a_detector_that_fails_gets_no_weight():
+    found = arena({kind: [1.0, 1.4, 1.4] for kind in KINDS}, 1000, 200)
+    ruling = rule(found, ["a", "b", "c"], [0], {}, {2: "upside down"})
+    assert ruling.columns == (0, 1)
+    ruling = rule(found, ["a", "b", "c"], [2, 0], {}, {2: "upside down"})
+    assert 2 not in ruling.columns
+    assert ruling.why[2] == "upside down"
+    assert "c dropped (upside down)" in ruling.words(["a", "b", "c"], [2, 0], "")
+    aside = rule(found, ["a", "b", "c"], [0], {1: "not on the shortlist", 2: "not on the shortlist"}, {})
+    assert aside.columns == (0,)
+
+
+# The combination
+
+
+def test_a_weighted_sum_of_surprises():
+    from knownot.calibration import p_values
+
+    rng = np.random.default_rng(0)
+    known, new = rng.normal(size=(50, 3)), rng.normal(size=(20, 3)) * 2
+    detector = Combined((Energy(), Energy(), Energy()), ("a", "b", "c"), weights=(1.0, 0.25, 0.0)).rank(known)
+    expected = sum(w * -np.log(p_values(known[:, j], new[:, j])) for j, w in enumerate((1.0, 0.25, 0.0)))
+    np.testing.assert_allclose(detector.join(new), expected, rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def osc():
+    known, calibration = toy.known(800, 2), toy.known(1000, 3)
+    model = knownot.open_model(toy.graph())
+    return knownot.fit(
+        model, *known, calibration=calibration[0], calibration_labels=calibration[1], detector="auto",
+        preprocess=HALF, thumbnails=0, progress=False,
+    )  # fmt: skip
+
+
+def test_the_automatic_choice_weighs_and_says_so(osc):
+    assert max(osc.detector.weights) == 1
+    assert len(osc.detector.weights) == len(osc.detector.members) <= MEMBERS
+    note = osc.record.notes[-1]
+    assert "Automatic choice: weights " in note
+    assert "each family with the weights learnt without it" in note
+    said = {c.detector: c.why for c in osc.record.checks}
+    for name, weight in zip(osc.detector.members, osc.detector.weights, strict=True):
+        assert said[name] == f"weight {weight:.2g}"
+        assert f"{name} {weight:.2g}" in note
+    alarms = osc.predict(toy.known(1500, 4)[0]).unknown.mean()
+    assert 0.005 < alarms < 0.05  # calibrated anew
+    assert osc.predict(toy.unknown(200)).unknown.mean() > 0.95
+
+
+def test_weights_are_saved(osc, tmp_path):
+    images = toy.known(40, 5)[0]
+    again = knownot.load(osc.save(tmp_path / "osc"))
+    assert again.detector.weights == osc.detector.weights
+    np.testing.assert_array_equal(again.predict(images).score, osc.predict(images).score)
+
+
+def test_the_score_is_the_weighted_sum_of_what_its_members_say(osc):
+    rng = np.random.default_rng(1)
+    parts = rng.normal(size=(30, len(osc.detector.members)))
+    total = sum(
+        w * np.log((1 + len(r)) / (1 + (r >= column[:, None]).sum(axis=1)))
+        for w, r, column in zip(osc.detector.weights, osc.detector.references, parts.T, strict=True)
+    )
+    np.testing.assert_allclose(osc.detector.join(parts), total, rtol=1e-9)
