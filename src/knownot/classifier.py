@@ -270,8 +270,8 @@ def fit(
     thumbnails: how many known images to keep as small pictures for reports, 0 for none.
 
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
-    number of detectors (plus up to 512 images per convention when the preprocessing has to be found, and some 1,200
-    made outliers with detector="auto").
+    number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
+    some 1,200 made outliers with detector="auto").
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
     job = prepared(

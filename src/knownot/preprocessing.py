@@ -12,8 +12,11 @@ from .errors import ImagesError, LabelsError, OptionError
 from .images.base import Images
 from .images.preprocess import candidates
 from .models.base import Model
+from .progress import bar
 
 TRIAL_IMAGES = 512
+SURELY = 0.85  # right on so many: what the model says of its input is not doubted
+CLEARLY = 0.05  # so much better, and three standard errors, another way has to be to be taken instead
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,14 @@ def choose(
     *,
     batch_size: int,
     seed: int = 0,
+    doubt: bool = True,
+    progress: bool = False,
 ) -> tuple[Preprocess | None, tuple[Trial, ...], list[str]]:
     """(the preprocessing to use, what was tried, notes). None for arrays that are the classifier's own input.
 
-    Given by the user, or said by the model: taken. Otherwise the usual conventions are tried on up to 512 labelled
-    known images and the most accurate one is taken.
+    Given by the user: taken. Said by the model: taken, unless labelled known images show another way to be clearly
+    better (`doubt`). Otherwise the usual conventions are tried on up to 512 labelled known images and the most
+    accurate one is taken.
     Raises ImagesError without a size to resize to, OptionError without labels to choose by.
     """
     if images.ready:
@@ -129,18 +135,21 @@ def choose(
         return given.sized(*size), (), [f"Preprocessing as given: {given.name or given}."]
     if model.preprocess is not None:
         said = model.preprocess.sized(*size)
-        return said, (), [f"Preprocessing read from the model: {said.name or said}."]
+        if not (doubt and images.labelled):
+            return said, (), [_read(said)]
+        return _doubted(model, images, said, order, batch_size, seed, progress)
     if not images.labelled:
         raise OptionError(
             "How this classifier wants its input is not known: the model does not say, and without labels the usual "
             "conventions cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
         )
     sample = images.sample(TRIAL_IMAGES, seed)
-    trials = [_try(model, sample, p, order, batch_size) for p in candidates(model.input.channels or 3, *size)]
+    usual = candidates(model.input.channels or 3, *size)
+    trials = _tried(model, sample, usual, order, batch_size, progress)
     best = max(trials, key=lambda t: t[0].accuracy)
     if images.size != size:  # something is resized: also try the other way of doing it
         other = replace(best[0].preprocess, fit="stretch", name=best[0].preprocess.name + ", stretched")
-        trials.append(_try(model, sample, other, order, batch_size))
+        trials += _tried(model, sample, [other], order, batch_size, progress)
         best = max(trials, key=lambda t: t[0].accuracy)
     table = tuple(t for t, _ in trials)
     # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.
@@ -152,6 +161,56 @@ def choose(
         f"({best[0].accuracy:.1%}; {others})."
     )
     return best[0].preprocess, table, [note]
+
+
+def _read(said: Preprocess) -> str:
+    return f"Preprocessing read from the model: {said.name or said}."
+
+
+def _doubted(
+    model: Model,
+    images: Images,
+    said: Preprocess,
+    order: np.ndarray | None,
+    batch_size: int,
+    seed: int,
+    progress: bool,
+) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
+    """What `choose` returns for a model that says how it wants its input.
+
+    Layers can say it wrongly: a network with a Rescaling layer trained on images that had been scaled before, as
+    Keras users do by mistake, wants them scaled twice.
+    """
+    sample = images.sample(TRIAL_IMAGES, seed)
+    ways = [said]
+    if images.size != (said.height, said.width) and said.fit == "crop":
+        ways.append(replace(said, fit="stretch", name=said.name + ", stretched"))
+    trials = _tried(model, sample, ways, order, batch_size, progress)
+    trial, first = max(trials, key=lambda t: t[0].accuracy)
+    said = trial.preprocess
+    if first.accuracy < SURELY and first.images >= 20:
+        channels = model.input.channels or 3
+        usual = candidates(channels, said.height, said.width) if channels in (1, 3) else ()
+        others = [replace(p, fit=said.fit, resample=said.resample) for p in usual if _differs(p, said)]
+        trials += _tried(model, sample, others, order, batch_size, progress)
+    best, seen = max(trials, key=lambda t: t[0].accuracy)
+    table, gain, n = tuple(t for t, _ in trials), best.accuracy - trial.accuracy, max(first.images, 1)
+    error = np.sqrt(sum(t.accuracy * (1 - t.accuracy) for t in (best, trial)) / n)
+    # Labels in another order make any way look wrong: the better one has to be better whatever the order.
+    if gain <= max(CLEARLY, 3 * error) or seen.reordered()[0] <= first.reordered()[0]:
+        return said, table, [_read(said)]
+    judge(seen, sample.class_names, table)
+    note = (
+        f"The model says how it wants its input ({said.name or said}), but fed so it is right on "
+        f"{trial.accuracy:.1%} of {n} labelled known images, and on {best.accuracy:.1%} as "
+        f"{best.preprocess.name}: taken instead. (Were its images scaled before they met that layer in training, "
+        "so that they were scaled twice?) With preprocess= you decide."
+    )
+    return best.preprocess, table, [note]
+
+
+def _differs(a: Preprocess, b: Preprocess) -> bool:
+    return a.channels == b.channels and (a.scale, a.mean, a.std) != (b.scale, b.mean, b.std)
 
 
 def judge(
@@ -187,15 +246,26 @@ def judge(
         )
 
 
-def _try(
-    model: Model, sample: Images, preprocess: Preprocess, order: np.ndarray | None, batch_size: int
-) -> tuple[Trial, Confusion]:
-    confusion = Confusion(model.offers.classes)
-    for batch in sample.batches(batch_size, preprocess, spec=model.input):
-        if len(batch.x):
-            labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
-            confusion.add(labels, np.argmax(model.activations(batch.x).logits, axis=1))
-    return Trial(preprocess, confusion.accuracy, confusion.images), confusion
+def _tried(
+    model: Model,
+    sample: Images,
+    ways: Sequence[Preprocess],
+    order: np.ndarray | None,
+    batch_size: int,
+    progress: bool,
+) -> list[tuple[Trial, Confusion]]:
+    found = []
+    count = None if sample.count is None else sample.count * len(ways)
+    with bar("how to feed it", count, progress) as advance:
+        for way in ways:
+            confusion = Confusion(model.offers.classes)
+            for batch in sample.batches(batch_size, way, spec=model.input):
+                if len(batch.x):
+                    labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
+                    confusion.add(labels, np.argmax(model.activations(batch.x).logits, axis=1))
+                advance(len(batch))
+            found.append((Trial(way, confusion.accuracy, confusion.images), confusion))
+    return found
 
 
 def in_order(labels: np.ndarray, order: np.ndarray | None, classes: int) -> np.ndarray:

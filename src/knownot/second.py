@@ -138,7 +138,7 @@ def _prepared(
             "classifier of the same classes whose accuracy could tell. Give features_preprocess=knownot.Preprocess(…)."
         )
     try:
-        way, trials, notes = choose(model, images, given, order, batch_size=batch_size, seed=seed)
+        way, trials, notes = choose(model, images, given, order, batch_size=batch_size, seed=seed, doubt=False)
     except LabelsError as error:
         raise OptionError(
             "How the second network (features=) wants its images could not be found by its accuracy. Give "

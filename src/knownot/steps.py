@@ -159,7 +159,9 @@ def prepared(
         )
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
-    way, trials, found = choose_preprocessing(opened, images, preprocess, order, batch_size=size, seed=rule.seed)
+    way, trials, found = choose_preprocessing(
+        opened, images, preprocess, order, batch_size=size, seed=rule.seed, progress=progress
+    )
     if other is not None:
         other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=rule.seed)
         notes = [*said, *notes]

@@ -132,7 +132,7 @@ def compare(
             left_out[name] = str(error)
     names, order = class_order(images, opened, class_names)
     size = batch_size or batch_size_for(opened, preprocess)
-    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed)
+    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed, progress=progress)
     if other is not None:
         other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=seed)
         notes = [*said, *notes]

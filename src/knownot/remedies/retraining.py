@@ -159,7 +159,9 @@ def prepared(
         raise LabelsError("Training needs the class of each known image: give labels=, or class sub-folders.")
     names, order = class_order(images, opened, class_names)
     size = batch_size_for(opened, preprocess)
-    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=settings.seed)
+    way, _, found = choose(
+        opened, images, preprocess, order, batch_size=size, seed=settings.seed, progress=settings.progress
+    )
     if way is None and not (opened.input.height and opened.input.width) and images.size is None:
         raise ImagesError("The known images differ in size; training takes batches of one size.")
     spec, classes = opened.input, opened.offers.classes

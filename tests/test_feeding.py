@@ -1,0 +1,93 @@
+"""What a model says of its own input, checked on labelled known images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import helpers_toy as toy
+import knownot
+from knownot import Preprocess
+from knownot.errors import LabelsError
+
+WHOLE = Preprocess(name="the model's own Rescaling layer")  # the toy wants [0, 1]: as if scaled twice in training
+RIGHT = Preprocess(scale=1 / 255, name="the model's own Rescaling layer")
+
+
+def saying(said: Preprocess):
+    model = knownot.open_model(toy.graph())
+    model.preprocess = said
+    return model
+
+
+def fitted(model, known, **options):
+    images, labels = toy.known(700, 3)
+    return knownot.fit(
+        model, *known, calibration=images, calibration_labels=labels, detector="msp", progress=False, **options
+    )
+
+
+def test_a_model_that_says_it_wrongly_is_fed_as_it_is_right():
+    osc = fitted(saying(WHOLE), toy.known(600, 2))
+    assert osc.preprocess.name == "[0, 1]"
+    assert [t.preprocess.name for t in osc.record.trials][:3] == [WHOLE.name, "[0, 1]", "[-1, 1]"]
+    said = next(n for n in osc.record.notes if "taken instead" in n)
+    by_hand = toy.reference(toy.known(600, 2)[0].astype(float), toy.weights())["logits"].argmax(axis=1)
+    first = osc.record.trials[0]
+    assert first.images == 512
+    assert abs(first.accuracy - (by_hand == toy.known(600, 2)[1]).mean()) < 0.05
+    assert f"{first.accuracy:.1%} of 512" in said
+    assert "scaled twice" in said
+    assert osc.record.accuracy > 0.97
+
+
+def test_a_model_that_says_it_rightly_is_believed_with_one_look():
+    osc = fitted(saying(RIGHT), toy.known(600, 2))
+    assert osc.preprocess == RIGHT.sized(*toy.known(1, 2)[0].shape[1:3])
+    assert [t.preprocess.name for t in osc.record.trials] == [RIGHT.name]
+    assert f"Preprocessing read from the model: {RIGHT.name}." in osc.record.notes
+
+
+def test_labels_in_another_order_are_not_taken_for_another_way_to_feed_it():
+    images, labels = toy.known(600, 2)
+    with pytest.raises(LabelsError, match="in another order"):
+        fitted(saying(RIGHT), (images, (labels + 1) % len(toy.CLASSES)))
+
+
+def test_a_poor_model_is_believed_too():
+    """Right on half of the images: no other way is better by more than chance."""
+    images, labels = toy.known(600, 2)
+    half = np.random.default_rng(0).random(len(labels)) < 0.5
+    model, wrong = saying(RIGHT), np.where(half, labels, (labels + 1) % len(toy.CLASSES))
+    assert fitted(model, (images, wrong)).preprocess.name == RIGHT.name
+
+
+def test_without_labels_the_model_is_believed():
+    images, _ = toy.known(600, 2)
+    model = saying(WHOLE)
+    osc = knownot.fit(model, images, calibration=toy.known(700, 3)[0], detector="msp", progress=False)
+    assert osc.preprocess.name == WHOLE.name
+    assert osc.record.trials == ()
+
+
+def test_images_of_another_size_are_cropped_or_stretched_as_is_better():
+    wide = np.concatenate([toy.known(600, 2)[0]] * 2, axis=2)
+    wide[:, :, : wide.shape[2] // 4] = 0  # what a crop of the centre does not see
+    osc = fitted(saying(RIGHT), (wide, toy.known(600, 2)[1]))
+    assert [t.preprocess.fit for t in osc.record.trials][:2] == ["crop", "stretch"]
+    best = max(osc.record.trials, key=lambda t: t.accuracy)
+    assert osc.preprocess == best.preprocess
+
+
+def test_another_way_that_is_better_by_chance_is_not_taken():
+    images, labels = toy.known(600, 2)
+    as_said, as_other = (toy.reference(x, toy.weights())["logits"].argmax(axis=1) for x in (images / 255, images / 1.0))
+    apart = np.flatnonzero(as_said != as_other)
+    mixed = np.array([toy.CLASSES.index(k) if isinstance(k, str) else int(k) for k in labels])
+    mixed[apart] = np.where(np.arange(len(apart)) % 20 < 11, as_other[apart], as_said[apart])  # 11 of 20, not 10
+    wrong = np.flatnonzero(as_said == as_other)[::2]
+    mixed[wrong] = np.random.default_rng(1).integers(0, len(toy.CLASSES), len(wrong))
+    osc = fitted(saying(RIGHT), (images, mixed))
+    said, other = osc.record.trials[0].accuracy, osc.record.trials[1].accuracy
+    assert said < other < 0.85  # and yet
+    assert osc.preprocess.name == RIGHT.name
