@@ -1,6 +1,6 @@
 """What remedies buy: AUROC and FPR@95 before and after, at the accuracy before and after, over seeds.
 
-    python benchmarks/remedies.py [resnet20-torch] [resnet8-keras] [--seeds 0 1 2] [--full] [-o FILE.md] [--json FILE]
+    python benchmarks/remedies.py [resnet20-torch] [resnet8-keras] [--seeds 0 1 2] [--full] [--only REMEDY …] …
 
 Trained on 20,000 CIFAR-10 training images (--full: half of them); the 10,000 test images go in four parts (validation,
 calibration, ranking, test). Outliers: made ones without the kinds that are tested on, or half of the Tiny-ImageNet
@@ -28,7 +28,7 @@ from knownot.walk import keys_of
 MADE = "made:all,-uniform,-gaussian,-solid"  # those three are tested on
 NEAR = "tiny-imagenet"
 EXPOSED = ("none-class", "outlier-exposure", "energy-margin", "entropic", "objectosphere", "mixoe")  # to outliers
-ALONE = ("logitnorm", "t2fnorm", "rotpred", "pixmix")  # without outliers
+ALONE = ("logitnorm", "t2fnorm", "rotpred", "pixmix", "vos", "joint")  # without outliers
 WILD = 2_000  # known images in the stream, beside the unknown ones
 
 
@@ -97,15 +97,19 @@ def saw_near(name: str) -> bool:
     return "real" in name or "stream" in name
 
 
-def run(name: str, seed: int, full: bool, found: dict[str, Any], model: Model) -> Any:
+def run(
+    name: str, seed: int, full: bool, found: dict[str, Any], model: Model, only: Sequence[str] | None = None
+) -> Any:
     from knownot.remedies import compare
 
     images, classes = found["test"]
     wild = np.concatenate([images[:WILD], found["real"]])
     keep = slice(0, None) if full else slice(WILD, None)  # the stream's known images are in no other part
+    asked = remedies(found["real"], wild, full)
+    asked = {n: given for n, given in asked.items() if not only or given[0] in only}
     half = slice(0, len(found["known"][0]) // 2 if full else None)
     return compare(
-        model, *(x[half] for x in found["known"]), remedies=remedies(found["real"], wild, full),
+        model, *(x[half] for x in found["known"]), remedies=asked,
         validation=images[keep], validation_labels=classes[keep], unknown=found["unknown"], seed=seed, fooling=20,
         progress=sys.stderr.isatty(), tolerance=0.005,
     )  # fmt: skip
@@ -168,6 +172,7 @@ def main() -> None:
     parser.add_argument("classifiers", nargs="*", metavar="classifier", help=f"any of {', '.join(names)}; all if none")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--full", action="store_true", help="fine-tunes of all weights instead")
+    parser.add_argument("--only", nargs="+", metavar="REMEDY", help="these, not all")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--json", type=Path, help="every number, to draw from")
     options = parser.parse_args()
@@ -181,7 +186,7 @@ def main() -> None:
         model = model if options.full else Remembering(model)
         results = []
         for seed in options.seeds:
-            results.append(run(name, seed, options.full, found, model))
+            results.append(run(name, seed, options.full, found, model, options.only))
             print(f"{name}, seed {seed}\n{results[-1].table()}\n", flush=True)
         kept[name] = [r.facts() for r in results]
         title = f"## {name}{', all weights' if options.full else ''}, seeds {options.seeds}"
