@@ -256,3 +256,23 @@ def test_the_demo(tmp_path):
         assert facts["kinds"][kind]["unknown"] >= 0.9 * sum(facts["kinds"][kind].values()), kind
     assert sum(k["softmax_at_least_0.99"] for k in facts["problem"].values()) > 0
     assert (tmp_path / "out" / "report.html").stat().st_size < 2_000_000
+
+
+def test_commands_that_open_a_model_ask_for_it_in_the_same_words():
+    from knownot.cli.retrain import _command
+
+    opening = {
+        name: __import__(f"knownot.cli.{name}", fromlist=["command"]).command for name in ("fit", "audit", "fool")
+    }
+    opening |= {f"retrain {name}": _command(name) for name in ("none-class", "discriminator")}
+    opening["retrain compare"] = __import__("knownot.cli.compare_remedies", fromlist=["command"]).command
+    said: dict[str, set[str]] = {}
+    for name, command in opening.items():
+        helps = {parameter.name: parameter.help for parameter in command.params if hasattr(parameter, "help")}
+        absent = {"preprocess", "size", "unsafe_pickle", "seed"} - helps.keys()
+        assert not absent, (name, absent)
+        for option in helps.keys() & {"size", "unsafe_pickle", "seed", "head", "stages", "class_names"}:
+            said.setdefault(option, set()).add(helps[option])
+        if name != "fool":  # which has no labels to find it by
+            said.setdefault("preprocess", set()).add(helps["preprocess"])
+    assert {option: helps for option, helps in said.items() if len(helps) > 1} == {}

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from .common import class_names_option, model_of, names_from, preprocess_of, size_of, size_option
+from .common import (
+    class_names_option,
+    head_option,
+    model_of,
+    names_from,
+    pickle_option,
+    preprocess_of,
+    preprocess_option,
+    seed_option,
+    size_of,
+    size_option,
+    stage_option,
+)
 
 
 @click.command("audit")
@@ -24,11 +35,7 @@ from .common import class_names_option, model_of, names_from, preprocess_of, siz
 @click.option(
     "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be called unknown."
 )
-@click.option(
-    "--preprocess",
-    help="How the classifier is fed today: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
-    "'BGR, ImageNet means (caffe)', or a JSON object of fields. Found by accuracy when left out.",
-)
+@preprocess_option
 @size_option
 @class_names_option
 @click.option("--detector", "detectors", multiple=True, help="A detector to compare (several times), instead of seven.")
@@ -36,11 +43,11 @@ from .common import class_names_option, model_of, names_from, preprocess_of, siz
     "--fooling", type=click.IntRange(0), default=8, show_default=True, help="Images to make that fool the classifier."
 )
 @click.option("--each", type=click.IntRange(2), help="Made images of every kind; 200 of small ones, 64 of large ones.")
-@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
-@click.option("--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times).")
+@head_option
+@stage_option
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
-@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@pickle_option
+@seed_option
 @click.option(
     "--json",
     "json_file",
@@ -64,9 +71,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, unkno
     from ..plots import need
 
     need()  # before minutes of work, not after
-    options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
     asked = size_of(size)
-    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
+    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, unsafe_pickle=unsafe_pickle)
     found = audit(
         opened, known, calibration=calibration, unknown=_named(unknowns), alpha=alpha,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3), detectors=list(detectors) or DETECTORS,

@@ -18,6 +18,20 @@ from ..errors import ModelError, OptionError
 size_option = click.option(
     "--size", help="Height and width of the classifier's input, when it does not say: 224 or 224x160."
 )
+preprocess_option = click.option(
+    "--preprocess",
+    help="How the classifier wants its images: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
+    "'BGR, ImageNet means (caffe)', or a JSON object of fields. Left out, it is read from the model, or found by "
+    "accuracy on labelled known images.",
+)
+head_option = click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
+stage_option = click.option(
+    "--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times)."
+)
+pickle_option = click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of all that is random; the same seed gives the same result."
+)
 class_names_option = click.option(
     "--class-names",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -73,10 +87,12 @@ def _plain(name: str) -> str:
     return "".join(ch for ch in name.casefold() if ch.isalnum() or ch in "-,[]")
 
 
-def model_of(text: str, **options: Any) -> Any:
+def model_of(text: str, *, unsafe_pickle: bool = False, **options: Any) -> Any:
     """A model file, or 'module:name' of a model (or of a function that returns one) in the user's own Python code."""
     from ..models import open_model
 
+    if unsafe_pickle:
+        options["unsafe_pickle"] = True  # otherwise not named: other frameworks' openers do not take it
     return open_model(thing_of(text), **options)
 
 

@@ -7,7 +7,20 @@ from typing import Any
 
 import click
 
-from .common import class_names_option, machine_options, model_of, names_from, preprocess_of, said, size_of, size_option
+from .common import (
+    class_names_option,
+    head_option,
+    machine_options,
+    model_of,
+    names_from,
+    pickle_option,
+    preprocess_of,
+    preprocess_option,
+    said,
+    seed_option,
+    size_of,
+    size_option,
+)
 
 
 @click.command("compare")
@@ -28,16 +41,17 @@ from .common import class_names_option, machine_options, model_of, names_from, p
 @click.option("--epochs", type=click.IntRange(1), help="Passes over KNOWN.  [2, in head mode 20]")
 @click.option("--ratio", type=float, help="Made outliers per known image.  [0.5]")
 @click.option("--tolerance", type=float, default=0.005, show_default=True, help="By how much the accuracy may fall.")
-@click.option("--preprocess", help="As for 'knownot fit'.")
+@preprocess_option
 @size_option
 @class_names_option
-@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@head_option
+@pickle_option
+@seed_option
 @machine_options
 def command(model: str, known: str, remedies: tuple[str, ...], unknown: tuple[str, ...], validation: str,
             outliers: tuple[str, ...], output: Path | None, json_output: Path | None, auto: bool, fooling: int,
             tolerance: float, preprocess: str | None, size: str | None, class_names: Path | None, head: str | None,
-            seed: int, as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
+            unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
     """Several remedies and none, on the same splits: what each buys on unknown images that it did not see.
 
     knownot retrain compare MODEL KNOWN -r discriminator,none-class --outliers made:all --validation val/
@@ -57,7 +71,7 @@ def command(model: str, known: str, remedies: tuple[str, ...], unknown: tuple[st
 
         need()  # before anything is computed
     asked = size_of(size)
-    opened = model_of(model, head=head, size=asked)
+    opened = model_of(model, head=head, size=asked, unsafe_pickle=unsafe_pickle)
     found = compare(
         opened, known, remedies=[name.strip() for text in remedies for name in text.split(",") if name.strip()],
         validation=validation, unknown=sets,

@@ -8,13 +8,18 @@ import click
 from ..errors import OptionError
 from .common import (
     class_names_option,
+    head_option,
     machine_options,
     model_of,
     names_from,
+    pickle_option,
     preprocess_of,
+    preprocess_option,
     said,
+    seed_option,
     size_of,
     size_option,
+    stage_option,
     thing_of,
 )
 
@@ -43,26 +48,22 @@ from .common import (
     help="With confidence 1 - delta; on average; on average within each predicted class.",
 )
 @click.option("--delta", type=float, default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
-@click.option(
-    "--preprocess",
-    help="'[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', 'BGR, ImageNet means (caffe)', "
-    "or a JSON object of fields. Found by accuracy when left out.",
-)
+@preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
 @click.option("--features-preprocess", help="How the second network wants its images, when it does not say.")
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @class_names_option
-@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
-@click.option("--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times).")
+@head_option
+@stage_option
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option(
     "--thumbnails", type=click.IntRange(0), default=512, show_default=True, help="Known images kept as small pictures."
 )
 @click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
-@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@pickle_option
+@seed_option
 @machine_options
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
@@ -78,9 +79,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     from ..classifier import fit
     from ..steps import detector_for
 
-    options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
     asked = size_of(size)
-    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, **options)
+    opened = model_of(model, head=head, stages=list(stages) or None, size=asked, unsafe_pickle=unsafe_pickle)
     osc = fit(
         opened, known, calibration=calibration, detector=detector_for(model, _asked(detectors)),
         unknown=unknown,

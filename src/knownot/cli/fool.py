@@ -6,7 +6,17 @@ from typing import Any
 import click
 
 from ..errors import OptionError
-from .common import machine_options, model_of, preprocess_of, said, size_of, size_option, thing_of
+from .common import (
+    machine_options,
+    model_of,
+    pickle_option,
+    preprocess_of,
+    said,
+    seed_option,
+    size_of,
+    size_option,
+    thing_of,
+)
 
 
 @click.command("fool")
@@ -39,8 +49,8 @@ from .common import machine_options, model_of, preprocess_of, said, size_of, siz
 @size_option
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
-@click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@pickle_option
+@seed_option
 @machine_options
 def command(classifier: str, output: Path, classes: tuple[str, ...], count: int, adaptive: bool, method: str,
             target: float, queries: int | None, smoothness: float, preprocess: str | None, size: str | None,
@@ -69,8 +79,7 @@ def command(classifier: str, output: Path, classes: tuple[str, ...], count: int,
     else:
         if model or features:
             raise OptionError("--model and --features are for what 'knownot fit' wrote: leave them out.")
-        options: dict[str, Any] = {"unsafe_pickle": True} if unsafe_pickle else {}
-        thing = model_of(classifier, size=asked, **options)
+            thing = model_of(classifier, size=asked, unsafe_pickle=unsafe_pickle)
         way = preprocess_of(preprocess, asked, thing.input.channels or 3)
     result = fool(
         thing, classes or None, count, adaptive=adaptive, method=method, target=target,

@@ -7,7 +7,20 @@ from typing import Any
 
 import click
 
-from .common import class_names_option, machine_options, model_of, names_from, preprocess_of, said, size_of, size_option
+from .common import (
+    class_names_option,
+    head_option,
+    machine_options,
+    model_of,
+    names_from,
+    pickle_option,
+    preprocess_of,
+    preprocess_option,
+    said,
+    seed_option,
+    size_of,
+    size_option,
+)
 
 
 class _Retrain(click.Command):
@@ -91,12 +104,13 @@ def _option(field: Any) -> click.Option:
     help="Folder for checkpoints; the same command goes on from there after an interruption.",
 )
 @click.option("--save-every", type=click.IntRange(1), help="Steps between checkpoints.  [an epoch]")
-@click.option("--preprocess", help="As for 'knownot fit'.")
+@preprocess_option
 @size_option
 @class_names_option
-@click.option("--head", help="Name of the last linear layer, when it is not found by itself.")
+@head_option
+@pickle_option
 @click.option("--device", help="Where to train, for PyTorch: cpu, cuda, mps.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @machine_options
 def command(**_: Any) -> None:
     """Retrain a classifier so that it knows what it does not know.
@@ -108,12 +122,12 @@ def command(**_: Any) -> None:
 
 def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str, ...], validation: str | None,
          tolerance: float, interpolate: bool, mode: str | None, epochs: int | None, checkpoints: Path | None,
-         preprocess: str | None, size: str | None, class_names: Path | None, head: str | None, seed: int,
-         as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
+         preprocess: str | None, size: str | None, class_names: Path | None, head: str | None, unsafe_pickle: bool,
+         seed: int, as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
     from ..remedies import retrain
 
     asked = size_of(size)
-    opened = model_of(model, head=head, size=asked)
+    opened = model_of(model, head=head, size=asked, unsafe_pickle=unsafe_pickle)
     done = retrain(
         remedy, opened, known, outliers=_one(outliers), validation=validation,
         tolerance=None if tolerance >= 1 else tolerance,
