@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -285,52 +280,6 @@ def test_both_frameworks_take_the_same_steps(images, monkeypatch):
         assert moved > 1e-3
         assert np.abs(a - b).mean() < 0.02 * moved  # Adam takes whole steps where the gradient is nearly zero
     np.testing.assert_allclose(head_of(mine.model).T, head_of(theirs.model), rtol=2e-6, atol=5e-5)
-
-
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-import keras
-import numpy as np
-from test_remedies_joint import Plan, against, joint, keras_small, toy, weights
-
-against.CHANNELS = 16
-images = dict(known=toy.known(192, 1), validation=toy.known(200, 2))
-whole = joint(keras_small(), images)
-drawn = Plan.images
-
-def interrupted(self, step):
-    if step == 4 and len(self.known) == 192:
-        raise KeyboardInterrupt
-    return drawn(self, step)
-
-Plan.images = interrupted
-try:
-    joint(keras_small(), images, folder={folder!r}, save_every=2)
-except KeyboardInterrupt:
-    Plan.images = drawn
-resumed = joint(keras_small(), images, folder={folder!r}, save_every=2)
-same = all(np.array_equal(a, b) for a, b in zip(weights(whole.model), weights(resumed.model)))
-same &= all(np.array_equal(a, b) for a, b in zip(whole.detector.weights, resumed.detector.weights))
-np.savez({file!r}, *whole.detector.weights, *weights(whole.model), loss=[line["loss"] for line in whole.history])
-print(keras.backend.backend(), same)
-"""
-
-
-def test_every_backend_of_keras_resumes_bit_for_bit_and_all_agree(images, tmp_path):
-    """From the same weights and noise; what is left between them is rounding."""
-    whole = joint(keras_small(), images)
-    expected = [*whole.detector.weights, *weights(whole.model)]
-    for backend in ("jax", "tensorflow"):
-        file = tmp_path / f"{backend}.npz"
-        code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / backend), file=str(file))
-        environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-        assert done.stdout.split() == [backend, "True"], done.stderr[-2000:]
-        with np.load(file) as held:
-            for i, x in enumerate(expected):
-                np.testing.assert_allclose(held[f"arr_{i}"], x, rtol=1e-3, atol=5e-4, err_msg=f"{backend} {i}")
-            np.testing.assert_allclose(held["loss"], [line["loss"] for line in whole.history], rtol=1e-4)
 
 
 def test_what_it_cannot_train_is_told(model, images, tmp_path):

@@ -55,6 +55,21 @@ def spheres(f: np.ndarray) -> float:
     return float(np.mean(inside) + np.mean(outside))
 
 
+VIRTUAL = RNG.normal(0, 2, (4, C))
+OWN = np.array([[0.3, -0.2, 0.5, 0.0, -0.6, 0.2, -0.4]])  # log w, log a, b
+
+
+def uncertain(z: np.ndarray, v: np.ndarray = VIRTUAL, own: np.ndarray = OWN) -> float:
+    """Du et al., eq. 5, by the definition: s of the energy with weights, known and virtual ones each by their mean."""
+    w, a, b = np.exp(own[0, :C]), np.exp(own[0, C]), own[0, C + 1]
+    s = [[1 / (1 + np.exp(-(a * -np.log((w * np.exp(row)).sum()) + b))) for row in rows] for rows in (z, v)]
+    return float(np.mean([-np.log(1 - x) for x, k in zip(s[0], KNOWN, strict=True) if k]) + np.mean(-np.log(s[1])))
+
+
+def uncertainty(xp: Any, known: Any, virtual: Any, rows: Any, own: Any) -> Any:
+    return losses.virtual_energy(xp, known, virtual, rows, log_w=own[0, :C], log_a=own[0, C], b=own[0, C + 1])
+
+
 def lengths(x: np.ndarray) -> np.ndarray:
     return np.stack([row / np.sqrt((row * row).sum()) for row in x])
 
@@ -75,6 +90,16 @@ CASES: dict[str, Case] = {
         LOGITS, lambda xp, x, t: losses.logit_norm(xp, x, t(TARGETS), t(KNOWN), tau=0.3),
         lambda z: ce(lengths(z) / 0.3, TARGETS, KNOWN),
     ),
+    "virtual-energy": (LOGITS, lambda xp, x, t: uncertainty(xp, x, t(VIRTUAL), t(KNOWN), t(OWN)), uncertain),
+    "virtual-energy, virtual": (
+        VIRTUAL, lambda xp, x, t: uncertainty(xp, t(LOGITS), x, t(KNOWN), t(OWN)), lambda v: uncertain(LOGITS, v)
+    ),
+    "virtual-energy, own": (
+        OWN, lambda xp, x, t: uncertainty(xp, t(LOGITS), t(VIRTUAL), t(KNOWN), x), lambda o: uncertain(LOGITS, own=o)
+    ),
+    "from-uniform": (LOGITS, lambda xp, x, t: losses.from_uniform(xp, x), lambda z: float(np.mean(
+        [sum((np.log(1 / C) - x) / C for x in row) for row in log_p(z)]
+    ))),
     "feature-norm": (
         FEATURES,
         lambda xp, x, t: losses.feature_norm(xp, x, t(WEIGHT), t(BIAS), t(TARGETS), t(KNOWN), tau=0.3),
@@ -157,13 +182,41 @@ def test_the_least_logit_norm_loss_is_what_the_best_logits_have() -> None:
     assert losses.least_logit_norm(100, 0.04) < 1e-6
 
 
+def test_virtual_outliers_weigh_the_same_however_many_known_rows_there_are() -> None:
+    """Authors and peer take one mean over known and virtual rows, so that the strength follows the batch."""
+    xp = losses.namespace("numpy")
+    once = uncertainty(xp, LOGITS[:5], VIRTUAL, np.ones(5), OWN)
+    thrice = uncertainty(xp, np.concatenate([LOGITS[:5]] * 3), VIRTUAL, np.ones(15), OWN)
+    assert thrice == pytest.approx(once, rel=1e-12)
+
+
+def test_known_images_can_only_gain_by_a_lower_energy() -> None:
+    """With a slope of any sign, the regression could turn round: a is positive, whatever its parameter."""
+    xp, calm = losses.namespace("numpy"), LOGITS + 5
+    for log_a in (-3.0, 0.0, 1.0):
+        own = np.concatenate([OWN[:, :C], [[log_a, 0.1]]], axis=1)
+        assert uncertainty(xp, calm, VIRTUAL, KNOWN, own) < uncertainty(xp, LOGITS, VIRTUAL, KNOWN, own)
+        assert uncertainty(xp, LOGITS, VIRTUAL - 5, KNOWN, own) < uncertainty(xp, LOGITS, VIRTUAL, KNOWN, own)
+
+
+def test_the_root_is_that_of_the_covariance() -> None:
+    x = RNG.normal(size=(40, 6)) @ RNG.normal(size=(6, 6))
+    covariance = np.cov(x.T)
+    root = losses.rooted(losses.namespace("numpy"), covariance, 1e-9)
+    np.testing.assert_allclose(root @ root.T, covariance, rtol=1e-6, atol=1e-6)
+    thin = np.outer(x[0], x[0]).astype(np.float32)  # of rank 1
+    for name in ("torch", "numpy"):
+        give = torch.tensor if name == "torch" else np.asarray
+        assert np.isfinite(np.asarray(losses.rooted(losses.namespace(name), give(thin), 1e-4))).all()
+
+
 def test_energy_margins_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(OptionError, match="m_in < m_out"):
         losses.energy_margin(losses.namespace("numpy"), LOGITS, KNOWN, OUTLIER, m_in=-7, m_out=-25)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("own")])  # exp(1e4 log a) is no slope
 def test_zero_and_huge_values_give_finite_losses_and_slopes(name: str, scale: float) -> None:
     at, loss, _ = CASES[name]
     x = torch.tensor(scale * at, dtype=torch.float32, requires_grad=True)

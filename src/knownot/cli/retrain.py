@@ -77,7 +77,7 @@ def _option(field: Any) -> click.Option:
     "--outliers",
     multiple=True,
     help="Images of no class: a folder, a Parquet file, a glob, or 'made:KINDS' (made:all, made:noise,patch-shuffle, "
-    "made:all,-mixup). Several times for several.",
+    "made:all,-mixup, made:all,-noise/ without a family). Several times for several.",
 )
 @click.option("--validation", help="Known images that the classifier was NOT trained on; the accuracy is theirs.")
 @click.option(
@@ -110,6 +110,11 @@ def _option(field: Any) -> click.Option:
 @head_option
 @pickle_option
 @click.option("--device", help="Where to train, for PyTorch: cpu, cuda, mps.")
+@click.option(
+    "--half/--no-half",
+    default=None,
+    help="Train in mixed precision, bfloat16: on a CPU too, or nowhere.  [where the device is made for it]",
+)
 @seed_option
 @machine_options
 def command(**_: Any) -> None:

@@ -34,8 +34,6 @@ def virtual_outliers(
     Returns [n, d]. Raises InputError for other features, LabelsError when the labels do not fit or are all -1,
     OptionError for options out of range.
     """
-    from scipy.stats import chi2
-
     known, n = _known(features), _count(n)
     _between("share", share, 0, 1)
     _between("ridge", ridge, 0, np.inf)
@@ -47,12 +45,21 @@ def virtual_outliers(
     means = np.stack([rows[member == k].mean(axis=0) for k in range(len(classes))])
     root = _root(rows - means[member], ridge)
     rng = np.random.default_rng([seed, *b"virtual"])
-    side = rng.standard_normal((n, rows.shape[1]))
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
-    radius = np.sqrt(chi2.isf(share * (1 - rng.random(n)), rows.shape[1]))  # 1 - u: above 0
+    drawn = tails(n, rows.shape[1], rng, share)
     turn = rng.permutation(len(classes))[np.arange(n) % len(classes)]
-    made: np.ndarray = means[turn] + radius[:, None] * (side @ root)
+    made: np.ndarray = means[turn] + drawn @ root
     return made.astype(known.dtype)
+
+
+def tails(n: int, d: int, rng: np.random.Generator, share: float) -> np.ndarray:
+    """[n, d] from a standard Gaussian, given that they are of the `share` of its draws that is the least likely."""
+    from scipy.stats import chi2
+
+    side = rng.standard_normal((n, d))
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    radius = np.sqrt(chi2.isf(share * (1 - rng.random(n)), d))  # 1 - u: above 0
+    drawn: np.ndarray = radius[:, None] * side
+    return drawn
 
 
 def boundary_outliers(

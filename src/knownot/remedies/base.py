@@ -30,7 +30,8 @@ class Settings:
     freeze_norm: batch normalisation stays as it is. patience: stop after so many epochs without a lower validation
     loss, and keep the best weights; None: never. folder: for checkpoints, from which an interrupted training goes on;
     save_every: steps between them, None for one an epoch. device: where to train, None for where the classifier is.
-    half: train in mixed precision where the device has it.
+    half: compute in bfloat16 while training (weights stay float32): None where the device is made for it, True on a CPU
+    too, False nowhere.
     """
 
     mode: str = "full"
@@ -46,7 +47,7 @@ class Settings:
     folder: Path | None = None
     save_every: int | None = None
     device: str | None = None
-    half: bool = True
+    half: bool | None = None
     progress: bool = True
 
 

@@ -85,7 +85,8 @@ class Joint(Remedy):
             trainer, lambda step: batch(plan, step), plan.steps, validation, task.settings, _identity(self, task, plan)
         )
         net = trainer.judge()
-        return Outcome(trainer.finished(), detector=as_detector(net, mean, std, ("features",)), history=history)
+        detector = as_detector(net, mean, std, ("features",))
+        return Outcome(trainer.finished(), detector=detector, history=history, notes=trainer.notes)
 
 
 def classify(xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:

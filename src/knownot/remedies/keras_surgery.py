@@ -14,12 +14,13 @@ from ..models.keras.walk import is_graph
 
 
 def copied(
-    opened: Model, weight: np.ndarray, bias: np.ndarray, *, training: int | None = None
+    opened: Model, weight: np.ndarray, bias: np.ndarray, *, training: int | None = None, half: bool = False
 ) -> tuple[keras.Model, keras.layers.Dense]:
     """(a copy of the user's model with this head, weight [m, d] and bias [m]; the head).
 
     training: for a copy to be trained, the seed of its random layers, which otherwise draw from the backend's own
-    random numbers; its head gives logits, even if the user's has its softmax in it.
+    random numbers; its head gives logits, even if the user's has its softmax in it. half: layers of float32 compute in
+    bfloat16, with weights of float32; the head and what scales images do not.
     Raises ModelError for a subclassed model, or a head that is no Dense layer.
     """
     model: keras.Model = opened._model  # type: ignore[attr-defined]
@@ -35,6 +36,8 @@ def copied(
         config = layer.get_config()
         if training is not None and config.get("seed", 0) is None:
             config["seed"] = training
+        if half and layer is not head and _may_be_half(layer):
+            config["dtype"] = "mixed_bfloat16"
         if layer is head:
             config |= {"units": len(bias), "use_bias": True}
             config |= {} if training is None else {"activation": "linear"}
@@ -62,6 +65,14 @@ def copied(
     new.kernel.assign(np.ascontiguousarray(weight.T))
     new.bias.assign(bias)
     return copy, new
+
+
+EXACT = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)  # eight bits spoil pixels
+
+
+def _may_be_half(layer: Any) -> bool:
+    """Policies are told by their name: any other than float32 is the user's own choice."""
+    return not isinstance(layer, EXACT) and getattr(layer.dtype_policy, "name", "") == "float32"
 
 
 def tapped(copy: keras.Model, head: keras.layers.Dense) -> keras.Model:

@@ -10,8 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..errors import ModelError
 from ..models import Model
 from ..models.keras.backend import to_numpy
+from ..models.keras.steps import made_for_bfloat16
+from .half import FAILS, HEAD, mixed
 from .keras_surgery import copied, tapped
 from .loop import RISE, Arrays, Outputs, Tuner
 from .losses import namespace
@@ -45,13 +48,22 @@ class _Tuning(keras.Model):
 
     def __init__(self, network: keras.Model, head: keras.layers.Dense, job: Job) -> None:
         super().__init__(name="tuning")
-        self.network, self.head, self.job_loss = network, head, job.loss
+        self.network, self.head, self.job_loss, self.job_remember = network, head, job.loss, job.remember
         self.more = {name: keras.layers.Dense(m, name=name) for name, m in job.extra.items()}
         for i, (name, layer) in enumerate(self.more.items()):
             layer.kernel_initializer = keras.initializers.GlorotUniform(seed=job.settings.seed + i)
             layer.build((None, job.weight.shape[1]))
             setattr(self, f"more_{name}", layer)
+        self.own_weights = {name: self._holds(name, x, True) for name, x in job.own.items()}
+        self.memory = {name: self._holds(name, x, False) for name, x in job.memory.items()}
         self.built = True
+
+    def _holds(self, name: str, start: np.ndarray, trained: bool) -> Any:
+        found = self.add_weight(
+            shape=np.shape(start), initializer="zeros", dtype="float32", trainable=trained, name=name
+        )
+        found.assign(np.asarray(start, np.float32))
+        return found
 
     def call(self, x: Any, training: bool = False) -> Any:
         features, logits = self.network(x, training=training)
@@ -63,9 +75,15 @@ class _Tuning(keras.Model):
     ) -> Any:
         extra = {name: y_pred[name] for name in self.more}
         kernel, bias = (keras.ops.cast(w, "float32") for w in (self.head.kernel, self.head.bias))
-        out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra)
+        held = [{n: keras.ops.convert_to_tensor(w) for n, w in of.items()} for of in (self.own_weights, self.memory)]
+        out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra, *held)
         batch = {name: keras.ops.convert_to_tensor(values) for name, values in y.items()}  # test_on_batch may not have
-        return self.job_loss(namespace("keras"), out, batch)
+        xp = namespace("keras")
+        loss = self.job_loss(xp, out, batch)
+        if training:
+            for name, x in self.job_remember(xp, out, batch).items():
+                self.memory[name].assign(keras.ops.stop_gradient(x))
+        return loss
 
 
 class _Rate(keras.optimizers.schedules.LearningRateSchedule):
@@ -161,6 +179,9 @@ class _Fitting(Tuner):
         for variable, new in zip(self._floats(), weights, strict=True):
             variable.assign(new)
 
+    def own(self) -> dict[str, np.ndarray]:
+        return {name: np.array(to_numpy(w)) for name, w in self.tuning.own_weights.items()}
+
     def _floats(self) -> list[Any]:
         return [v for v in self.tuning.weights if keras.backend.is_float_dtype(v.dtype)]
 
@@ -177,6 +198,7 @@ class HeadTrainer(_Fitting):
 
     def __init__(self, job: Job) -> None:
         m, d = job.weight.shape
+        self.notes = (HEAD,) if job.settings.half else ()
         x = keras.Input((d,))
         head = keras.layers.Dense(m)
         network = keras.Model(x, [x, head(x)])
@@ -194,7 +216,14 @@ class ModelTrainer(_Fitting):
 
     def __init__(self, opened: Model, job: Job) -> None:
         self.opened, self.job = opened, job
-        self.copy, head = copied(opened, job.weight, job.bias, training=job.settings.seed)
+        half, self.notes = mixed(job.settings.half, made_for_bfloat16())
+        try:
+            self.copy, head = copied(opened, job.weight, job.bias, training=job.settings.seed, half=half)
+        except ModelError:
+            if not half:
+                raise
+            self.notes = (FAILS,)
+            self.copy, head = copied(opened, job.weight, job.bias, training=job.settings.seed)
         network = tapped(self.copy, head)
         for layer in self.copy._flatten_layers():
             layer.trainable = not (job.settings.freeze_norm and isinstance(layer, NORMS))

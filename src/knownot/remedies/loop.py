@@ -32,7 +32,7 @@ NOT_THE_SAME = ("folder", "save_every", "progress", "device")  # settings that m
 @dataclass(frozen=True)
 class Outputs:
     """What a network computed for a batch, as tensors of its framework, float32. extra: logits of heads of the
-    remedy's.
+    remedy's; own, memory: see `tuned.Job`.
 
     weight [d, c], bias [c]: the head; features None where the framework cannot show them.
     """
@@ -42,9 +42,12 @@ class Outputs:
     weight: Any
     bias: Any
     extra: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 Loss = Callable[[Any, Outputs, Mapping[str, Any]], Any]  # (namespace, outputs, batch as tensors) -> []
+Remember = Callable[[Any, Outputs, Mapping[str, Any]], Mapping[str, Any]]  # the same -> what `memory` is from then on
 
 
 class Trainer(ABC):
@@ -83,11 +86,15 @@ class Tuner(Trainer):
     def assign(self, weights: Sequence[np.ndarray]) -> None:
         """Put them in the place of those that it has, in the order of `weights`."""
 
+    def own(self) -> Mapping[str, np.ndarray]:
+        """The remedy's own parameters as they are."""
+        return {}
+
 
 def part_way(start: Sequence[np.ndarray], end: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
     """Weights at `share` of the straight way from one network to another: Wortsman et al., Robust Fine-tuning of
     Zero-shot Models, CVPR 2022 (arXiv:2109.01903), equation 1. Exactly `start` at 0 and `end` at 1."""
-    return [((1 - share) * a + share * b).astype(b.dtype) for a, b in zip(start, end, strict=True)]
+    return [np.asarray((1 - share) * a + share * b, dtype=b.dtype) for a, b in zip(start, end, strict=True)]
 
 
 @dataclass

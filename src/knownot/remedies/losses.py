@@ -87,6 +87,38 @@ def objectosphere(xp: Any, features: Tensor, known: Tensor, outlier: Tensor, *, 
     return mean_over(xp, _relu(xp, xi - length) ** 2, known) + mean_over(xp, squared, outlier)
 
 
+def virtual_energy(
+    xp: Any,
+    known: Tensor,
+    virtual: Tensor,
+    rows: Tensor,
+    *,
+    log_w: Tensor,
+    log_a: Tensor,
+    b: Tensor,
+) -> Tensor:
+    r"""Du, Wang, Cai & Li, VOS, ICLR 2022 (arXiv:2202.01197), eq. 4, 5, for logits known [n, c] and virtual [m, c]:
+
+        mean over v of -log s(E(v)) + mean over known of -log(1 - s(E(x))),  E = -log sum_k w_k exp(l_k),
+        s(E) = sigmoid(a E + b)
+
+    rows [n]: the weight of the known rows. w and a are positive, being exponentials: authors and peers take relu(w),
+    which can take every class away and leaves log 0, and a of any sign, with which the energy of known images may rise.
+    """
+    odds, strange = (-xp.exp(log_a) * logsumexp(xp, x + log_w) + b for x in (known, virtual))
+    return mean_over(xp, softplus(xp, odds), rows) + xp.mean(softplus(xp, -strange))
+
+
+def softplus(xp: Any, x: Tensor) -> Tensor:
+    return xp.logaddexp(x, xp.zeros_like(x))
+
+
+def rooted(xp: Any, covariance: Tensor, ridge: float) -> Tensor:  # [d, d] -> [d, d]
+    """R with R R^T the covariance and a ridge, a share of the mean variance."""
+    eye = xp.tril(xp.triu(xp.ones_like(covariance)))
+    return xp.linalg.cholesky(covariance + eye * (ridge * xp.sum(covariance * eye) / covariance.shape[0] + TINY))
+
+
 def logit_norm(xp: Any, logits: Tensor, targets: Tensor, weight: Tensor, *, tau: float) -> Tensor:
     r"""Wei et al., Mitigating Neural Network Overconfidence with Logit Normalization, ICML 2022 (arXiv:2205.09310),
     eq. 7: the cross-entropy of l / (tau ||l||). See `least_logit_norm` for what tau may be.

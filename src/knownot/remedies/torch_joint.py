@@ -73,6 +73,7 @@ class JointTrainer(Against):
         hidden: Sequence[int],
     ) -> None:
         self.inner, self.job, self.beta = ModuleTrainer(opened, job), job, beta
+        self.notes = self.inner.notes
         device = self.inner.device
         sizes = [job.weight.shape[1], *hidden, 1]
         with torch.random.fork_rng(devices=[]):

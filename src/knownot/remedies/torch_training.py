@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..models import Model
+from .half import HEAD, mixed
 from .loop import Arrays, Outputs, Tuner, rate
 from .losses import namespace
 from .torch_surgery import copied, tap
@@ -52,6 +53,8 @@ class _Stepping(Tuner):
     device: torch.device
     holder: nn.Module
     optimiser: torch.optim.Optimizer
+    memory: nn.Module
+    _new: Mapping[str, torch.Tensor]
 
     @abstractmethod
     def outputs(self, x: torch.Tensor, training: bool) -> Outputs:
@@ -69,6 +72,8 @@ class _Stepping(Tuner):
                 loss = self._loss(batch, training=True)
                 loss.backward()
                 self.optimiser.step()
+            for name, x in self._new.items():
+                self.memory.get_buffer(name).copy_(x)
             done(float(loss.detach()))
 
     def losses(self, batches: Sequence[Arrays]) -> list[float]:
@@ -97,7 +102,12 @@ class _Stepping(Tuner):
         return [x for x in self.holder.state_dict().values() if x.is_floating_point()]
 
     def _loss(self, batch: Mapping[str, torch.Tensor], training: bool) -> Any:
-        return self.job.loss(namespace("torch"), self.outputs(batch["x"], training), batch)
+        out, xp = self.outputs(batch["x"], training), namespace("torch")
+        loss = self.job.loss(xp, out, batch)
+        if training:
+            with torch.no_grad():
+                self._new = self.job.remember(xp, out, batch)
+        return loss
 
     def _moved(self, batch: Arrays) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.array(x, np.float32, order="C")).to(self.device) for name, x in batch.items()}
@@ -108,6 +118,7 @@ class HeadTrainer(_Stepping):
 
     def __init__(self, job: Job) -> None:
         self.job, self.device = job, torch.device(job.settings.device or "cpu")
+        self.notes = (HEAD,) if job.settings.half else ()
         self.linear = nn.Linear(job.weight.shape[1], job.weight.shape[0])
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(job.weight))
@@ -136,8 +147,13 @@ class ModuleTrainer(_Stepping):
             torch.manual_seed(job.settings.seed)
             d = job.weight.shape[1]
             extra = nn.ModuleDict({key: nn.Linear(d, m) for key, m in job.extra.items()})
-        self._module, self._extra = module, extra
-        self.holder = nn.ModuleDict({"classifier": module, "extra": extra}).to(self.device)
+        self._module, self._extra, self.memory = module, extra, nn.Module()
+        self._own = nn.ParameterDict({key: nn.Parameter(_float32(x)) for key, x in job.own.items()})
+        for key, x in job.memory.items():
+            self.memory.register_buffer(key, _float32(x))
+        parts = {"classifier": module, "extra": extra, "own": self._own, "memory": self.memory}
+        self.holder = nn.ModuleDict(parts).to(self.device)
+        self._half, self.notes = mixed(job.settings.half, made_for_bfloat16(self.device))
         frozen = {p for m in module.modules() if isinstance(m, NORMS) for p in m.parameters()}
         frozen = frozen if job.settings.freeze_norm else set()
         trained = []
@@ -149,17 +165,18 @@ class ModuleTrainer(_Stepping):
     def outputs(self, x: torch.Tensor, training: bool) -> Outputs:
         for module in self.holder.modules():
             module.training = training and not (self.job.settings.freeze_norm and isinstance(module, NORMS))
-        with self._half():
+        kind = self.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16) if self._half else nullcontext():
             features, logits = self._tap.run(x.to(self._dtype))
         features, logits = features.float(), logits.float()
         weight, bias = (getattr(self._head, name).float() for name in ("weight", "bias"))
-        return Outputs(logits, features, weight.T, bias, {name: layer(features) for name, layer in self._extra.items()})
+        if self._half:  # of eight bits otherwise
+            logits = features @ weight.T + bias
+        extra = {name: layer(features) for name, layer in self._extra.items()}
+        return Outputs(logits, features, weight.T, bias, extra, dict(self._own), dict(self.memory.named_buffers()))
 
-    def _half(self) -> AbstractContextManager[Any]:
-        """bfloat16 where the device is made for it: the range of float32, so that no loss has to be scaled."""
-        if self.job.settings.half and self.device.type == "cuda" and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
+    def own(self) -> dict[str, np.ndarray]:
+        return {name: x.detach().cpu().numpy().copy() for name, x in self._own.items()}
 
     def finished(self) -> nn.Module:
         for one in self._module.modules():
@@ -168,3 +185,16 @@ class ModuleTrainer(_Stepping):
             parameter.requires_grad_(flag)
             parameter.grad = None
         return self._module.to(self._home)
+
+
+def made_for_bfloat16(device: torch.device) -> bool | None:
+    """See `half.mixed`."""
+    if device.type == "cpu":
+        return None
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return False
+
+
+def _float32(x: np.ndarray) -> torch.Tensor:
+    return torch.tensor(np.asarray(x), dtype=torch.float32)

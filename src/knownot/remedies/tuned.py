@@ -15,7 +15,7 @@ from ..models import Model
 from .base import Outcome, Remedy, Settings, Task
 from .data import Drawn, Outliers, Pool
 from .frameworks import framework_of
-from .loop import Arrays, Loss, Outputs, Tuner, part_way, train
+from .loop import Arrays, Loss, Outputs, Remember, Tuner, part_way, train
 from .plan import Plan, check_augment
 from .retraining import learning_rate
 
@@ -29,6 +29,8 @@ class Job:
 
     extra: {name: outputs} of further linear layers on the features, that only the loss sees; steps: in all.
     needs_features: whether the loss reads features, which not every model can show while it is trained.
+    own: {name: start} of parameters of the remedy's, that are trained with the weights. memory: {name: start} of what
+    the loss knows of the steps before, of which each step makes the next by `remember`, without gradients.
     """
 
     weight: np.ndarray
@@ -39,6 +41,9 @@ class Job:
     steps: int
     extra: Mapping[str, int] = field(default_factory=dict)
     needs_features: bool = False
+    own: Mapping[str, np.ndarray] = field(default_factory=dict)
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
+    remember: Remember = lambda xp, out, batch: {}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Look:
 
     features: np.ndarray  # [n, d]
     logits: np.ndarray  # [n, c]
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
 
 
 class Tuned(Remedy):
@@ -66,6 +72,18 @@ class Tuned(Remedy):
         """(weight [k, d], bias [k]) of the none-classes to be added to the head."""
         d = known.features.shape[1]
         return np.zeros((0, d)), np.zeros(0)
+
+    def own(self, task: Task, known: Look) -> Mapping[str, np.ndarray]:
+        """Parameters of its own, see `Job`."""
+        return {}
+
+    def memory(self, task: Task, known: Look) -> Mapping[str, np.ndarray]:
+        """What is known before the first step, see `Job`."""
+        return {}
+
+    def remember(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is known after a step."""
+        return {}
 
     def batch(self, task: Task, plan: Plan, step: int) -> Arrays:
         """What a step trains on. The default: known images with their labels, then outliers, whose targets are 0.
@@ -92,8 +110,8 @@ class Tuned(Remedy):
     def loss(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:
         """[] of the tensors of a batch."""
 
-    def after(self, task: Task, model: Any) -> Outcome:
-        """What comes back, beside the history."""
+    def after(self, task: Task, model: Any, own: Mapping[str, np.ndarray]) -> Outcome:
+        """What comes back, beside the history. own: its parameters as they are then."""
         return Outcome(model)
 
     def retrain(self, task: Task) -> Outcome:
@@ -126,7 +144,7 @@ class Tuned(Remedy):
         )
         job = Job(
             weight, both, me.loss, task.settings, learning_rate(task.settings), plan.steps * task.settings.epochs,
-            me.extra, me.needs_features,
+            me.extra, me.needs_features, me.own(task, seen), me.memory(task, seen), me.remember,
         )  # fmt: skip
         trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
         layout = (lambda x: x) if cached else task.opened.input.to_layout
@@ -148,7 +166,8 @@ class Tuned(Remedy):
             model = trainer.finished()
             return framework.with_head(task.opened, *model) if cached else model
 
-        return replace(me.after(task, at(1.0)), history=history, at=at)
+        outcome = me.after(task, at(1.0), trainer.own())
+        return replace(outcome, history=history, at=at, notes=(*outcome.notes, *trainer.notes))
 
 
 def looked(opened: Model, pool: Pool, batch_size: int = 256) -> Look:
@@ -160,7 +179,7 @@ def looked(opened: Model, pool: Pool, batch_size: int = 256) -> Look:
         seen = opened.forward(opened.input.to_layout(pool.inputs(pool.x[at : at + batch_size]))).check()
         parts.append((np.asarray(seen.features), np.asarray(seen.logits)))
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
-    return Look(features, logits)
+    return Look(features, logits, pool.labels)
 
 
 def _some(pool: Pool, seed: int) -> Pool:

@@ -12,6 +12,7 @@ from keras import ops
 # (a function of nothing -> (loss [], whatever else it computed), variables) -> (loss, that, a gradient per variable)
 Slopes = Callable[[Callable[[], tuple[Any, Any]], Sequence[Any]], tuple[Any, Any, list[Any]]]
 Step = Callable[[Slopes, dict[str, Any]], Any]
+AMPERE = (8, 0)  # the first compute capability of NVIDIA's with bfloat16
 
 
 def stepper(step: Step, variables: Sequence[Any]) -> Callable[[Mapping[str, np.ndarray]], float]:
@@ -92,3 +93,35 @@ def _tensorflow(step: Step, variables: list[Any]) -> Callable[[Mapping[str, np.n
         return step(slopes, arrays)
 
     return lambda arrays: float(compiled({name: tf.constant(x) for name, x in arrays.items()}))
+
+
+def made_for_bfloat16() -> bool | None:
+    """Whether the device that Keras computes on is made for bfloat16: GPUs of 2020 and later, TPUs. None for a CPU."""
+    return {"torch": _of_torch, "jax": _of_jax, "tensorflow": _of_tensorflow}[keras.backend.backend()]()
+
+
+def _of_torch() -> bool | None:
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False)) if torch.cuda.is_available() else None
+
+
+def _of_jax() -> bool | None:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return None
+    number = str(getattr(device, "compute_capability", "0"))
+    return device.platform == "tpu" or tuple(int(part) for part in number.split(".")) >= AMPERE
+
+
+def _of_tensorflow() -> bool | None:
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("TPU"):
+        return True
+    cards = tf.config.list_physical_devices("GPU")
+    if not cards:
+        return None
+    return tuple(tf.config.experimental.get_device_details(cards[0]).get("compute_capability", (0, 0))) >= AMPERE
