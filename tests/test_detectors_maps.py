@@ -15,7 +15,7 @@ import knownot
 from knownot.arrays import Activations, Head, Offers
 from knownot.benchmark import compare
 from knownot.checks.detectors import Problem, fitted, problem
-from knownot.detectors import Gram, MahalanobisLayers, configure, formulas
+from knownot.detectors import Gram, MahalanobisLayers, configure
 from knownot.detectors.gram import SMALLEST, GramRows
 from knownot.detectors.layers import _usual
 from knownot.detectors.mahalanobis import Mahalanobis
@@ -85,8 +85,11 @@ def test_gram_rows_of_large_small_and_empty_maps_are_finite_and_of_degree_two() 
 def test_gram_rows_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = random_maps(7)
     whole = GramRows("m", 4).of(with_maps(maps))
-    monkeypatch.setattr(formulas, "CHUNK", 4 * 6 * 2)
+    asked, plain = [], GramRows._rows
+    monkeypatch.setattr(GramRows, "_rows", lambda self, f: asked.append(len(f)) or plain(self, f))
+    monkeypatch.setattr("knownot.detectors.gram.NEAR", 4 * 6 * 2)
     np.testing.assert_allclose(GramRows("m", 4).of(with_maps(maps)), whole, rtol=1e-12)
+    assert asked == [2, 2, 2, 1]
 
 
 def gram_reference(on: Problem, batch: Activations, powers: int, layers: tuple[str, ...]) -> np.ndarray:
@@ -227,6 +230,27 @@ def test_rankfeat_of_empty_and_of_huge_maps() -> None:
     np.testing.assert_array_equal(nothing, 0)
     once, huge = (read.of(with_maps(maps * s, features=maps.mean((2, 3)) * s)) for s in map(np.float32, (1, 1e30)))
     np.testing.assert_allclose(huge[:, :-1], once[:, :-1] * np.float32(1e30), rtol=1e-3, atol=1e24)
+
+
+@pytest.mark.parametrize(("k", "h", "w"), [(3, 4, 5), (9, 2, 3), (4, 2, 2)])
+@pytest.mark.parametrize("iterations", [1, 3, 20])
+def test_rankfeat_iterates_on_the_smaller_side_as_on_the_map(k: int, h: int, w: int, iterations: int) -> None:
+    """The same steps v <- F^T (F v) as in a plain loop, before they have converged as well."""
+    maps = np.abs(random_maps(5, k, h, w, seed=4))
+    maps[-1] = 1
+    found = RankOneRest("m", iterations).of(with_maps(maps, features=maps.mean((2, 3))))
+    for f, row in zip(maps.reshape(5, k, h * w), found, strict=True):
+        v = np.sqrt((f * f).sum(axis=0)) * (1 + np.arange(h * w) * 0.5 / (h * w))
+        for _ in range(iterations):
+            v = f.T @ (f @ v)
+            v /= np.linalg.norm(v)
+        np.testing.assert_allclose(row[:-1], f.mean(axis=1) - f @ v * v.mean(), atol=1e-13)
+
+
+def test_rankfeat_of_wide_maps_in_single_precision_does_not_overflow() -> None:
+    maps = np.ones((2, 512, 64, 64), np.float32)  # the square of their largest singular value is 2 million
+    found = RankOneRest("m", 20).of(with_maps(maps, features=maps.mean((2, 3))))
+    np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
 def test_rankfeat_finds_components_that_sum_to_nothing() -> None:

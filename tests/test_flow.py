@@ -87,9 +87,9 @@ def test_change_of_variables_by_finite_differences(dim):
 
 def test_spline_is_monotone_and_linear_outside():
     flow = fitted(clusters(), layers=2)
-    t = np.repeat(np.linspace(-50, 50, 4001)[:, None], 6, axis=1)
+    t = np.repeat(np.linspace(-50, 50, 4001)[None, :], 6, axis=0)
     arguments = (flow.knots[1], flow.bends[1], flow.ends[1], flow.shift[1])
-    value, slope = spline(t, *arguments)
+    value, slope = (x.T for x in spline(t, *arguments))
     assert (np.diff(value, axis=0) > 0).all()
     assert (slope > 0).all()
     np.testing.assert_allclose(np.diff(value, axis=0)[[0, -1]], slope[[0, -1]] * 0.025, rtol=1e-9)

@@ -50,7 +50,7 @@ def test_together_as_alone(on, together, monkeypatch):
     monkeypatch.setattr(formulas, "CHUNK", 500)  # tables too large to be kept
     np.testing.assert_allclose(detector.parts(on.unknown), parts, rtol=1e-9)
     monkeypatch.undo()
-    monkeypatch.setattr(formulas, "PASSED", 700)
+    monkeypatch.setattr(formulas, "NEAR", 700)
     np.testing.assert_allclose(detector.parts(on.unknown), parts, rtol=1e-9)
 
 

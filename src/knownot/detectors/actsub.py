@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import in_chunks, logsumexp, mean_of_largest, products, unit
+from .formulas import logsumexp, mean_of_largest, over_products, unit
 from .scale import mass_ratio
 
 NEAREST = 1e-6  # least 1 - cosine that is told from 0 in float32
@@ -92,6 +92,6 @@ class ActSub(Detector):
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.features)
         other = unit(batch.features @ self.insignificant)
-        likeness = in_chunks(lambda z: mean_of_largest(products(z, self.bank), self.k), self.bank.shape[0], other)
+        likeness = over_products(lambda table, _: mean_of_largest(table, self.k), other, self.bank)
         known = -xp.log(xp.clip(1 - xp.clip(likeness, min=0.0), min=NEAREST))
         return (self.origin - self.decisive_energy(batch.features)) * known**self.power

@@ -12,7 +12,7 @@ from ..errors import OptionError
 from ..models import Model
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import logsumexp
+from .formulas import divided, logsumexp
 from .passes import Pass, span
 
 PIXELS, SHIFTED, CORRECTED, WEIGHT = 0.05, 0.01, 0.05, 10.0  # o, k1, k2, lambda of the paper
@@ -116,6 +116,5 @@ class AdaScale(Detector):
         kept = xp.clip(d - xp.round(d * p / 100), min=1.0)[:, None]
         values = xp.sort(xp.clip(f, min=0.0), axis=-1, descending=True)
         s2 = xp.sum(xp.where(xp.astype(xp.arange(d), f.dtype)[None, :] < kept, values, xp.zeros_like(values)), axis=-1)
-        ratio = xp.sum(values, axis=-1) / xp.where(s2 > 0, s2, xp.ones_like(s2))
-        ratio = xp.where(s2 > 0, ratio, xp.ones_like(ratio))
+        ratio = xp.where(s2 > 0, divided(xp.sum(values, axis=-1), s2), xp.ones_like(s2))
         return -logsumexp(self.head(f * xp.exp(ratio)[:, None]))

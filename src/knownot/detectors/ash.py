@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head
+from .formulas import divided
 from .percentile import ByPercentile, of_largest
 
 
@@ -63,7 +64,7 @@ class AshS(Ash):
         xp = array_namespace(f)
         kept = xp.where(f >= smallest, f, xp.zeros_like(f))
         s1, s2 = (xp.sum(x, axis=-1, keepdims=True) for x in (f, kept))
-        ratio = xp.where(s2 > 0, s1 / xp.where(s2 > 0, s2, xp.ones_like(s2)), xp.zeros_like(s2))
+        ratio = xp.where(s2 > 0, divided(s1, s2), xp.zeros_like(s2))
         return kept * xp.exp(ratio)
 
 

@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, flag, number, some_images
-from .formulas import in_chunks
+from .formulas import NEAR, in_chunks
 from .formulas import unit as _unit
 from .mahalanobis import ROUNDING, SMALLEST
 
@@ -99,37 +99,39 @@ class Flow(Detector):
 
     def score(self, batch: Activations) -> Array:
         f = _unit(batch.features) if self.unit else batch.features
-        return in_chunks(self._score, self.knots.shape[1] * self.knots.shape[2], (f - self.center) @ self.whiten)
+        table = self.knots.shape[1] * self.knots.shape[2]
+        return in_chunks(self._score, table, (f - self.center) @ self.whiten, most=NEAR)
 
     def _score(self, z: Array) -> Array:
         xp = array_namespace(z)
         m = self.rotations.shape[1]
         score = self.constant + xp.sum(z[:, m:] * z[:, m:], axis=-1) / 2
-        z = z[:, :m]
+        z = xp.matrix_transpose(z[:, :m])  # a coordinate's images side by side: they share its knots
         for i in range(self.rotations.shape[0]):
             z, slope = spline(
-                z @ self.rotations[i, ...],
+                xp.matrix_transpose(self.rotations[i, ...]) @ z,
                 self.knots[i, ...],
                 self.bends[i, ...],
                 self.ends[i, ...],
                 self.shift[i, ...],
             )
-            score = score - xp.sum(xp.log(slope), axis=-1)
-        return score + xp.sum(z * z, axis=-1) / 2
+            score = score - xp.sum(xp.log(slope), axis=0)
+        return score + xp.sum(z * z, axis=0) / 2
 
 
 def spline(t: Array, knots: Array, bends: Array, ends: Array, shift: Array) -> tuple[Array, Array]:
-    """(value, slope) [n, m] of each coordinate's monotone map at t [n, m]: the slope is linear between knots."""
+    """(value, slope) [m, n] of each coordinate's monotone map at t [m, n]: the slope is linear between knots."""
     xp = array_namespace(t)
-    first, last = knots[None, :, 0], knots[None, :, -1]
+    first, last, low, high = knots[:, :1], knots[:, -1:], ends[:, :1], ends[:, 1:]
     inner = xp.minimum(xp.maximum(t, first), last)  # beyond, nothing large cancels
-    knots, bends = (xp.matrix_transpose(x)[:, None, :] for x in (knots, bends))  # sums over the first axis are fast
-    above = xp.clip(inner[None, ...] - knots, 0, None)  # [k, n, m]
+    knots, bends = (xp.matrix_transpose(x)[:, :, None] for x in (knots, bends))  # sums over the first axis are fast
+    above = xp.clip(inner[None, ...] - knots, 0, None)  # [k, m, n]
     bent = bends * above
-    low, high = ends[None, :, 0], ends[None, :, 1]
-    value = low * (inner - first) + xp.sum(bent * above, axis=0) / 2
-    value = value + xp.where(t < first, low * (t - first), high * (t - inner)) - shift[None, :]
-    return value, low + xp.sum(bent, axis=0)
+    slope = low + xp.sum(bent, axis=0)
+    bent *= above
+    value = low * (inner - first) + xp.sum(bent, axis=0) / 2
+    value = value + xp.where(t < first, low * (t - first), high * (t - inner)) - shift[:, None]
+    return value, slope
 
 
 def _rotation(z: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -154,7 +156,7 @@ def _marginal(t: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     bends = np.diff(change, axis=1, prepend=0, append=0)
     ends = slopes[:, [0, -1]]
     zero = np.zeros(len(knots))
-    value, _ = spline(t, knots, bends, ends, zero)
+    value = spline(np.ascontiguousarray(t.T), knots, bends, ends, zero)[0].T
     mean, std = value.mean(axis=0), value.std(axis=0)
     std = np.where(std > 0, std, 1.0)
     return (value - mean) / std, (knots, bends / std[:, None], ends / std[:, None], mean / std)

@@ -14,6 +14,7 @@ from ..arrays import Activations, Array, softmax
 
 __all__ = [
     "against",
+    "divided",
     "histogram",
     "in_chunks",
     "kth_nearest",
@@ -24,6 +25,7 @@ __all__ = [
     "mean_of_largest",
     "nearest_squared",
     "norm",
+    "over_products",
     "predicted",
     "products",
     "root",
@@ -34,8 +36,9 @@ __all__ = [
 
 CHUNK = 1 << 24  # most numbers that one table of queries against a bank may hold
 RAMPS = 8  # bins of a histogram that are counted at once, where they are not counted one by one
-PASSED = 1 << 20  # those of a table that several formulas go over
-NEAR = 1 << 18  # numbers that stay in a core's own cache while several formulas go over them
+# Numbers that stay in a core's own cache while several formulas go over them. Larger arrays are also taken from the
+# system and given back each time, page by page, which can cost more than what is computed (benchmarks/speed.py).
+NEAR = 1 << 18
 
 
 def in_chunks(score: Callable[..., Array], width: int, *rows: Array, most: int | None = None) -> Array:
@@ -83,21 +86,35 @@ def norm(x: Array) -> Array:  # [n, d] -> [n]
     return xp.sqrt(_squares(x))
 
 
+def divided(x: Array, by: Array) -> Array:
+    """x / by, and x as it is where `by` is not above 0."""
+    xp = array_namespace(by)
+    return x / xp.where(by > 0, by, xp.ones_like(by))
+
+
 def root(x: Array, p: int) -> Array:
     """The p-th root, element by element, of the sign of x; for even p, x has no negatives."""
     xp = array_namespace(x)
     if p % 2 == 0:
         return xp.sqrt(x) if p == 2 else root(xp.sqrt(x), p // 2)
-    if p == 3 and is_numpy_array(x):  # a fifth of the time of a power
-        return np.cbrt(x)
+    if is_numpy_array(x):
+        return np.cbrt(x) if p == 3 else _odd_root(x, p)
     return xp.sign(x) * xp.abs(x) ** (1 / p)
+
+
+def _odd_root(x: np.ndarray, p: int) -> np.ndarray:
+    """By logarithms: less than half the time of a power."""
+    y = np.abs(x)
+    with np.errstate(divide="ignore"):  # the logarithm of 0
+        np.log(y, out=y)
+    y /= p
+    np.exp(y, out=y)
+    return np.copysign(y, x, out=y)
 
 
 def unit(x: Array) -> Array:  # [n, d] -> [n, d]
     """Rows divided by their L2 norm; a row of zeros stays one."""
-    xp = array_namespace(x)
-    length = norm(x)[:, None]
-    return x / xp.where(length > 0, length, xp.ones_like(length))
+    return divided(x, norm(x)[:, None])
 
 
 def largest(x: Array, k: int) -> Array:  # [n, m] -> [n, k]
@@ -139,16 +156,22 @@ def against(
     z and the products are computed once for all detectors that share a batch and have equal banks, unless the table
     would be too large.
     """
-    z, r = batch.once(("unit", of), lambda: unit(batch.named()[of])), bank.shape[0]
-    n = z.shape[0]
-
-    def over(table: Array, *rows: Array) -> Array:
-        return in_chunks(score, r, table, *rows, most=PASSED)
-
+    z = batch.once(("unit", of), lambda: unit(batch.named()[of]))
+    n, r = z.shape[0], bank.shape[0]
     if n is not None and n * r > CHUNK:
-        return in_chunks(lambda z, *rows: over(products(z, bank), z, *rows), r, z, *rows)
+        return over_products(score, z, bank, *rows)
     _, table = batch.once(("products", of, id(bank)), lambda: (bank, products(z, bank)))
-    return over(table, z, *rows)
+    return in_chunks(score, r, table, z, *rows, most=NEAR)
+
+
+def over_products(score: Callable[..., Array], z: Array, bank: Array, *rows: Array) -> Array:  # [n]
+    """score(z @ bank.T [n, r], z, *rows), in chunks of rows: large ones for the products, small ones for the rest."""
+    r = bank.shape[0]
+
+    def chunk(z: Array, *rows: Array) -> Array:
+        return in_chunks(score, r, products(z, bank), z, *rows, most=NEAR)
+
+    return in_chunks(chunk, r, z, *rows)
 
 
 def _kth_largest_index(x: Array, k: int) -> Array:  # [n, m] -> [n]

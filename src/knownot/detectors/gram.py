@@ -12,40 +12,36 @@ from ..errors import unknown_name
 from ..stats import ClassRange, Reduction, Want
 from .base import Detector, number, some_images
 from .formulas import NEAR, in_chunks, predicted, root
+from .maps import OfLayer, scaled
 
 SMALLEST = 1e-3  # of a layer's typical bound: a bound below it (a channel that is silent for a class) counts as this
 
 
 @dataclass(frozen=True)
-class GramRows(Reduction):
+class GramRows(OfLayer):
     """Row sums of G_p = (F^p F^pT)^(1/p) for p = 1 .. powers, F [k, h w] the map of one image: [n, powers k].
 
     Powers and roots are element by element; the root keeps the sign. G is of degree 2 in F, so F is divided by
     its largest value first and nothing overflows.
     """
 
-    layer: str
     powers: int
 
-    @property
-    def maps(self) -> tuple[str, ...]:
-        return (self.layer,)
-
-    def of(self, batch: Activations) -> Array:
-        maps = batch.maps[self.layer]
-        xp = array_namespace(maps)
-        _, k, h, w = maps.shape
-        return in_chunks(self._rows, k * max(k, h * w), xp.reshape(maps, (-1, k, h * w)), most=NEAR)
+    def made(self, f: Array, batch: Activations) -> Array:
+        _, k, s = f.shape
+        return in_chunks(self._rows, k * max(k, s), f, most=NEAR)
 
     def _rows(self, f: Array) -> Array:  # [n, k, h w] -> [n, powers k]
         xp = array_namespace(f)
-        top = xp.max(xp.abs(f), axis=(1, 2), keepdims=True)
-        f = f / xp.where(top > 0, top, xp.ones_like(top))
+        f, top = scaled(f)
         rows = [f @ xp.sum(f, axis=1)[:, :, None]]  # of the first order G need not be formed
         one = xp.ones((f.shape[1], 1), dtype=f.dtype)  # a sum over few numbers is faster as a product
         power = f
         for p in range(2, self.powers + 1):
-            power = power * f
+            if p == 2:
+                power = f * f
+            else:
+                power *= f  # in place: half the memory to go through
             rows.append(root(power @ xp.matrix_transpose(power), p) @ one)
         return xp.squeeze(xp.concat(rows, axis=1) * top**2, axis=2)
 

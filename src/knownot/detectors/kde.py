@@ -48,11 +48,12 @@ class KDE(Detector):
         return cls(z.astype(rows.dtype), spread * factor if spread > 1e-6 else 1.0)
 
     def score(self, batch: Activations) -> Array:
-        narrow, lengths = 0.5 / self.bandwidth**2, squares(batch, self.bank)[None, :]
+        narrow = 0.5 / self.bandwidth**2
+        lengths = (squares(batch, self.bank) * narrow)[None, :]
 
         def minus_log_density(table: Array, z: Array) -> Array:  # [n, r], [n, d] -> [n]
             xp = array_namespace(z)
-            squared = lengths + xp.sum(z * z, axis=-1)[:, None]
-            return -logsumexp(xp.clip(table * (2 * narrow) - squared * narrow, None, 0))
+            own = (xp.sum(z * z, axis=-1) * narrow)[:, None]  # a distance is not below 0: the rest at most this
+            return xp.squeeze(own, axis=-1) - logsumexp(xp.minimum(table * (2 * narrow) - lengths, own))
 
         return float(np.log(self.bank.shape[0])) + against(minus_log_density, batch, self.bank)

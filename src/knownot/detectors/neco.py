@@ -11,7 +11,7 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import OptionError
 from ..stats import ClassMoments, Want
 from .base import Detector, flag, number, some_images
-from .formulas import norm
+from .formulas import divided, norm
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,5 @@ class NECO(Detector):
         xp = array_namespace(batch.features)
         h = (batch.features - self.mean) * self.scale
         length = norm(h)
-        share = norm(h @ self.principal) / xp.where(length > 0, length, xp.ones_like(length))
+        share = divided(norm(h @ self.principal), length)
         return -share * xp.max(batch.logits, axis=-1) if self.maxlogit else -share

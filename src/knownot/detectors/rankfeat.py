@@ -11,59 +11,64 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import UnsoundError, unknown_name
 from ..stats import Reduction, Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import logsumexp, norm
+from .formulas import NEAR, divided, in_chunks, logsumexp, unit
+from .maps import OfLayer, scaled
 
+UNSCALED = 2  # steps of the iteration between two divisions by the length
 TOLERANCE = 1e-3  # of the pooled map against the features, relative to the largest of them
 
 
 @dataclass(frozen=True)
-class RankOneRest(Reduction):
+class RankOneRest(OfLayer):
     """Mean over space of a map [k, h w] without its largest singular component, [n, k]; and, as a last column, how far
     the mean of the whole map is from the features, relative to the largest of these.
 
     The component is found by power iteration from a fixed start; s u v^T = (F v) v^T, so the rest itself is not formed.
+    The steps v <- F^T F v are taken with the smaller of F F^T and F^T F, formed once: v is F^T u, up to its length.
     """
 
-    layer: str
     iterations: int
 
-    @property
-    def maps(self) -> tuple[str, ...]:
-        return (self.layer,)
-
-    def of(self, batch: Activations) -> Array:
-        maps = batch.maps[self.layer]
-        xp = array_namespace(maps)
-        _, k, h, w = maps.shape
-        f = xp.reshape(maps, (-1, k, h * w))
-        mean = xp.mean(f, axis=2)
-        top = xp.max(xp.abs(f), axis=(1, 2), keepdims=True)
-        f = f / xp.where(top > 0, top, xp.ones_like(top))  # so that squares neither overflow nor vanish
-        # Columns' lengths, which a map without negatives cannot be orthogonal to; uneven, for maps that can.
-        ripple = 1 + xp.astype(xp.arange(h * w), f.dtype) * (0.5 / (h * w))
-        v = _unit(xp.sqrt(xp.sum(f * f, axis=1)) * ripple)
-        for _ in range(self.iterations):
-            v = _unit(_times(xp.matrix_transpose(f), _times(f, v)))
-        rest = mean - _times(f, v) * xp.mean(v, axis=1, keepdims=True) * xp.squeeze(top, axis=2)
+    def made(self, f: Array, batch: Activations) -> Array:
+        xp = array_namespace(f)
+        mean, (_, k, s) = xp.mean(f, axis=2), f.shape
+        rest = in_chunks(self._rest, k * max(k, s), f, mean, most=NEAR)
         return xp.concat([rest, self._gap(batch, mean)], axis=1)
+
+    def _rest(self, f: Array, mean: Array) -> Array:  # [n, k, s], [n, k] -> [n, k]
+        xp = array_namespace(f)
+        f, top = scaled(f)
+        _, k, s = f.shape
+        # Columns' lengths, which a map without negatives cannot be orthogonal to; uneven, for maps that can.
+        ripple = 1 + xp.astype(xp.arange(s), f.dtype) * (0.5 / s)
+        v = unit(xp.sqrt(xp.sum(f * f, axis=1)) * ripple)
+        turned = xp.matrix_transpose(f)
+        if k < s:
+            u = _iterated(f @ turned, _times(f, v), self.iterations - 1)
+            v = unit(_times(turned, u))
+        else:
+            v = _iterated(turned @ f, v, self.iterations)
+        return mean - _times(f, v) * xp.mean(v, axis=1, keepdims=True) * xp.squeeze(top, axis=2)
 
     def _gap(self, batch: Activations, mean: Array) -> Array:  # [n, 1]
         xp = array_namespace(mean)
         if batch.features is None or batch.features.shape[1] != mean.shape[1]:
             return xp.ones_like(mean[:, :1])
         gap = xp.max(xp.abs(mean - batch.features), axis=1, keepdims=True)
-        size = xp.max(xp.abs(batch.features), axis=1, keepdims=True)
-        return gap / xp.where(size > 0, size, xp.ones_like(size))
+        return divided(gap, xp.max(xp.abs(batch.features), axis=1, keepdims=True))
+
+
+def _iterated(square: Array, v: Array, steps: int) -> Array:  # [n, a, a], [n, a] -> [n, a]
+    """Of length 1 every second step only: the largest singular value of a scaled map is at least 1, at most the root of
+    k s, so nothing vanishes, nor overflows in float32 while k s < 10^9."""
+    for step in range(1, steps + 1):
+        v = _times(square, v)
+        v = unit(v) if step % UNSCALED == 0 or step == steps else v
+    return v
 
 
 def _times(matrix: Array, vector: Array) -> Array:  # [n, a, b], [n, b] -> [n, a]
     return array_namespace(matrix).squeeze(matrix @ vector[:, :, None], axis=2)
-
-
-def _unit(v: Array) -> Array:
-    xp = array_namespace(v)
-    size = norm(v)[:, None]
-    return v / xp.where(size > 0, size, xp.ones_like(size))
 
 
 @dataclass(frozen=True)

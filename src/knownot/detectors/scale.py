@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head
+from .formulas import divided
 from .percentile import ByPercentile, of_largest
 
 
@@ -16,7 +17,7 @@ def mass_ratio(f: Array, percentile: float) -> Array:  # [n, d] -> [n, 1]
     xp = array_namespace(f)
     f = xp.clip(f, min=0.0)
     s1, s2 = (xp.sum(x, axis=-1, keepdims=True) for x in (f, of_largest(f, percentile)))
-    return xp.where(s2 > 0, s1 / xp.where(s2 > 0, s2, xp.ones_like(s2)), xp.ones_like(s2))
+    return xp.where(s2 > 0, divided(s1, s2), xp.ones_like(s2))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..stats import Reservoir, Want
 from .base import Detector, number, some_images
-from .formulas import RAMPS, histogram, in_chunks
+from .formulas import NEAR, RAMPS, histogram, in_chunks
 
 MOST = 2000  # projections, c times the repeats
 SAMPLE = 1000  # known images whose histograms are averaged
@@ -120,7 +120,7 @@ class WeiPer(Detector):
         return cls(spread, offset, len(weight), features, projections, (float(divergence), float(confidence)))
 
     def score(self, batch: Activations) -> Array:
-        return in_chunks(self._score, RAMPS * max(self.weight.shape), batch.features)
+        return in_chunks(self._score, RAMPS * max(self.weight.shape), batch.features, most=NEAR)
 
     def _score(self, f: Array) -> Array:
         xp = array_namespace(f)
