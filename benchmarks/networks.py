@@ -1,10 +1,10 @@
 """Networks that no rule here was made on: trained on CIFAR-10 for some CPU minutes each, kept as weights in a folder.
 
-    python benchmarks/networks.py FOLDER [vit] [swin] [mixer] [--minutes 5]
+    python benchmarks/networks.py FOLDER [vit] [swin] [mixer] [plain] [--minutes 5]
 
-A small vision transformer (no stages but tokens), a small Swin transformer, and an MLP-mixer of the same size; 20,000
-training images, flipped and moved by up to four pixels; AdamW, one cycle. They are no good classifiers, which is the
-point: 20,000 images are few for a network without convolutions.
+A small vision transformer (no stages but tokens), a small Swin transformer, an MLP-mixer of the same size, and a plain
+convolutional network without normalization (of VGG's kind); 20,000 training images, flipped and moved by up to four
+pixels; AdamW, one cycle. They are no good classifiers, which is the point: 20,000 images are few for such networks.
 """
 
 from __future__ import annotations
@@ -76,7 +76,16 @@ def swin() -> nn.Module:
     return Answer(SwinForImageClassification(config))
 
 
-NETWORKS = {"vit": vit, "swin": swin, "mixer": Mixer}
+def plain() -> nn.Module:
+    """Simonyan & Zisserman 2015, small: convolutions and maxima, a hidden layer before the head."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, 32), (32, 64), (64, 96)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * 16, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+NETWORKS = {"vit": vit, "swin": swin, "mixer": Mixer, "plain": plain}
 
 
 def built(name: str, folder: Path) -> nn.Module:

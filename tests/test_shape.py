@@ -23,6 +23,7 @@ RUNGS = [
     ["evidence"],
     ["arena"],
     ["selecting", "weighing"],
+    ["ruling"],
     ["choosing"],
     ["steps"],
     ["classifier"],

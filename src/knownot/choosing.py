@@ -9,22 +9,20 @@ docs/detectors.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from .arena import YOURS, Arena, family
+from .arena import YOURS
 from .arrays import Activations, Offers
 from .detectors import Auto, Detector, Recipe
-from .evidence import LEFT_OUT, Check, answers, auroc_of, failing, flags, left_out
+from .evidence import Check, answers, flags, left_out
 from .fitting import measured_on
-from .selecting import select
+from .ruling import ruled, weight_of_yours
 from .walk import Walk, Watch
-from .weighing import promising, weighed
 
 LEAST, MOST = 100, 2_000  # images of evidence
 EACH = 64  # made outliers of a kind
-TRIED = 12  # candidates looked at closely
 
 
 def watch(seed: int) -> Watch:
@@ -88,92 +86,34 @@ def choose(
     held, labels = seen.rows(n)
     computed = answers(walk, *seen.pictures(), each=EACH, seed=seed)
     made = _by_kind(auto, computed)
-    weights = {}
+    weights: dict[str, float] = {}
     if unknown is not None and len(unknown):
-        families = len({family(kind) for kind in made}) + 1
-        made, weights = made | {YOURS: unknown}, {YOURS: families * len(unknown) / (len(unknown) + 50)}
+        made, weights = made | {YOURS: unknown}, weight_of_yours(len(unknown), list(made))
     sample = dict(auto.sample)
     classes = np.asarray(sample.pop("class"), dtype=np.int64)
+    count = sum(len(batch) for batch in computed.values())
+
+    def again(near: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        recipes = {names[j]: recipe.options["candidates"][names[j]] for j in near}
+        some = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
+        rounds.extend((_spread(a, near, len(names)), _spread(b, near, len(names))) for a, b in some)
+        return rounds
+
+    rounds: list[tuple[np.ndarray, np.ndarray]] = []
     known = parts[evidence]
-    found = [_aurocs(j, known, made, ()) for j in range(len(names))]
-    bad = {j: " ".join(why) for j in range(len(names)) if (why := failing(known[:, j], found[j]))}
-    near = shortlist(Arena.of(known, made, (), weights), start, bad) if made else list(start)
-    # To fit again without classes is what costs: only those that may be chosen are.
-    recipes = {names[j]: recipe.options["candidates"][names[j]] for j in near}
-    some = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
-    rounds = [(_spread(a, near, len(names)), _spread(b, near, len(names))) for a, b in some]
-    found = [_aurocs(j, known, made, rounds) for j in range(len(names))]
-    bad |= {j: " ".join(why) for j in near if (why := failing(known[:, j], found[j]))}
-    others = {j: "not on the shortlist" for j in range(len(names)) if j not in near}
-    ruling = rule(Arena.of(known, made, rounds, weights), names, start, others, bad)
+    ruling = ruled(names, start, known, made, again, weights)
     chosen = ruling.columns
     checks = [
-        Check(name, flags(known[:, j], found[j]), found[j], _verdict(j, start, chosen), ruling.why.get(j, ""))
-        for j, name in enumerate(names)
+        Check(name, flags(known[:, j], found), found, _verdict(j, start, chosen), ruling.why.get(j, ""))
+        for j, (name, found) in enumerate(zip(names, ruling.found, strict=True))
     ]
     places = {j: (j not in start, j not in chosen, -(checks[j].median or 0)) for j in range(len(names))}
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
-    count = sum(len(batch) for batch in computed.values())
     basis = f"{n:,} known images, {count:,} made outliers, {len(made) + len(rounds)} kinds of unknown images"
     return Chosen(
         auto.only(chosen, ruling.weights), parts[:, list(chosen)], (*lines, *failed),
         ruling.words(names, start, basis), n, count,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """columns, and their weights in the sum (none: all 1). why: {column: why it went or came}."""
-
-    columns: tuple[int, ...]
-    weights: tuple[float, ...] = ()
-    why: Mapping[int, str] = field(default_factory=dict)
-    before: float = 0.0  # mean AUROC over families
-    after: float = 0.0
-
-    def words(self, names: Sequence[str], start: Sequence[int], basis: str) -> str:
-        if set(self.columns) == set(start) and not self.weights:
-            return f"Automatic choice: the default stays. No evidence against it is strong enough ({basis})."
-        went = [f"{names[j]} dropped ({self.why[j]})" for j in start if j not in self.columns and j in self.why]
-        if self.weights:
-            order = sorted(zip(self.weights, self.columns, strict=True), reverse=True)
-            moves = [f"weights {', '.join(f'{names[j]} {w:.2g}' for w, j in order)}", *went]
-            how = ", each family with the weights learnt without it,"
-        else:
-            moves = went + [f"{names[j]} added ({self.why[j]})" for j in self.columns if j not in start]
-            how = ""
-        return (
-            f"Automatic choice: {'; '.join(moves)}. Mean AUROC over families of unknown images{how} "
-            f"{self.before:.3f} → {self.after:.3f} ({basis})."
-        )
-
-
-def rule(
-    arena: Arena, names: Sequence[str], start: Sequence[int], aside: Mapping[int, str], bad: Mapping[int, str]
-) -> Ruling:
-    """What the evidence says. aside: {column: why} of those not looked at closely; bad: of those not to be used."""
-    if not arena.unknown:
-        return Ruling(tuple(start))
-    own = [j for j in start if j not in bad]
-    more = [j for j in range(len(names)) if j not in start and j not in bad and j not in aside]
-    found = weighed(arena, own, more) if own else None
-    if found is None:
-        chosen, why = select(arena, names, start, {**aside, **bad})
-        before, after = (arena.mean(arena.auroc(columns)) for columns in (start, chosen))
-        return Ruling(chosen, (), why, before, after)
-    why = {j: bad[j] for j in start if j in bad}
-    why |= {j: f"weight {w:.2g}" for j, w in zip(found.columns, found.weights, strict=True)}
-    return Ruling(found.columns, found.weights, why, found.before, found.after)
-
-
-def shortlist(arena: Arena, start: Sequence[int], failing: Mapping[int, str]) -> list[int]:
-    """The columns to look at closely: those to start from, those with a weight, and those with which most is gained."""
-    m = next(iter(arena.known.values())).shape[1]
-    own = [j for j in start if j not in failing]
-    rest = [j for j in range(m) if j not in start and j not in failing]
-    with_them = sorted(rest, key=lambda j: -(arena.least([*own, j], own) if own else 0.0))
-    alone = sorted(rest, key=lambda j: -arena.mean(arena.auroc([j])))
-    return sorted({*start, *promising(arena, own, rest), *with_them[:TRIED], *alone[: TRIED // 4]})
 
 
 def _by_kind(auto: Detector, computed: Mapping[str, Activations]) -> dict[str, np.ndarray]:
@@ -190,14 +130,6 @@ def _spread(parts: np.ndarray, columns: Sequence[int], m: int) -> np.ndarray:
     wide = np.full((len(parts), m), np.nan)
     wide[:, list(columns)] = parts
     return wide
-
-
-def _aurocs(
-    j: int, known: np.ndarray, made: Mapping[str, np.ndarray], rounds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> dict[str, float]:
-    found = {kind: auroc_of(known[:, j], x[:, j]) for kind, x in made.items()}
-    without = [auroc_of(a[:, j], b[:, j]) for a, b in rounds if np.isfinite(a[:, j]).all()]
-    return found | ({LEFT_OUT: float(np.mean(without))} if without else {})
 
 
 def _verdict(j: int, start: Sequence[int], chosen: Sequence[int]) -> str:
