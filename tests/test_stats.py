@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +15,8 @@ from knownot.arrays import Activations
 from knownot.checks.detectors import problem
 from knownot.checks.statistics import check_statistic
 from knownot.detectors import DETECTORS
-from knownot.stats import ClassMeans, ClassMoments, Moments, Quantiles, Reservoir, Want, gather
+from knownot.stats import ClassMeans, ClassMoments, ClassRange, Moments, Quantiles, Reservoir, Want, gather
+from knownot.stats.reservoir import ranked
 
 C = 4
 
@@ -221,3 +224,38 @@ def test_with_keys_the_last_bits_of_rows_change_no_sample():
     ]:
         np.testing.assert_array_equal(a.rank, b.rank)
     assert (Reservoir.of(rows, size=50).rank != Reservoir.of(other, size=50).rank).any()
+
+
+def test_each_image_is_hashed_once_for_all_samples(monkeypatch):
+    """And the samples are those that each would draw by itself; another seed draws another one."""
+    rng = np.random.default_rng(0)
+    features, logits = rng.normal(size=(60, 3)), rng.normal(size=(60, 4))
+    keys = rng.integers(0, 1 << 60, 60).astype(np.uint64)
+    labels = rng.integers(-1, 4, 60)
+    batches = [
+        (replace(Activations(logits[i], features[i]), keys=keys[i]), labels[i]) for i in np.split(np.arange(60), 3)
+    ]
+    wanted = [
+        Want(Reservoir, "features", options=(("size", 10),)),
+        Want(Reservoir, ("features", "logits"), unit=True, options=(("size", 20),)),
+        Want(Reservoir, "logits", options=(("size", 10), ("seed", 7))),
+        Want(ClassRange, "features", options=(("size", 4),)),
+    ]
+    asked = []
+    monkeypatch.setattr(
+        sys.modules[gather.__module__], "ranked", lambda n, *given: asked.append(n) or ranked(n, *given)
+    )
+    found = gather(batches, wanted)
+    assert asked == [20] * 6, "once per batch and seed"
+    for want, rows in zip(wanted[:3], (features, None, logits), strict=True):
+        if rows is None:
+            length = np.linalg.norm(logits, axis=1, keepdims=True), np.linalg.norm(features, axis=1, keepdims=True)
+            rows = {"features": features / length[1], "logits": logits / length[0]}
+        expected = Reservoir.of(rows, keys=keys, **dict(want.options)).rows
+        for name, x in expected.items():
+            np.testing.assert_allclose(found[want].rows[name], x, rtol=1e-12)
+    label = np.where(labels < 0, np.argmax(logits, axis=1), labels)
+    expected = ClassRange.of(features, labels=label, classes=4, size=4, keys=keys)
+    for name in ("low", "high"):
+        np.testing.assert_array_equal(getattr(found[wanted[3]], name), getattr(expected, name))
+    np.testing.assert_array_equal(found[wanted[3]].held.rows["row"], expected.held.rows["row"])

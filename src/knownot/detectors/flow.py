@@ -156,7 +156,11 @@ def _marginal(t: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     bends = np.diff(change, axis=1, prepend=0, append=0)
     ends = slopes[:, [0, -1]]
     zero = np.zeros(len(knots))
-    value = spline(np.ascontiguousarray(t.T), knots, bends, ends, zero)[0].T
+
+    def values(t: np.ndarray) -> np.ndarray:
+        return np.asarray(spline(np.ascontiguousarray(t.T), knots, bends, ends, zero)[0].T)
+
+    value = in_chunks(values, knots.size, t, most=NEAR)
     mean, std = value.mean(axis=0), value.std(axis=0)
     std = np.where(std > 0, std, 1.0)
     return (value - mean) / std, (knots, bends / std[:, None], ends / std[:, None], mean / std)

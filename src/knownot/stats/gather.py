@@ -12,6 +12,7 @@ from ..arrays import Activations, softmax
 from .base import Statistic
 from .blas import one_blas_thread
 from .reduction import Reduction
+from .reservoir import ranked
 
 Through = Callable[[Callable[[Any], None], Any], Iterable[None]]
 
@@ -46,20 +47,24 @@ class Want:
             given = {path: classes if path == "class" else self._rows(batch, path) for path in self.of}
         else:
             given = classes if self.of == "class" else self._rows(batch, self.of)
-        return self.statistic.of(
-            given, labels=classes, classes=batch.logits.shape[1], keys=batch.keys, **dict(self.options)
-        )
+        options: dict[str, Any] = dict(self.options)
+        if batch.keys is not None:  # one hash of each image for all samples of one seed
+            keys, seed = batch.keys, options.get("seed", 0)
+            options |= {"keys": keys, "ranks": batch.once(("ranks", seed), lambda: ranked(len(keys), (keys,), seed))}
+        return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **options)
 
     def _rows(self, batch: Activations, path: str | Reduction) -> np.ndarray:
         if isinstance(path, Reduction):
             rows = np.asarray(path.read(batch))
         else:
             rows = softmax(batch.logits) if path == "probabilities" else batch.named()[path]
-        if self.unit:
-            rows = np.asarray(rows, dtype=np.float64)
-            norm = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows / np.where(norm > 0, norm, 1)
-        return rows
+        return batch.once(("unit rows", path), lambda: _unit(rows)) if self.unit else rows
+
+
+def _unit(rows: Any) -> np.ndarray:
+    rows = np.asarray(rows, dtype=np.float64)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norm > 0, norm, 1))
 
 
 def gather(
@@ -73,9 +78,10 @@ def gather(
     found: dict[Want, Statistic] = {}
 
     def add(item: tuple[Activations, np.ndarray]) -> None:
+        batch, labels = item[0].sharing(), item[1]
         with one_blas_thread():
             for want in wanted:
-                part = want.part(*item)
+                part = want.part(batch, labels)
                 found[want] = found[want].merge(part) if want in found else part
 
     for _ in through(add, batches):

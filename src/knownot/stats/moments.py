@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .base import Statistic
+from .base import Statistic, grouped
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def _of_a_class(rows: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 def _class_means(rows: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     count = np.bincount(labels, minlength=classes).astype(np.float64)
     total = np.zeros((classes, rows.shape[1]))
-    np.add.at(total, labels, rows)
+    present, starts, rows = grouped(rows, labels)
+    if len(present):
+        total[present] = np.add.reduceat(rows, starts, axis=0)
     return count, total / np.maximum(count, 1)[:, None]
 
 

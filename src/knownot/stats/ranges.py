@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .base import Statistic
+from .base import Statistic, grouped
 from .reservoir import Reservoir
 
 HOLD = 10  # one row in so many is in no range
@@ -29,8 +29,17 @@ class ClassRange(Statistic):
 
     @classmethod
     def of(
-        cls, rows: Any, *, labels: Any = (), classes: int = 0, size: int = 300, keys: Any = None, **options: Any
+        cls,
+        rows: Any,
+        *,
+        labels: Any = (),
+        classes: int = 0,
+        size: int = 300,
+        keys: Any = None,
+        ranks: Any = None,
+        **options: Any,
     ) -> Self:
+        """ranks: of the keys, as a `Reservoir` ranks them, if they are known already."""
         labels = np.asarray(labels, dtype=np.int64)
         has = labels >= 0
         rows, labels = np.ascontiguousarray(np.asarray(rows)[has]), labels[has]
@@ -38,7 +47,8 @@ class ClassRange(Statistic):
         told = rows if keys is None else keys  # images are the same on every runtime, rows not to the last bit
         out = np.fromiter((zlib.crc32(one.tobytes()) % HOLD == 0 for one in told), dtype=bool, count=len(rows))
         own = None if keys is None else keys[out]
-        held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size, keys=own)
+        ranks = None if ranks is None else np.asarray(ranks)[has][out]
+        held = Reservoir.of({"row": rows[out], "class": labels[out]}, size=size, keys=own, ranks=ranks)
         return cls(*_ranges(rows[~out], labels[~out]), classes, held)
 
     @property
@@ -61,9 +71,7 @@ class ClassRange(Statistic):
 
 
 def _ranges(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    present, where = np.unique(labels, return_inverse=True)
-    low = np.full((len(present), rows.shape[1]), np.inf, dtype=rows.dtype)
-    high = np.full_like(low, -np.inf)
-    np.minimum.at(low, where, rows)
-    np.maximum.at(high, where, rows)
-    return present, low, high
+    present, starts, rows = grouped(rows, labels)
+    if not len(present):
+        return present, rows, rows
+    return present, np.minimum.reduceat(rows, starts, axis=0), np.maximum.reduceat(rows, starts, axis=0)

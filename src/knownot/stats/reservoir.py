@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -25,19 +25,22 @@ class Reservoir(Statistic):
 
     @classmethod
     def of(
-        cls, rows: Any, *, size: int = 10_000, seed: int = 0, keys: np.ndarray | None = None, **options: Any
+        cls,
+        rows: Any,
+        *,
+        size: int = 10_000,
+        seed: int = 0,
+        keys: np.ndarray | None = None,
+        ranks: np.ndarray | None = None,
+        **options: Any,
     ) -> Self:
+        """ranks: of the keys with this seed, if they are known already."""
         rows = {"rows": rows} if not isinstance(rows, Mapping) else rows
         rows = {name: np.ascontiguousarray(x) for name, x in rows.items()}
-        n = len(next(iter(rows.values())))
-        key = int(seed).to_bytes(8, "little", signed=True)
-        rank = np.empty(n, dtype=np.uint64)
-        for i in range(n):
-            digest = hashlib.blake2b(key=key, digest_size=8)
-            for x in rows.values() if keys is None else (keys,):
-                digest.update(x[i].tobytes())
-            rank[i] = int.from_bytes(digest.digest(), "little")
-        return cls((_smallest([(rows, rank)], size),), size)
+        if ranks is None:
+            n = len(next(iter(rows.values())))
+            ranks = ranked(n, rows.values() if keys is None else (keys,), seed)
+        return cls((_smallest([(rows, ranks)], size),), size)
 
     def merge(self, other: Self) -> Self:
         """Pieces are put together when the small ones are a quarter of the largest: not all rows for every batch."""
@@ -74,6 +77,18 @@ class Reservoir(Statistic):
 
     def __len__(self) -> int:
         return len(self.rank)
+
+
+def ranked(n: int, arrays: Iterable[np.ndarray], seed: int = 0) -> np.ndarray:
+    """A hash of each row, of all arrays together, [n] uint64."""
+    key = int(seed).to_bytes(8, "little", signed=True)
+    arrays, rank = tuple(arrays), np.empty(n, dtype=np.uint64)
+    for i in range(n):
+        digest = hashlib.blake2b(key=key, digest_size=8)
+        for x in arrays:
+            digest.update(x[i].tobytes())
+        rank[i] = int.from_bytes(digest.digest(), "little")
+    return rank
 
 
 def _smallest(
