@@ -245,11 +245,14 @@ def test_convolutions_are_in_bfloat16_and_the_loss_is_not(framework: str, monkey
         monkeypatch.setattr(nn.functional, "conv2d", lambda *a, **k: types.add(str((y := conv(*a, **k)).dtype)) or y)
     loss = Virtual.loss
     inner: set[str] = set()
-    monkeypatch.setattr(
-        Virtual, "loss",
-        lambda self, xp, out, batch: inner.update(str(x.dtype) for x in (out.logits, out.features, out.weight))
-        or loss(self, xp, out, batch),
-    )  # fmt: skip
+
+    def watched(self: Virtual, xp: Any, out: Any, batch: Any) -> Any:
+        inner.update(str(x.dtype) for x in (out.logits, out.features, out.weight))
+        exact = out.features @ out.weight + out.bias  # not rounded to eight bits
+        torch.testing.assert_close(out.logits, exact, rtol=1e-5, atol=1e-5)
+        return loss(self, xp, out, batch)
+
+    monkeypatch.setattr(Virtual, "loss", watched)
     vos(framework, half=False)
     assert types <= {"torch.float32"}
     vos(framework, half=True)
