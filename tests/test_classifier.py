@@ -291,7 +291,7 @@ def test_too_few_images_say_how_many_are_needed(model, sets):
     with pytest.raises(CalibrationError, match=r"180 are needed.*at least 90"):
         knownot.fit(model, images, labels, progress=False)
     with pytest.raises(CalibrationError, match="at least 90"):
-        knownot.fit(model, *sets["known"], calibration=images[:80], detector="energy", progress=False)
+        knownot.fit(model, *sets["known"], calibration=sets["calibration"][0][:80], detector="energy", progress=False)
     few = knownot.fit(model, images, labels, guarantee="marginal", progress=False)
     assert few.promise == "at most 5 % of known images are rejected on average"
 

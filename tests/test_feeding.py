@@ -8,7 +8,8 @@ import pytest
 import helpers_toy as toy
 import knownot
 from knownot import Preprocess
-from knownot.errors import LabelsError
+from knownot.errors import LabelsError, ModelError, OptionError
+from knownot.images import in_both
 
 WHOLE = Preprocess(name="the model's own Rescaling layer")  # the toy wants [0, 1]: as if scaled twice in training
 RIGHT = Preprocess(scale=1 / 255, name="the model's own Rescaling layer")
@@ -91,3 +92,90 @@ def test_another_way_that_is_better_by_chance_is_not_taken():
     said, other = osc.record.trials[0].accuracy, osc.record.trials[1].accuracy
     assert said < other < 0.85  # and yet
     assert osc.preprocess.name == RIGHT.name
+
+
+# Images and names that do not go together
+
+
+def place(home, name, kinds=None):
+    images, labels = toy.known(200, 6 if name == "val" else 5)
+    keep = np.ones(len(images), bool) if kinds is None else np.isin(labels, [toy.CLASSES.index(k) for k in kinds])
+    return toy.written(home / name, images[keep], labels[keep])
+
+
+def fitted_from(known, calibration, **options):
+    return knownot.fit(
+        toy.graph(), known, calibration=calibration, detector="msp", guarantee="marginal", progress=False, **options
+    )
+
+
+def test_calibration_images_must_not_be_those_that_are_fitted_on(tmp_path):
+    train, val = place(tmp_path, "train"), place(tmp_path, "val")
+    said = "among the known images that the detectors are fitted on"
+    with pytest.raises(OptionError, match="200 of the 200 calibration images are " + said):
+        fitted_from(train, train)
+    (tmp_path / "link").symlink_to(train)
+    files = sorted(val.rglob("*.png"))[:150] + sorted((tmp_path / "link").rglob("*.png"))[:7]
+    with pytest.raises(OptionError, match="7 of the 157 calibration images are " + said):
+        fitted_from(train, files)
+    images, labels = toy.known(300, 2)
+    with pytest.raises(OptionError, match="20 of the 100 calibration images are " + said):
+        knownot.fit(toy.graph(), images[:220], labels[:220], calibration=images[200:], progress=False)
+    assert fitted_from(train, val, class_names=toy.CLASSES).record.calibration == 200
+
+
+def test_parquet_rows_are_the_same_when_the_file_is(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    train = place(tmp_path, "train")
+    rows = [{"bytes": file.read_bytes(), "path": None} for file in sorted(train.rglob("*.png"))]
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"image": rows}), tmp_path / f"{name}.parquet")
+    a, b, both = (knownot.open_images(str(tmp_path / f"{name}.parquet")) for name in ("a", "b", "*"))
+    assert [in_both(a, a), in_both(a, b), in_both(a, both), in_both(a.sample(30), a)] == [200, 0, 200, 30]
+    assert len(set(both.places())) == 400
+
+
+def test_a_class_without_known_images_is_told(tmp_path):
+    train, val = place(tmp_path, "train", ["red", "blue"]), place(tmp_path, "val")
+    osc = fitted_from(train, val, class_names=toy.CLASSES)
+    assert "No known image is of the classes 'stripes', 'columns': images of these classes will look unknown." in (
+        osc.record.notes
+    )
+    whole = fitted_from(place(tmp_path, "whole"), val, class_names=toy.CLASSES)
+    assert not any("No known image" in note for note in whole.record.notes)
+
+
+def test_folders_of_other_names_are_told_with_the_set_that_they_are_in(tmp_path):
+    train, val = place(tmp_path, "train"), place(tmp_path, "val")
+    (val / "red").rename(val / "crimson")
+    with pytest.raises(
+        LabelsError, match=r"'crimson' of the calibration images.*stripes.*Rename or leave out"
+    ) as error:
+        fitted_from(train, val, class_names=toy.CLASSES)
+    assert "known images" not in str(error.value)
+    with pytest.raises(LabelsError, match=r"are called: 0, 1, 2, 3\. Give class_names=\[…\], their names in order"):
+        knownot.fit(toy.graph(), *toy.known(200, 2), calibration=val, detector="msp", progress=False)
+    (train / "green").mkdir()
+    (train / "green" / "x.png").write_bytes(next(train.rglob("*.png")).read_bytes())
+    with pytest.raises(
+        LabelsError, match=r"have 5 classes \(blue, columns, green, red, stripes\).*Leave out the folders"
+    ):
+        fitted_from(train, val)
+
+
+def test_a_state_dict_is_no_network(tmp_path):
+    torch = pytest.importorskip("torch")
+    weights = torch.nn.Linear(2, 2).state_dict()
+    with pytest.raises(ModelError, match=r"A dict of weights .* no network in it"):
+        knownot.open_model(weights)
+    for thing, inner in ((weights, ""), ({"epoch": 3, "model": weights}, r"\['model'\]")):
+        torch.save(thing, tmp_path / "w.pt")
+        with pytest.raises(ModelError, match=rf"torch\.load\('w.pt'\){inner}\), and give the module"):
+            knownot.open_model(tmp_path / "w.pt")
+
+
+def test_one_image_is_one_image():
+    osc = fitted(saying(RIGHT), toy.known(200, 2))
+    assert osc.predict(toy.known(1, 4)[0]).summary.startswith("1 image: 1 known, 0 unknown")
+    assert osc.predict(toy.known(2, 4)[0]).summary.startswith("2 images: ")

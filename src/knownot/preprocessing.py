@@ -71,7 +71,7 @@ class Confusion:
 
 
 def class_order(
-    images: Images, model: Model, class_names: Sequence[str] | None
+    images: Images, model: Model, class_names: Sequence[str] | None, *, which: str = "known"
 ) -> tuple[tuple[str, ...], np.ndarray | None]:
     """(names of the classifier's outputs, which output each label of the images is, [labels] or None: as they are).
 
@@ -88,9 +88,11 @@ def class_order(
         return outputs or tuple(str(k) for k in range(c)), None
     if outputs is None:
         if len(folders) != c:
+            some = ", ".join(folders[:5]) + ", …" * (len(folders) > 5)
+            more = " Leave out the folders that are no class of it, or" if len(folders) > c else ""
             raise LabelsError(
-                f"The known images have {len(folders)} classes ({', '.join(folders[:5])}…), the classifier has {c} "
-                "outputs. Give class_names=[…], the names of its outputs in order; folders may then be any of them."
+                f"The {which} images have {len(folders)} classes ({some}), the classifier has {c} outputs.{more} "
+                "Give class_names=[…], the names of its outputs in order; folders may then be any of them."
             )
         return tuple(folders), None
     index = {name.casefold(): k for k, name in enumerate(outputs)}
@@ -99,9 +101,12 @@ def class_order(
         return outputs, np.array([index[name.casefold()] for name in folders])
     if len(folders) == c and class_names is None:
         return tuple(folders), None  # other words for the same outputs: the accuracy tells whether in the same order
+    called = ", ".join(outputs[:20]) + ", …" * (c > 20)
+    numbered = outputs == tuple(map(str, range(c)))
+    cure = "Give class_names=[…], their names in order" if numbered else "Rename or leave out such folders"
     raise LabelsError(
-        f"No output of the classifier has the name of the class {absent[0]!r} of the known images "
-        f"({len(absent)} such). The outputs are: {', '.join(outputs[:20])}."
+        f"No output of the classifier has the name of the class {absent[0]!r} of the {which} images "
+        f"({len(absent)} such). The outputs are called: {called}. {cure}."
     )
 
 
@@ -176,11 +181,8 @@ def _doubted(
     seed: int,
     progress: bool,
 ) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
-    """What `choose` returns for a model that says how it wants its input.
-
-    Layers can say it wrongly: a network with a Rescaling layer trained on images that had been scaled before, as
-    Keras users do by mistake, wants them scaled twice.
-    """
+    """What `choose` returns for a model that says how it wants its input. Layers can say it wrongly: a network with a
+    Rescaling layer that was trained on images scaled before, as happens by mistake, wants them scaled twice."""
     sample = images.sample(TRIAL_IMAGES, seed)
     ways = [said]
     if images.size != (said.height, said.width) and said.fit == "crop":

@@ -20,7 +20,7 @@ from .detectors.reducing import reducing
 from .errors import ModelError, OptionError, SavedError
 from .evidence import Check, checked
 from .fitting import Decided, decide, fitted_on, measured_on, random_numbers
-from .images import Images, open_images
+from .images import Images, in_both, open_images
 from .models import Model, open_model
 from .preprocessing import Trial, class_order
 from .preprocessing import choose as choose_preprocessing
@@ -147,6 +147,7 @@ def prepared(
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
+    apart(images, held)
     if features is None and features_preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Second(open_second(features), None)
@@ -171,6 +172,18 @@ def prepared(
         (*opened.notes, *found, *notes, *of_sources), rule, batch_size or batch_size_for(opened, way, other),
         thumbnails, progress, begin,
     )  # fmt: skip
+
+
+def apart(images: Images, held: Images | None) -> None:
+    """Raise OptionError when images are to calibrate that the detectors are fitted on: they look too well known."""
+    both = 0 if held is None else in_both(held, images)
+    if held is not None and both:
+        of = f"{both:,} of the {held.count:,}" if held.count else f"{both:,}"
+        raise OptionError(
+            f"{of} calibration images are among the known images that the detectors are fitted on. They would look too "
+            "well known, and the promise would not hold. Give calibration= other images of the classes, or leave it "
+            "out: a part of the known images is then held out."
+        )
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,7 @@ def _calibrated(job: Prepared, held: Images, walk: Walk, seen: Watch | None) -> 
     (detector,) = fitted_on([job.recipe], batches, job.model, job.offers)
     walk.judge(job.names, job.trials)
     again = job.walk(detector.passes)
-    names, order = class_order(held, job.model, job.names)
+    names, order = class_order(held, job.model, job.names, which="calibration")
     new = again.over(held, "calibrate", order, names, None, watch=seen)
     (parts,), predicted = measured_on([detector], (activations for activations, _ in new))
     again.judge(job.names, job.trials)
@@ -253,6 +266,14 @@ def recorded(job: Prepared, found: Looked, choice: Chosen | None, decided: Decid
             "in training, the images are preprocessed differently here."
         )
     walk = found.walk
+    seen = walk.confusion.counts.sum(axis=1)
+    if walk.confusion.images and not seen.all():
+        absent = [repr(job.names[k]) for k in np.flatnonzero(seen == 0)]
+        some = ", ".join(absent[:5]) + ", …" * (len(absent) > 5)
+        notes.append(
+            f"No known image is of the class{'es' * (len(absent) > 1)} {some}: images of "
+            f"{'these classes' if len(absent) > 1 else 'it'} will look unknown."
+        )
     return Record(
         known=walk.images,
         held_out=len(found.parts) if job.held is None else 0,

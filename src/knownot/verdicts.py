@@ -107,7 +107,7 @@ class Verdicts:
     def summary(self) -> str:
         """One sentence for people."""
         known, unknown, bad = (int(x.sum()) for x in (self.known, self.unknown, self.unreadable))
-        text = f"{len(self):,} images: {known:,} known, {unknown:,} unknown, {bad:,} unreadable"
+        text = f"{len(self):,} image{'s' * (len(self) != 1)}: {known:,} known, {unknown:,} unknown, {bad:,} unreadable"
         return f"{text}; {self.promise}" if self.promise else text
 
     def columns(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unk
 from ..models import open_model
 from ..preprocessing import choose, class_order
 from ..second import Second, open_second
+from ..steps import apart
 from ..walk import Walk, Watch, batch_size_for
 from .page import page
 
@@ -117,7 +118,8 @@ def compare(
     if features is None and features_preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Second(open_second(features), None)
-    images = open_images(known, labels)
+    images, held = open_images(known, labels), open_images(*calibration)
+    apart(images, held)
     offers = opened.offers if other is None else other.beside(opened.offers)
     offers = replace(offers, labels=images.labelled)
     recipes: dict[str, Recipe] = {}
@@ -151,7 +153,6 @@ def compare(
     for name, why in [(list(recipes)[i], why) for i, why in refused.items()]:
         del recipes[name]
         left_out[name] = why
-    held = open_images(*calibration)
     seen = watch(seed)
     looking = walk(one for detector in fitted for one in detector.passes)
     batches = looking.over(held, "calibrate", class_order(held, opened, names)[1], names, None, watch=seen)

@@ -52,6 +52,11 @@ def said(text: str, facts: dict[str, Any], as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=1, allow_nan=False) if as_json else text)
 
 
+def counted(n: int, what: str) -> str:
+    """1 image, 2,000 images."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def size_of(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """'224' or '224x160' (height x width)."""
     if text is None:

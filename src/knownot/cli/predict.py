@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .common import machine_options, said, thing_of
+from .common import counted, machine_options, said, thing_of
 from .journal import Journal
 
 
@@ -84,8 +84,8 @@ class Run:
         speed = f" ({done / self.seconds:,.0f} images/s)" if self.seconds > 0 and done else ""
         again = f" {self.resumed:,} rows were there from an earlier run." if self.resumed else ""
         lines = [
-            f"{self.images:,} images: {self.known:,} known, {self.unknown:,} unknown, {self.unreadable:,} unreadable; "
-            f"{osc.promise}.",
+            f"{counted(self.images, 'image')}: {self.known:,} known, {self.unknown:,} unknown, {self.unreadable:,} "
+            f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
         lines += [f"- {note}" for note in self.notes]
@@ -163,5 +163,6 @@ def predict_to(
 
 
 def _notes(source: Any) -> tuple[str, ...]:
-    passed = f"{source.skipped:,} files that are no images were passed over" if source.skipped else ""
-    return (*source.notes, *([passed] if passed else []))
+    was = "that is no image was" if source.skipped == 1 else "that are no images were"
+    passed = f"{counted(source.skipped, 'file')} {was} passed over"
+    return (*source.notes, *([passed] if source.skipped else []))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ImagesError
-from .base import Batch, Images
+from .base import Batch, Images, in_both
 
-__all__ = ["Batch", "Images", "open_images"]
+__all__ = ["Batch", "Images", "in_both", "open_images"]
 
 READERS: tuple[
     str, ...

@@ -36,6 +36,11 @@ class ArrayImages(Entries):
     def ready(self) -> bool:
         return self._ready
 
+    def places(self) -> Iterator[str]:
+        at = self._x.__array_interface__
+        step, kind = self._x.strides[0], f"{self._x.shape[1:]} {self._x.dtype}"
+        return (f"memory {at['data'][0] + int(i) * step} {kind}" for i in self._index)
+
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for at in range(start, len(self._index), BLOCK):
             index = self._index[at : at + BLOCK]

@@ -27,6 +27,12 @@ class Batch:
         return len(self.ids)
 
 
+def in_both(some: Images, others: Images) -> int:
+    """How many images of `some` are surely images of `others` too: the same file, or the same place in memory."""
+    mine = set(some.places())
+    return len(mine.intersection(others.places())) if mine else 0
+
+
 class Images(ABC):
     """A source of images, opened. Walking it again gives the same images, unless `once`.
 
@@ -63,6 +69,11 @@ class Images(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Whether these are float arrays, taken as the classifier's own input: preprocessing does not apply."""
+
+    def places(self) -> Iterator[str]:
+        """Where its images are, one word each, the same for the same image of another source; of those that have a
+        place (files, arrays in memory)."""
+        return iter(())
 
     @abstractmethod
     def batches(

@@ -52,6 +52,15 @@ class FileImages(Entries):
     def ready(self) -> bool:
         return False
 
+    def places(self) -> Iterator[str]:
+        real: dict[str, str] = {}  # of folders, asked once
+        for file in self._files:
+            if isinstance(file, str):
+                folder, name = os.path.split(file)
+                if folder not in real:
+                    real[folder] = os.path.realpath(folder)
+                yield os.path.join(real[folder], name)
+
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for i in range(start, len(self._ids)):
             yield Entry(self._ids[i], -1 if self._labels is None else int(self._labels[i]), self._files[i])

@@ -37,7 +37,7 @@ ALSO: tuple[tuple[bytes, str], ...] = (
     (rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<svg", "an SVG drawing, not pixels: convert it to PNG"),
     (rb"%PDF", "a PDF, not an image: convert its pages to PNG"),
     (rb"\s*<(?i:!doctype html|html|\?xml)", "a web page, not an image"),
-    (rb"PK\x03\x04", "a ZIP archive, not an image"),
+    (rb"PK\x03\x04", "a ZIP archive, not an image: unpack it and give the folder"),
     (rb"\x1f\x8b", "compressed by gzip: unpack it first"),
     (rb"\xef\xbf\xbd", "spoilt by a program that took it for text; the pixels are lost"),
     (rb"%!PS", "PostScript, which is not read: convert it to PNG"),

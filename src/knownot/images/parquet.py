@@ -58,6 +58,17 @@ class ParquetImages(Entries):
         self.labelled = labels is not None or columns.label is not None
         self._size: tuple[int, int] | str | None = "not looked at"
 
+    def places(self) -> Iterator[str]:
+        names = [os.path.realpath(file) for file in self._files]
+        start = 0
+        for name, count in zip(names, self._counts, strict=True):
+            rows = range(start, start + count)
+            mine = (
+                rows if self._chosen is None else self._chosen[(self._chosen >= start) & (self._chosen < start + count)]
+            )
+            yield from (f"{name}#{int(i) - start}" for i in mine)
+            start += count
+
     @property
     def count(self) -> int:
         return sum(self._counts) if self._chosen is None else len(self._chosen)

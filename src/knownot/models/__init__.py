@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,11 @@ def _opener(thing: Any) -> Any:
             found = [o for o in OPENERS if o.module == "ensemble"]
         if not found and callable(thing):
             found = [OPENERS[-1]]
+        if not found and isinstance(thing, Mapping):
+            raise ModelError(
+                "A dict of weights (a state dict) is no classifier: there is no network in it. Build the network, load "
+                "the weights into it with model.load_state_dict(…), and give the network."
+            )
         if not found:
             raise ModelError(
                 f"A {type(thing).__name__} is no classifier that knownot reads. Give a model file (.onnx, .keras, .h5, "

@@ -171,7 +171,7 @@ def _pickled(path: Path, unsafe_pickle: bool) -> Any:
             raise ModelError(
                 f"{path.name!r} is a pickled object. Opening it would run whatever code it holds, so it was not. "
                 "Save the model as torch.export.save(torch.export.export(model, (images,)), 'model.pt2'), or, if you "
-                "trust where the file is from, pass unsafe_pickle=True."
+                "trust where the file is from, pass unsafe_pickle=True (--unsafe-pickle)."
             ) from error
         thing = torch.load(path, map_location="cpu", weights_only=False)
     if isinstance(thing, torch.nn.Module):
@@ -179,7 +179,9 @@ def _pickled(path: Path, unsafe_pickle: bool) -> Any:
     what = f"a {type(thing).__name__}"
     if isinstance(thing, Mapping):
         what = f"weights without a network (a state dict: {', '.join(map(str, list(thing)[:3]))} …)"
+    inner = next((f"[{k!r}]" for k, v in thing.items() if isinstance(v, Mapping)), "") if what[0] == "w" else ""
     raise ModelError(
         f"{path.name!r} holds {what}. Build the nn.Module in Python, load the weights into it with "
-        "model.load_state_dict(torch.load(path)), and give the module."
+        f"model.load_state_dict(torch.load({path.name!r}){inner}), and give the module (on the command line "
+        "MODULE:NAME, a Python function of yours that returns it)."
     )
