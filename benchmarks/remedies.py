@@ -120,50 +120,35 @@ def spread(values: Sequence[float]) -> str:
     return f"{x.mean():.2f} ± {x.std(ddof=1):.2f}" if len(x) > 1 else f"{x.mean():.2f}"
 
 
-SCORERS = ("default", "auto", "own", "default + own", "auto + own")
-
-
 def table(results: Sequence[Any]) -> str:
     """Mean ± standard deviation over seeds, in %; far: the six sets that are far, and are seen by nobody. Behind a name
-    in brackets: how far the weights went on the way to those that were learnt, where it was not all of it."""
-    first = results[0]
-    far = [s for s in first.unknown if s != NEAR]
+    in brackets: how far the weights went on the way to those that were learnt, where it was not all of it for every
+    seed; 0 where the remedy was refused, which then counts in no number."""
+    far = [s for s in results[0].unknown if s != NEAR]
     text = [
         f"| remedy | scorer | accuracy | AUROC, {len(far)} sets | FPR@95, {len(far)} sets | {NEAR} | gain over auto |",
         "|---|---|---|---|---|---|---|",
     ]
-    names = [row.name for row in first.tried]
-    for name in names:
-        failed = [row.failed for r in results for row in r.tried if row.name == name and row.failed]
-        if failed:
-            text.append(f"| {name} | {failed[0][:200]} | | | | | |")
-            continue
-        rows = [next(row for row in r.tried if row.name == name) for r in results]
-        right = [row.accuracy for row in rows]
-        way = "" if all(row.share == 1 for row in rows) else f" ({', '.join(f'{row.share:.0%}' for row in rows)})"
-        for scorer in SCORERS:
-            same = name != "none" and first_same(first, name) and scorer in ("default", "auto")
-            if same or scorer not in first.scorers(name):
-                continue
-            each = [r.of(name, scorer) for r in results]
-            rates = [r.of(name, scorer, "fpr_at_95_known_recall") for r in results]
-            sets = far if saw_near(name) else list(first.unknown)
-            gain = [
-                np.mean([e[s] for s in sets]) - np.mean([r.of("none", "auto")[s] for s in sets])
-                for e, r in zip(each, results, strict=True)
-            ]
-            sign = "+" if np.mean(gain) > 0 else ""
-            near = "(seen)" if saw_near(name) else spread([e[NEAR] for e in each])
-            text.append(
-                f"| {name}{way} | {scorer} | {spread(right)} | "
-                f"{' | '.join(spread([np.mean([x[s] for s in far]) for x in some]) for some in (each, rates))} | "
-                f"{near} | {sign}{spread(gain)} |"
-            )
+    for name in [row.name for row in results[0].tried]:
+        both = [(r, next(row for row in r.tried if row.name == name)) for r in results]
+        there = [(r, row) for r, row in both if not row.failed]
+        ways = [0 if row.failed else row.share for _, row in both]
+        way = "" if set(ways) == {1} else f" ({', '.join(f'{x:.0%}' for x in ways)})"
+        if not there:
+            text.append(f"| {name}{way} | {both[0][1].failed[:200]} | | | | | |")
+        for scorer in there[0][0].scorers(name, shared=False) if there else ():
+            measured = [(r, r.of(name, scorer), r.of(name, scorer, "fpr_at_95_known_recall")) for r, _ in there]
+            sets = far if saw_near(name) else list(results[0].unknown)
+            gain = [np.mean([x[s] - r.of("none", "auto")[s] for s in sets]) for r, x, _ in measured]
+            near = "(seen)" if saw_near(name) else spread([x[NEAR] for _, x, _ in measured])
+            cells = [
+                name + way, scorer, spread([row.accuracy for _, row in there]),
+                spread([np.mean([x[s] for s in far]) for _, x, _ in measured]),
+                spread([np.mean([x[s] for s in far]) for _, _, x in measured]),
+                near, ("+" if np.mean(gain) > 0 else "") + spread(gain),
+            ]  # fmt: skip
+            text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
-
-
-def first_same(result: Any, name: str) -> bool:
-    return next(row for row in result.tried if row.name == name).same
 
 
 def main() -> None:
