@@ -79,7 +79,7 @@ def command(classifier: str, output: Path, classes: tuple[str, ...], count: int,
     else:
         if model or features:
             raise OptionError("--model and --features are for what 'knownot fit' wrote: leave them out.")
-            thing = model_of(classifier, size=asked, unsafe_pickle=unsafe_pickle)
+        thing = model_of(classifier, size=asked, unsafe_pickle=unsafe_pickle)
         way = preprocess_of(preprocess, asked, thing.input.channels or 3)
     result = fool(
         thing, classes or None, count, adaptive=adaptive, method=method, target=target,
