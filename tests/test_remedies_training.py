@@ -113,6 +113,16 @@ def test_keras_models_of_every_build_keep_their_classes(softmax: str, nested: bo
     assert np.allclose(own.sum(axis=1), 1, atol=1e-5) == (softmax != "none")
 
 
+def test_keras_models_with_a_list_of_inputs_are_trained_without_a_warning() -> None:
+    """As files of tf.keras 2 have them; warnings are errors here."""
+    import keras
+
+    net = keras_net()
+    done = retrained("logitnorm", keras.Model([net.input], net.output), learning_rate=0.0)
+    x = inputs(VALIDATION[0][:8], "NHWC")
+    np.testing.assert_allclose(done.model.predict([x], verbose=0), net.predict(x, verbose=0), atol=1e-6)
+
+
 def test_a_head_without_bias_gets_one() -> None:
     done = retrained("none-class", keras_net(bias=False))
     assert done.opened.offers.classes == 4

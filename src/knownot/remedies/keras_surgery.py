@@ -114,5 +114,6 @@ def _through(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], see: Callab
         for layer in op.layers:
             x = inner(layer)(x)
         return x
-    outputs = op._run_through_graph(op._standardize_inputs(args[0]), operation_fn=inner)
+    given = keras.tree.pack_sequence_as(op._inputs_struct, [args[0]])  # old files have a list of inputs
+    outputs = op._run_through_graph(op._standardize_inputs(given), operation_fn=inner)
     return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
