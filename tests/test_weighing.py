@@ -112,6 +112,15 @@ def test_what_helps_one_family_alone_is_not_learnt():
     assert weighed(found, [0], [1]) is None
 
 
+def test_a_gain_that_hangs_on_one_family_is_none():
+    """A weight is learnt of small gains everywhere, and one family that took no part gains much by it."""
+    outcome = []
+    for small in (0.3, 0.75):
+        gains = {kind: [1.5, 6.0 if kind == "blur" else small] for kind in KINDS}
+        outcome.append(weighed(arena(gains, 1000, 200), [0], [1]) is not None)
+    assert outcome == [False, True]
+
+
 def test_a_default_at_its_best_keeps_its_weights():
     perfect = arena({kind: [9.0, 9.0] for kind in KINDS}, 400, 64)
     assert weighed(perfect, [0], [1]) is None
@@ -194,6 +203,15 @@ def test_a_member_that_is_upside_down_stays_if_the_others_see_less_without_it():
     known, made = scores(gains)
     ruling = ruled(["a", "b", "gen"], [0, 1, 2], known, made, lambda columns: [])
     assert ruling.columns == (0, 1)
+
+
+def test_a_default_of_nothing_but_upside_down_members_is_replaced():
+    """Also where the mean over families is above one half, because one family is seen."""
+    gains = {kind: [2.0, 6.0 if kind in ("blur", "inversion", "solid") else -0.4] for kind in KINDS}
+    known, made = scores(gains)
+    ruling = ruled(["a", "gen"], [1], known, made, lambda columns: [])
+    assert ruling.columns == (0,)
+    assert "no member of the default holds" in ruling.why[0]
 
 
 # The combination

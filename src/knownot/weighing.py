@@ -48,12 +48,11 @@ def weighed(arena: Arena, start: Sequence[int], others: Sequence[int]) -> Weighe
     for pull in PULLS:
         learnt = {f: learn(arena, columns, prior, pull, [g for g in fold if g != f]) for f in fold}
         change = _change(arena, columns, prior, learnt)
-        halves = [np.mean(list(_change(arena, columns, prior, learnt, half).values())) for half in (0, 1)]
         gain = float(np.mean(list(change.values())))
         rest = (sum(change.values()) - max(change.values())) / (len(change) - 1)  # it must not hang on one family
         seen = _over(change, far)
         holds = min(seen, rest) >= GAIN and _over(change, near) >= -BORNE * seen and change.get(YOURS, 0.0) >= 0
-        if holds and min(halves) > 0 and (best is None or gain > best[0]):
+        if holds and (best is None or gain > best[0]):
             after = {f: arena.families(arena.auroc(columns, scale=w))[f] for f, w in learnt.items()}
             best = gain, pull, after
     if best is None:
@@ -156,12 +155,10 @@ def _families(arena: Arena) -> dict[str, list[str]]:
     return found
 
 
-def _change(
-    arena: Arena, columns: Sequence[int], prior: np.ndarray, learnt: dict[str, np.ndarray], half: int | None = None
-) -> dict[str, float]:
+def _change(arena: Arena, columns: Sequence[int], prior: np.ndarray, learnt: dict[str, np.ndarray]) -> dict[str, float]:
     """{family: change of the log odds of its AUROC, by the weights learnt without it}."""
-    before = arena.families(arena.auroc(columns, half, prior))
-    after = {f: arena.families(arena.auroc(columns, half, weights))[f] for f, weights in learnt.items()}
+    before = arena.families(arena.auroc(columns, scale=prior))
+    after = {f: arena.families(arena.auroc(columns, scale=weights))[f] for f, weights in learnt.items()}
     return {f: _odds(after[f]) - _odds(before[f]) for f in learnt}
 
 
