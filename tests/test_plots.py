@@ -250,3 +250,12 @@ def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(MissingExtraError, match=r"knownot\[audit\]"):
         tsne({"a": np.zeros((4, 3))}, 0)
+
+
+def test_names_in_wide_tables_are_not_broken_into_letters():
+    """Cells may break anywhere, so that on a narrow screen the first column would shrink to one letter."""
+    rule = re.search(
+        r"\.scroll th:first-child, \.scroll td:first-child \{ min-width: ([\d.]+)em; \}", plots.stylesheet()
+    )
+    assert rule is not None
+    assert float(rule[1]) >= 6
