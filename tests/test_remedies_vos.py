@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from knownot.arrays import Activations
 from knownot.detectors.weighted_energy import WeightedEnergy
 from knownot.errors import OptionError
 from knownot.measure import auroc
+from knownot.models.keras import steps
 from knownot.outliers.features import tails
 from knownot.remedies import half, keras_training, torch_training
 from knownot.remedies.plan import Plan
@@ -283,6 +286,33 @@ def test_where_and_what_is_said(framework: str, monkeypatch: pytest.MonkeyPatch)
         assert {note for note in done.notes if note in (half.LACKS, half.USED)} == notes
         assert same(done.model, exact.model) != used
     assert half.HEAD in retrained("none-class", NETS[framework](), mode="head", half=True).notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "made"),
+    [("cpu", None, None), ("gpu", "7.5", False), ("gpu", "8.0", True), ("gpu", "10.0", True), ("tpu", None, True)],
+)
+def test_which_devices_are_made_for_bfloat16(
+    kind: str, capability: str | None, made: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of devices that are not here: what their backends say of them."""
+    number = {"compute_capability": capability} if capability else {}
+    jax = SimpleNamespace(devices=lambda: [SimpleNamespace(platform=kind, **number)])
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert steps._of_jax() is made
+    details = {"compute_capability": tuple(map(int, capability.split(".")))} if capability else {}
+    config = SimpleNamespace(
+        list_logical_devices=lambda what: [0] if kind == what.lower() else [],
+        list_physical_devices=lambda what: [0] if kind == what.lower() else [],
+        experimental=SimpleNamespace(get_device_details=lambda card: details),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+    assert steps._of_tensorflow() is made
+    if kind != "tpu":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "gpu")
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(made))
+        assert steps._of_torch() is made
+        assert torch_training.made_for_bfloat16(torch.device("cuda" if kind == "gpu" else "cpu")) is made
 
 
 def test_what_scales_pixels_and_the_users_own_policy_stay() -> None:
