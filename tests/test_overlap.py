@@ -238,7 +238,12 @@ def test_scoring_and_gathering_use_one_blas_thread(two, monkeypatch):
     images, labels = toy.known(600, 2)
     monkeypatch.setattr(Mahalanobis, "score", noted(Mahalanobis, "score"))
     monkeypatch.setattr(ClassMoments, "merge", noted(ClassMoments, "merge"))
+    monkeypatch.setattr(Mahalanobis, "fit", noted(Mahalanobis, "fit"))
     osc = knownot.fit(toy.graph(), images, labels, detector="mahalanobis", alpha=0.1, progress=False, batch_size=64)
     osc.predict(images[:10])
-    assert seen[0] == seen[-1] == {1}
+    assert all(threads == {1} for threads in seen)
     assert blas_threads() == {2}
+    monkeypatch.setattr("knownot.fitting.NARROW", 3)
+    seen.clear()
+    knownot.fit(toy.graph(), images, labels, detector="mahalanobis", alpha=0.1, progress=False, batch_size=600)
+    assert {2} in seen, "products of wide features may use all threads"

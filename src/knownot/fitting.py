@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from .images.ahead import overlapped
 from .models import Model
 from .stats import gather, one_blas_thread
 
+NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
 ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
 
 
@@ -35,13 +37,15 @@ def fitted_on(
     wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
     found = gather((batch for batch in batches), wanted, overlapped)
     fitted = []
-    for i, recipe in enumerate(recipes):
-        try:
-            fitted.append(recipe.fit(found, model.head, offers))
-        except UnsoundError as error:
-            if refused is None:
-                raise
-            refused[i] = str(error)
+    narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
+    with one_blas_thread() if narrow else nullcontext():
+        for i, recipe in enumerate(recipes):
+            try:
+                fitted.append(recipe.fit(found, model.head, offers))
+            except UnsoundError as error:
+                if refused is None:
+                    raise
+                refused[i] = str(error)
     return fitted
 
 
