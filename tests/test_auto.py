@@ -18,7 +18,7 @@ from knownot.arena import EVEN, MARGIN, TOLERANCE, YOURS, Arena
 from knownot.arrays import Activations, Offers
 from knownot.benchmark import compare, page
 from knownot.cli import main
-from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis
+from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis, resolve
 from knownot.errors import OptionError, UnsoundError
 from knownot.evidence import Check, checked, failing, flags, left_out, pixels_of, rounds, table
 from knownot.measure import auroc
@@ -292,9 +292,39 @@ def test_your_own_unknown_images_are_evidence(model, sets):
         fitted(model, sets, "default", unknown=toy.unknown(20))
 
 
-def test_auto_is_chosen_alone(model, sets):
-    with pytest.raises(OptionError, match="'auto' chooses its members by itself"):
-        fitted(model, sets, ["auto", "energy"])
+def test_beside_auto_others_are_members_to_start_from(model, sets):
+    """Also one that was fitted before; what it adds is decided like all else."""
+    other = knownot.fit(model, *sets["known"], calibration=sets["calibration"][0], preprocess=HALF, detector="gmm",
+                        thumbnails=0, progress=False).detector  # fmt: skip
+    small = Auto.recipe(candidates=GOOD | {"msp": MSP.recipe()}, start=3)
+    osc = fitted(model, sets, {"auto": small, "mine": other, "noise": Constant.recipe()})
+    verdicts = {c.detector: c.verdict for c in osc.record.checks}
+    assert verdicts == dict.fromkeys(["gen", "knn", "mahalanobis", "mine"], "kept") | {"noise": "dropped", "msp": ""}
+    assert osc.detector.members == ("gen", "knn", "mahalanobis", "mine")
+    mine = osc.detector.members.index("mine")
+    np.testing.assert_array_equal(osc.detector.detectors[mine].means, other.means)
+    assert osc.predict(toy.unknown(200)).unknown.mean() > 0.95
+
+
+def test_beside_auto_the_names_are_settled_before_any_image_is_seen(model):
+    start = [r.options["start"] for r, _ in (resolve(asked, model.offers) for asked in ("auto", ["auto", "energy"]))]
+    assert start[1] == start[0] + 1
+    recipe, _ = resolve(["auto", "default", "energy"], model.offers)  # its members are there already
+    assert recipe.options["start"] == start[1]
+    assert len(recipe.options["candidates"]) == len(set(recipe.options["candidates"]))
+    names = list(recipe.options["candidates"])
+    assert names.index("energy") == start[0]
+    assert resolve({"mine": "auto"}, model.offers)[0].kind is Auto
+    with pytest.raises(OptionError, match="both choose members by themselves"):
+        resolve({"a": "auto", "b": "auto"}, model.offers)
+    with pytest.raises(OptionError, match="'knn' is there twice"):
+        resolve({"auto": "auto", "knn": KNN.recipe(k=3)}, model.offers)
+
+
+def test_what_takes_several_passes_is_not_shown_to_auto(model):
+    offers = replace(model.offers, kinds=model.offers.kinds | {"gradient"})
+    with pytest.raises(OptionError, match="'odin' needs gradient, which one forward pass does not give"):
+        resolve(["auto", "odin"], offers)
 
 
 def test_other_detectors_see_no_made_image(sets, monkeypatch):

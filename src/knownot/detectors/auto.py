@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import KnownotError, UnsoundError
+from ..errors import KnownotError, OptionError, UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
@@ -53,6 +53,27 @@ class Auto(Detector):
         start, notes = default_recipe(offers)
         members: dict[str, Recipe] = dict(start.options.get("members") or {"gen": start})
         return recipe.with_options(candidates=members | others(offers, members), start=len(members)), notes
+
+    @classmethod
+    def beside(cls, recipe: Recipe, others: Mapping[str, Recipe], offers: Offers) -> tuple[Recipe, list[str]]:
+        """One that starts from these members too, and keeps them or not, like those of the default; and notes.
+
+        Raises OptionError for one that needs several passes of every image, or has the name of another.
+        """
+        settled, notes = cls.settle(recipe, offers)
+        candidates: dict[str, Recipe] = dict(settled.options["candidates"])
+        start = dict(list(candidates.items())[: settled.options["start"]])
+        for name, other in others.items():
+            if not other.needs() <= CHEAP:
+                raise OptionError(
+                    f"{name!r} needs {', '.join(sorted(other.needs() - CHEAP))}, which one forward pass does not give: "
+                    "the automatic choice cannot show it all the made images. Give it alone, or without 'auto'."
+                )
+            if name in start and start[name] != other:
+                raise OptionError(f"The detector {name!r} is there twice; give one of them another name.")
+            start[name] = other
+        more = {name: one for name, one in candidates.items() if name not in start and one not in start.values()}
+        return recipe.with_options(candidates=start | more, start=len(start)), notes
 
     @classmethod
     def wants(

@@ -48,11 +48,21 @@ class Combined(Detector):
         recipes = list(given.values()) if isinstance(given, Mapping) else []
         if not recipes or not all(isinstance(r, Recipe) and issubclass(r.kind, Detector) for r in recipes):
             raise OptionError(f"members={given!r}: expected {{name: recipe of a detector}}, at least one.")
+        choosing = [name for name, member in given.items() if member.kind.chooses]
+        if len(choosing) > 1:
+            raise OptionError(
+                f"{' and '.join(map(repr, choosing))} both choose members by themselves: give one of them."
+            )
+        if choosing and len(given) == 1:
+            return given[choosing[0]].settled(offers)
+        if choosing:
+            others = {name: member for name, member in given.items() if name not in choosing}
+            alone, said = cls.settle(recipe.with_options(members=others), offers)
+            starting, notes = given[choosing[0]].kind.beside(given[choosing[0]], alone.options["members"], offers)
+            return starting, [*notes, *said]
         members: dict[str, Recipe] = {}
-        notes: list[str] = []
+        notes = []
         for name, member in given.items():
-            if member.kind.chooses:
-                raise OptionError(f"{name!r} chooses its members by itself: give it alone, not with others.")
             member, said = member.settled(offers)
             notes += said
             # A combination among the members joins with its own members: sums of sums are one sum.
