@@ -13,7 +13,7 @@ import knownot
 from knownot import remedies
 from knownot.errors import ModelError, OptionError
 from knownot.measure import auroc
-from knownot.remedies import against, keras_joint, torch_joint
+from knownot.remedies import against, keras_joint, retraining, torch_joint
 from knownot.remedies.data import Pool
 from knownot.remedies.plan import Plan
 
@@ -280,6 +280,18 @@ def test_both_frameworks_take_the_same_steps(images, monkeypatch):
         assert moved > 1e-3
         assert np.abs(a - b).mean() < 0.02 * moved  # Adam takes whole steps where the gradient is nearly zero
     np.testing.assert_allclose(head_of(mine.model).T, head_of(theirs.model), rtol=2e-6, atol=5e-5)
+
+
+def test_what_costs_accuracy_goes_back_and_the_discriminator_stays(model, images, monkeypatch):
+    whole = joint(model, images, tolerance=None)
+    shares = iter([0.9, 0.5, 0.85, 0.895])
+    monkeypatch.setattr(retraining, "rights", lambda *_: np.arange(1000) < 1000 * next(shares))
+    done = joint(model, images)
+    assert (done.share, done.accuracy_after) == (0.6, 0.895)
+    for own, learnt, got in zip(weights(model), weights(whole.model), weights(done.model), strict=True):
+        np.testing.assert_allclose(got, 0.4 * own + 0.6 * learnt, rtol=1e-5, atol=1e-6)
+    for a, b in zip(whole.detector.weights, done.detector.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_it_cannot_train_is_told(model, images, tmp_path):

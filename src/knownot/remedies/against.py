@@ -8,15 +8,15 @@ import numpy as np
 
 from .data import Pool
 from .layers import Layers
-from .loop import Trainer
+from .loop import Tuner
 
 NOISE, CHANNELS, SLOPE = 64, 64, 0.2
 RATE, BETAS = 2e-4, (0.5, 0.999)
 FIRST, GROUPS, NORM_EPSILON = 4, 8, 1e-5  # side of the generator's first maps; of its group normalisation
 
 
-class Against(Trainer):
-    """A copy of the user's classifier in training, and its two adversaries."""
+class Against(Tuner):
+    """A copy of the user's classifier in training, and its two adversaries. `weights` are the classifier's."""
 
     @abstractmethod
     def judge(self) -> Layers:

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..detectors.base import number
 from ..errors import ModelError, UnsoundError
+from .against import Against
 from .base import Outcome, Remedy, Task
 from .beside import as_detector, checked
 from .frameworks import joint_of
-from .loop import Arrays, Outputs, train
+from .loop import Arrays, Outputs, part_way, train
 from .losses import cross_entropy
 from .plan import Plan, check_augment
 from .retraining import learning_rate
@@ -38,7 +39,8 @@ class Joint(Remedy):
     classifier computes of an image rather than its pixels (its gradient does not reach the classifier), so that it is a
     detector like others, saved and exported with them; its score is its log-odds.
 
-    beta: 1 in the paper's code. hidden: units of D's layers.
+    beta: 1 in the paper's code. hidden: units of D's layers. D stays as it is when the classifier goes part of the way
+    back to its own weights.
     """
 
     beta: float = 1.0
@@ -70,7 +72,7 @@ class Joint(Remedy):
             np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32), classify, task.settings,
             learning_rate(task.settings), plan.steps * task.settings.epochs, needs_features=True,
         )  # fmt: skip
-        trainer = framework.joint_trainer(opened, job, task.known, (mean, std), self.beta, hidden)
+        trainer: Against = framework.joint_trainer(opened, job, task.known, (mean, std), self.beta, hidden)
 
         def batch(which: Plan, step: int) -> Arrays:
             known, _, labels = which.images(step)
@@ -81,12 +83,18 @@ class Joint(Remedy):
         part = task.validation.take(np.arange(min(len(task.validation), VALIDATED)))
         checking = Plan(part, None, replace(task.settings, augment="none", balanced=False, batch_size=plan.batch))
         validation = [batch(checking, i) for i in range(checking.steps)]
+        start = trainer.weights()
         history = train(
             trainer, lambda step: batch(plan, step), plan.steps, validation, task.settings, _identity(self, task, plan)
         )
-        net = trainer.judge()
-        detector = as_detector(net, mean, std, ("features",))
-        return Outcome(trainer.finished(), detector=detector, history=history, notes=trainer.notes)
+        end = trainer.weights()
+        detector = as_detector(trainer.judge(), mean, std, ("features",))
+
+        def at(share: float) -> Any:
+            trainer.assign(part_way(start, end, share))
+            return trainer.finished()
+
+        return Outcome(at(1.0), detector=detector, history=history, notes=trainer.notes, at=at)
 
 
 def classify(xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:

@@ -150,6 +150,12 @@ class JointTrainer(Against):
     def restore(self, state: bytes) -> None:
         unpack(state, self._variables())
 
+    def weights(self) -> list[np.ndarray]:
+        return self.inner.weights()
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        self.inner.assign(weights)
+
     def finished(self) -> keras.Model:
         return self.inner.finished()
 

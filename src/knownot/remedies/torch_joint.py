@@ -159,6 +159,12 @@ class JointTrainer(Against):
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(found["optimisers"][name])
 
+    def weights(self) -> list[np.ndarray]:
+        return self.inner.weights()
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        self.inner.assign(weights)
+
     def finished(self) -> nn.Module:
         return self.inner.finished()
 
