@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import helpers_toy as toy
 import knownot
 from knownot import Preprocess
-from knownot.errors import LabelsError, ModelError, OptionError
-from knownot.images import in_both
+from knownot.errors import ImagesError, InputError, LabelsError, ModelError, OptionError, SavedError
+from knownot.images.apart import in_both
+from knownot.images.ready import unlike
 
 WHOLE = Preprocess(name="the model's own Rescaling layer")  # the toy wants [0, 1]: as if scaled twice in training
 RIGHT = Preprocess(scale=1 / 255, name="the model's own Rescaling layer")
@@ -179,3 +181,75 @@ def test_one_image_is_one_image():
     osc = fitted(saying(RIGHT), toy.known(200, 2))
     assert osc.predict(toy.known(1, 4)[0]).summary.startswith("1 image: 1 known, 0 unknown")
     assert osc.predict(toy.known(2, 4)[0]).summary.startswith("2 images: ")
+
+
+# Float arrays: the classifier's own input
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return fitted(saying(RIGHT), toy.known(300, 2))
+
+
+def test_float_arrays_prepared_in_another_way_are_warned_about(usual):
+    images = toy.known(40, 4)[0]
+    with pytest.warns(
+        UserWarning, match=r"values from 0 to 255, .*RIGHT.*values from 0 to 1".replace("RIGHT", RIGHT.name)
+    ):
+        usual.predict(np.where(images < 40, 0, np.where(images > 210, 255, images)).astype(np.float32))
+    assert usual.predict(images / np.float32(255)).known.mean() > 0.8  # warnings are errors here: none came
+    usual.predict(np.random.default_rng(0).random((3, 16, 16, 3)))
+    usual.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "way", "said"),
+    [
+        (0, 1, Preprocess(), True),
+        (0, 1, Preprocess(scale=1 / 127.5, mean=(1.0,)), True),
+        (-0.9, 0.8, Preprocess(scale=1 / 127.5, mean=(1.0,)), False),
+        (0, 1, Preprocess(scale=1 / 255), False),
+        (-0.2, 1.2, Preprocess(scale=1 / 255), False),  # what a bicubic resize makes
+        (0, 255, Preprocess(scale=1 / 127.5, mean=(1.0,)), True),
+        (-1, 1, Preprocess(scale=1 / 255), True),
+        (-2.1, 2.6, Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), False),
+        (0, 1, Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), True),
+    ],
+)
+def test_which_values_are_unlike_a_preprocessing(low, high, way, said):
+    x = np.linspace(low, high, 48, dtype=np.float32).reshape(1, 4, 4, 3)
+    assert bool(unlike(x, way)) is said
+    x[0, 0, 0, 0] = np.nan  # a row of its own, told elsewhere
+    assert bool(unlike(x, way)) is said
+    assert unlike(np.full_like(x, np.nan), way) == ""
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (Image.new("RGB", (4, 4)), r"Image is one image\. Give a list: \[image\]"),
+        (b"x", r"bytes is one image\. Give a list: \[image\]"),
+        (None, "NoneType is no source of images. Give an array"),
+        ("https://example.com/cat.png", "Addresses are not fetched: download the images first"),
+        (type("DataFrame", (), {})(), r"give its column of paths or of files' bytes, frame\['path'\]"),
+    ],
+)
+def test_sources_that_are_none(thing, said):
+    with pytest.raises(ImagesError, match=said):
+        knownot.open_images(thing)
+
+
+def test_another_size_is_told_in_words(usual):
+    with pytest.raises(InputError, match=r"expected \[n, 16, 16, 3\] or \[n, 3, 16, 16\]\."):
+        usual.predict(np.zeros((1, 64, 64, 3), np.float32))
+
+
+def test_a_model_file_is_no_saved_folder(tmp_path):
+    with pytest.raises(SavedError, match=r"It is a file; .*goes to knownot\.fit"):
+        knownot.load(toy.saved(tmp_path))
+
+
+def test_known_and_calibration_images_come_in_the_same_form():
+    images, labels = toy.known(200, 2)
+    with pytest.raises(ImagesError, match=r"known images are raw.*calibration images float arrays.*the same form"):
+        knownot.fit(toy.graph(), images, labels, calibration=toy.known(200, 3)[0] / 255, progress=False)

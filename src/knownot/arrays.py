@@ -152,6 +152,12 @@ class InputSpec:
     layout: str  # "NHWC" or "NCHW"
     batch: int | None = None  # a fixed batch size, as some exported graphs have
 
+    @property
+    def words(self) -> str:
+        """For people: "[n, 32, 32, 3] or [n, 3, 32, 32]", with a word where any number will do."""
+        h, w, k = self.height or "height", self.width or "width", self.channels or "channels"
+        return f"[n, {h}, {w}, {k}] or [n, {k}, {h}, {w}]"
+
     def to_layout(self, batch: np.ndarray) -> np.ndarray:
         """`batch` [n, h, w, k] or [n, k, h, w], told apart by its shape, in the classifier's layout.
 
@@ -184,7 +190,7 @@ def layout_of(shape: tuple[int, ...], spec: InputSpec | None = None) -> str:
             "width differ from the number of channels, or uint8 [n, h, w, 3] images."
         )
     if not last and not first:
-        want = f"{spec}" if spec else "1, 3 or 4 channels on the second or the last axis"
+        want = spec.words if spec else "1, 3 or 4 channels on the second or the last axis"
         raise InputError(f"A batch of shape {shape} does not fit: expected {want}.")
     return "NHWC" if last else "NCHW"
 

@@ -23,6 +23,7 @@ from .evidence import Check
 from .gallery import SIDE, Bank, Gallery, eyes
 from .images import Batch, Images, open_images
 from .images.ahead import overlapped
+from .images.ready import first_checked
 from .modelfile import described, reopened
 from .models import Model
 from .preprocessing import Trial
@@ -92,6 +93,8 @@ class OpenSetClassifier:
             start=start,
             thumbs=SIDE if gallery else 0,
         )
+        if source.ready and self.preprocess is not None:
+            batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()

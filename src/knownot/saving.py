@@ -110,7 +110,13 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
 
 def _manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise SavedError(f"There is no folder {str(folder)!r}.")
+        cure = (
+            " It is a file; what 'knownot fit' or save() wrote is a folder. A classifier that is not fitted goes to "
+            "knownot.fit."
+            if folder.is_file()
+            else ""
+        )
+        raise SavedError(f"There is no folder {str(folder)!r}.{cure}")
     if not (folder / MANIFEST).is_file():
         raise SavedError(f"{str(folder)!r} is no saved open-set classifier: it has no {MANIFEST}.")
     try:

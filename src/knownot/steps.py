@@ -20,7 +20,7 @@ from .detectors.reducing import reducing
 from .errors import ModelError, OptionError, SavedError
 from .evidence import Check, checked
 from .fitting import Decided, decide, fitted_on, measured_on, random_numbers
-from .images import Images, in_both, open_images
+from .images import Images, apart, open_images
 from .models import Model, open_model
 from .preprocessing import Trial, class_order
 from .preprocessing import choose as choose_preprocessing
@@ -172,18 +172,6 @@ def prepared(
         (*opened.notes, *found, *notes, *of_sources), rule, batch_size or batch_size_for(opened, way, other),
         thumbnails, progress, begin,
     )  # fmt: skip
-
-
-def apart(images: Images, held: Images | None) -> None:
-    """Raise OptionError when images are to calibrate that the detectors are fitted on: they look too well known."""
-    both = 0 if held is None else in_both(held, images)
-    if held is not None and both:
-        of = f"{both:,} of the {held.count:,}" if held.count else f"{both:,}"
-        raise OptionError(
-            f"{of} calibration images are among the known images that the detectors are fitted on. They would look too "
-            "well known, and the promise would not hold. Give calibration= other images of the classes, or leave it "
-            "out: a part of the known images is then held out."
-        )
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from ..detectors.reducing import reducing
 from ..errors import KnownotError, OptionError
 from ..evidence import Check, answers, auroc_of, flags
 from ..fitting import Decided, decide, fitted_on, measured_on
-from ..images import open_images
+from ..images import apart, open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
 from ..preprocessing import choose, class_order
 from ..second import Second, open_second
-from ..steps import apart
 from ..walk import Walk, Watch, batch_size_for
 from .page import page
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ImagesError
-from .base import Batch, Images, in_both
+from .apart import apart
+from .base import Batch, Images
 
-__all__ = ["Batch", "Images", "in_both", "open_images"]
+__all__ = ["Batch", "Images", "apart", "open_images"]
 
 READERS: tuple[
     str, ...
@@ -18,6 +19,12 @@ READERS: tuple[
     "array",
     "files",
     "stream",  # last: any iterable
+)
+
+
+MANY = (
+    "Give an array, a folder, a list of paths, a glob, a parquet file, a DataLoader, a tf.data.Dataset, or another "
+    "iterable of batches"
 )
 
 
@@ -40,11 +47,16 @@ def open_images(source: Any, labels: Any = None, *, class_names: Sequence[str] |
         if labels is not None or class_names is not None:
             raise ImagesError("These images are open already: give labels and class_names when opening them.")
         return source
+    if type(source).__name__ == "DataFrame":
+        raise ImagesError(
+            "A DataFrame is no source of images: give its column of paths or of files' bytes, frame['path']."
+        )
     for name in READERS:
         found: Images | None = importlib.import_module(f".{name}", __name__).opened(source, labels, class_names)
         if found is not None:
             return found
+    one = type(source).__module__.startswith("PIL.") or isinstance(source, bytes | bytearray)
     raise ImagesError(
-        f"A {type(source).__name__} is no source of images. Give an array, a folder, a list of paths, a glob, a "
-        "parquet file, a DataLoader, a tf.data.Dataset, or another iterable of batches."
+        f"{type(source).__name__} {'is one image' if one else 'is no source of images'}. "
+        f"{'Give a list: [image]' if one else MANY}."
     )

@@ -27,12 +27,6 @@ class Batch:
         return len(self.ids)
 
 
-def in_both(some: Images, others: Images) -> int:
-    """How many images of `some` are surely images of `others` too: the same file, or the same place in memory."""
-    mine = set(some.places())
-    return len(mine.intersection(others.places())) if mine else 0
-
-
 class Images(ABC):
     """A source of images, opened. Walking it again gives the same images, unless `once`.
 

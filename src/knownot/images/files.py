@@ -87,7 +87,8 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
         if not os.path.lexists(path) and glob.has_magic(str(path)):
             return _glob(str(path), labels, names)
         if not os.path.lexists(path):
-            raise ImagesError(f"There is no file or folder {str(source)!r}.{_near(path)}")
+            away = " Addresses are not fetched: download the images first." if "://" in str(source) else _near(path)
+            raise ImagesError(f"There is no file or folder {str(source)!r}.{away}")
         return _list([source], labels, names)
     if is_array(source):
         source = as_numpy(source).reshape(-1).tolist()
