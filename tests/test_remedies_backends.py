@@ -75,6 +75,11 @@ def test_backends_agree_and_resume_bit_for_bit(backend, here, tmp_path):
     vos, game = here
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), file=str(tmp_path / "x.npz"))
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax")}  # the same is compiled for several trainings
+    environment |= {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [backend, *["True"] * 4], done.stdout + done.stderr[-2000:]
     with np.load(tmp_path / "x.npz") as held:
