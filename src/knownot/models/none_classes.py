@@ -44,7 +44,7 @@ class NoneClasses(Model):
         self.stage_layers = inner.stage_layers
         self.gradients = (*inner.gradients, f"extra/{NONE}") if "logits" in inner.gradients else inner.gradients
         last = "output is" if k == 1 else f"{k} outputs are"
-        self.notes = (*inner.notes, f"The last {last} no class; what is said there is that an image is of none of the {c} classes.")
+        self.notes = (*inner.notes, f"The last {last} no class, but for images of none of the {c} classes.")
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         seen = self.inner.forward(batch, maps)
