@@ -86,6 +86,7 @@ def remedies(real: np.ndarray, wild: np.ndarray, full: bool) -> dict[str, Any]:
         tuned = {f"{r}, made": (r, {"outliers": MADE, **all_weights}) for r in EXPOSED}
         tuned |= {f"{r}, real and made": (r, {"outliers": kinds["real and made"], **all_weights}) for r in EXPOSED[:2]}
         tuned |= {r: (r, all_weights) for r in ALONE}
+        tuned |= {"(only trained on)": ("pixmix", {"share": 0.0, **all_weights})}  # what all of them do besides
         return tuned
     own = {f"{r}, {o}": (r, {"outliers": kinds[o]}) for r in ("discriminator", "none-head") for o in kinds}
     own |= {"opengan, real and made": ("opengan", {"outliers": kinds["real and made"], "epochs": 8})}
