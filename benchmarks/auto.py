@@ -6,9 +6,9 @@ Cases: resnet20, resnet8 (all known images); resnet20-100, resnet20-20, resnet8-
 each class); resnet20-bare, resnet8-bare (no earlier stages shown); vit, swin, mixer, plain (of benchmarks/networks.py,
 trained into FOLDER); probe (a linear head on the frozen features of EfficientNet-Lite0, which never saw CIFAR-10);
 letters, digits (a linear head for notMNIST, MNIST on the frozen features of the ResNet-20, which never saw any; then
-CIFAR-10 is unknown). For each: AUROC on the seven unknown sets of quality.py of every detector of one forward pass,
-regret per set, and how well made outliers rank the detectors (Spearman). Activations are kept in FOLDER, so that a
-second run is quick.
+CIFAR-10 is unknown); photos, photos-1, photos-2 (EfficientNet-Lite0 on 300 photographs, split in three ways). For each:
+AUROC on the unknown sets of quality.py of every detector of one forward pass, regret per set, and how well made
+outliers rank the detectors (Spearman). Activations are kept in FOLDER, so that a second run is quick.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality import SHARED, cifar10, parquet
+from quality import SHARED, case, cifar10, parquet, photographs
 
 import knownot
 from knownot.arrays import Activations
@@ -35,7 +35,8 @@ from knownot.walk import keys_of
 COMBINED = ("default", "auto")
 ONE_PASS = {"probabilities", "logits", "features", "head", "stages"}
 CASES = ("resnet20", "resnet8", "resnet20-100", "resnet20-20", "resnet8-100", "resnet8-20", "resnet20-bare",
-         "resnet8-bare", "vit", "swin", "mixer", "plain", "probe", "letters", "digits")  # fmt: skip
+         "resnet8-bare", "vit", "swin", "mixer", "plain", "probe", "letters", "digits", "photos", "photos-1",
+         "photos-2")  # fmt: skip
 STROKES = {"letters": "notmnist", "digits": "mnist"}
 
 
@@ -108,6 +109,8 @@ def network(name: str, folder: Path) -> Model:
         return probe()
     if name in STROKES:
         return strokes(name)
+    if name == "photos":
+        return case("efficientnet-lite0", folder)[0]
     from networks import built
 
     return knownot.open_model(built(name, folder), size=(32, 32))
@@ -193,18 +196,27 @@ def few(labels: np.ndarray, each: int) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(labels == k)[:each] for k in range(int(labels.max()) + 1)]))
 
 
+def list_of(model: Model) -> list[str]:
+    """Detectors of one forward pass, and then the combinations."""
+    return [n for n, r in DETECTORS.items() if r.needs() <= ONE_PASS & {*model.offers.kinds, "probabilities"}
+            and not r.kind.ranks] + list(COMBINED)  # fmt: skip
+
+
 def measured(name: str, folder: Path, size: float) -> Comparison:
     base, _, how = name.partition("-")
     model = Remembered(lambda: network(base, folder), folder / f"{base}.activations")
+    if base == "photos":
+        known, unknown = photographs(int(how or 0))
+        result = compare(model, **known, unknown=unknown, detectors=list_of(model), guarantee="marginal", check=False,
+                         seed=int(how or 0), progress=False)  # fmt: skip
+        model.kept()
+        return result
     known, unknown = sets_of(base)
     size = min(size, 0.25) if base == "probe" else size
     rows = few(known["labels"], int(how)) if how.isdigit() else np.arange(min(int(20_000 * size), len(known["labels"])))
     calibration, (test, classes) = known["calibration"], known["test"]["clean"]
     cut = int(5000 * size)
     shown = model.bare() if how == "bare" else model
-    names = [n for n, r in DETECTORS.items() if n in COMBINED or (r.needs() <= ONE_PASS and not r.kind.ranks)]
-    if shown.offers.stages:
-        names = [n for n in names if n not in COMBINED] + list(COMBINED)
     result = compare(
         shown,
         known["known"][rows],
@@ -212,7 +224,7 @@ def measured(name: str, folder: Path, size: float) -> Comparison:
         calibration=tuple(x[:cut] for x in calibration),
         test={"clean": (test[:cut], classes[:cut])},
         unknown={name: x[: int(2000 * size)] for name, x in unknown.items()},
-        detectors=names,
+        detectors=list_of(shown),
         preprocess=way_of(base),
         guarantee="marginal",
         check=False,
@@ -243,9 +255,9 @@ def summary(name: str, result: Comparison) -> tuple[str, list[float]]:
     rank = spearman(made, np.array([mean[c.detector] for c in both]))
     numbers = [mean["default"], mean["auto"], mean[best], *(np.mean(regret[d]) for d in COMBINED),
                *(max(regret[d]) for d in COMBINED), rank]  # fmt: skip
-    accuracy = 100 * result.accuracy["clean"]
+    accuracy = f"{100 * result.accuracy['clean']:.1f}".replace("nan", "–")
     cells = [f"{x:.2f}" for x in numbers]
-    line = (f"| {name} | {accuracy:.1f} | {cells[0]} | {cells[1]} | {best} {cells[2]} | {cells[3]} ({cells[5]}) | "
+    line = (f"| {name} | {accuracy} | {cells[0]} | {cells[1]} | {best} {cells[2]} | {cells[3]} ({cells[5]}) | "
             f"{cells[4]} ({cells[6]}) | {cells[7]} |")  # fmt: skip
     return line, numbers
 

