@@ -44,7 +44,7 @@ class Auto(Detector):
     chooses = True
     needs = frozenset({"probabilities"})
     paper = "here; members as listed"
-    summary = "default, with members dropped or added where made outliers and left-out classes speak clearly"
+    summary = "default, with weights or other members where made outliers and left-out classes speak clearly"
 
     @classmethod
     def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
