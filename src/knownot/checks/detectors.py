@@ -6,7 +6,7 @@ They need the packages of `pip install 'knownot[test]'` (torch, jax, array-api-s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,24 @@ def _rebuilt(thing: Any) -> Any:
     return thing.copy() if isinstance(thing, np.ndarray) else thing
 
 
+def check_state_has_one_layout(detector: Detector, on: Problem) -> None:
+    """Every array in C order, as saving writes it: in another one BLAS may round otherwise, on some processors only."""
+    for path, x in _arrays_in(detector, type(detector).__name__):
+        assert x.flags.c_contiguous, f"{path}, of shape {x.shape}, is not in C order: strides {x.strides}"
+        assert x.dtype.isnative, f"{path} is of {x.dtype}, not in the byte order of this machine"
+
+
+def _arrays_in(thing: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(thing, np.ndarray):
+        yield path, thing
+    elif isinstance(thing, tuple):
+        for i, inner in enumerate(thing):
+            yield from _arrays_in(inner, f"{path}[{i}]")
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        for f in fields(thing):
+            yield from _arrays_in(getattr(thing, f.name), f"{path}.{f.name}")
+
+
 def check_saved_and_loaded_bit_for_bit(detector: Detector, on: Problem) -> None:
     """Written as a saved classifier's folder is, read again: the same scores, to the last bit, and no other state."""
     with tempfile.TemporaryDirectory() as folder:
@@ -172,6 +190,7 @@ CHECKS: dict[str, Callable[[Detector, Problem], None]] = {
         check_same_in_float32,
         check_same_as_an_onnx_graph,
         check_state_is_its_fields,
+        check_state_has_one_layout,
         check_saved_and_loaded_bit_for_bit,
     )
 }

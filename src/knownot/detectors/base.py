@@ -39,6 +39,14 @@ class Fitted(ABC):
     paper: ClassVar[str] = ""
     summary: ClassVar[str] = ""
 
+    def __post_init__(self) -> None:
+        """Its arrays in C order: the layout that saving keeps, so that BLAS rounds alike before saving and after."""
+        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, f.name)
+            laid = in_c_order(value)
+            if laid is not value:
+                object.__setattr__(self, f.name, laid)
+
     @classmethod
     def needs_with(cls, **options: Any) -> frozenset[str]:
         """`needs` under these options, those of recipes among the options included."""
@@ -125,6 +133,20 @@ class Shaper(Fitted):
     @abstractmethod
     def shape(self, batch: Activations, head: Head) -> Activations:
         """New activations (features, and logits by the head); the batch given stays as it is."""
+
+
+def in_c_order(thing: Any) -> Any:
+    """The same array, dataclass or tuple with every NumPy array inside in C order; itself where they are already."""
+    if isinstance(thing, np.ndarray):
+        return np.asarray(thing, order="C")
+    if isinstance(thing, tuple):
+        laid = tuple(in_c_order(x) for x in thing)
+        return thing if all(a is b for a, b in zip(laid, thing, strict=True)) else laid
+    if is_dataclass(thing) and not isinstance(thing, type):
+        new = {f.name: in_c_order(getattr(thing, f.name)) for f in fields(thing)}
+        same = all(new[name] is getattr(thing, name) for name in new)
+        return thing if same else replace(thing, **new)
+    return thing
 
 
 def moved(thing: Any, xp: Any, dtype: Any) -> Any:
