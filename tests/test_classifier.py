@@ -58,7 +58,7 @@ def test_the_main_job(osc, sets):
     assert osc.record.accuracy > 0.97
     assert osc.preprocess.name == "[0, 1]"
     assert [t.preprocess.name for t in osc.record.trials][:2] == ["[0, 255]", "[0, 1]"]
-    assert osc.detector.members == ("gen", "knn", "mahalanobis++", "mahalanobis++ stage1")
+    assert osc.detector.members == ("gen", "msp", "fdbd", "knn", "mahalanobis++", "mahalanobis++ stage1")
 
 
 def test_verdict_columns_agree_with_each_other(osc, sets):
@@ -70,7 +70,7 @@ def test_verdict_columns_agree_with_each_other(osc, sets):
         assert v.label in (-1, v.closed_label)
         assert 0.25 <= v.confidence <= 1
         assert v.error is None
-    assert verdicts.member_p_values.shape == (200, 4)
+    assert verdicts.member_p_values.shape == (200, 6)
     assert verdicts[150] == next(iter(verdicts.take([150])))
     frame = verdicts.to_pandas()
     assert list(frame["label"]) == verdicts.label.tolist()
@@ -102,7 +102,7 @@ class Counting:
 def test_every_image_is_seen_once_whatever_the_detectors(sets, monkeypatch):
     model = knownot.open_model(toy.graph())
     counting = Counting(model, monkeypatch)
-    inside = ("gen", "knn", "mahalanobis++", "auto")  # members of the default already, or one that chooses
+    inside = ("gen", "msp", "fdbd", "knn", "mahalanobis++", "auto")  # the default's own, or one that chooses
     # Not those of gradients: ONNX has none.
     everything = [name for name in knownot.detectors.working(model.offers) if name not in inside]
     osc = knownot.fit(
@@ -124,7 +124,7 @@ def test_held_out_images_are_no_part_of_the_statistics(sets, monkeypatch):
     assert (osc.record.known, osc.record.held_out) == (1200, 300)
     assert osc.record.calibration + osc.record.ranking == 300
     assert any("held out" in note for note in osc.record.notes)
-    assert len(osc.detector.detectors[1].bank) == 1200
+    assert len(osc.detector.detectors[3].bank) == 1200
 
 
 def test_ranking_and_calibration_images_are_different_ones():

@@ -472,8 +472,11 @@ def test_combined(case):
     for name in names:
         single = case.fit(name)
         reference = single.score(new)
+        down = sorted(reference, reverse=True)
+        mean_excess = sum(r - down[5] for r in down[:5]) / 5  # of 50 references, the largest tenth
         for i, score in enumerate(single.score(case.batch)):
             total[i] -= math.log((1 + sum(r >= score for r in reference)) / (len(reference) + 1))
+            total[i] += max(score - down[0], 0) / mean_excess
     close(detector.score(case.batch), total, 1e-12)
 
 
@@ -490,11 +493,11 @@ def test_combined_before_and_after_ranking(case):
     with pytest.raises(CalibrationError, match="not been ranked"):
         detector.score(case.batch)
     with pytest.raises(CalibrationError, match="give some"):
-        detector.rank(np.empty((0, 4)))
+        detector.rank(np.empty((0, 6)))
     with pytest.raises(OptionError, match="column per member"):
         detector.rank(np.empty((3, 2)))
     with pytest.raises(KnownotError, match="knn"):
-        detector.rank(np.array([[0.0, np.nan, 0, 0]]))
+        detector.rank(np.array([[0.0, 0, 0, np.nan, 0, 0]]))
     ranked = detector.rank(detector.parts(case.batch))
     assert detector.references == ()
     assert detector.ranks

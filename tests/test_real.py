@@ -62,7 +62,10 @@ def test_resnet20_through_onnx_and_torch(shared, sets, exported, tmp_path):
     osc = fitted(exported, sets)
     assert osc.preprocess.name == "ImageNet mean/std"
     assert 0.89 < osc.record.accuracy < 0.94
-    assert osc.detector.members == ("gen", "knn", "mahalanobis++", "mahalanobis++ stage1", "mahalanobis++ stage2")
+    assert osc.detector.members == (
+        "gen", "msp", "fdbd", "knn", "mahalanobis++", "mahalanobis++ stage1", "mahalanobis++ stage2",
+    )  # fmt: skip
+
     test = osc.predict(sets["test"][0])
     assert test.unknown.mean() < 0.05 + 0.015
     known = test.label[test.known] == sets["test"][1][test.known]

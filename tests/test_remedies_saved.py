@@ -146,7 +146,15 @@ def test_saved_opened_fitted_saved_and_loaded_is_the_same(framework: str, tmp_pa
     assert osc.class_names == CLASSES
     loaded = knownot.load(osc.save(tmp_path / "osc"))
     np.testing.assert_array_equal(loaded.predict(strange).p_value, osc.predict(strange).p_value)
-    assert loaded.detector.members == ("gen", "knn", "mahalanobis++", "mahalanobis++ stage1", "none-class")
+    assert loaded.detector.members == (
+        "gen",
+        "msp",
+        "fdbd",
+        "knn",
+        "mahalanobis++",
+        "mahalanobis++ stage1",
+        "none-class",
+    )
     done.save(folder)  # its own folder may be written again
 
 

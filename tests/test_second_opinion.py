@@ -131,7 +131,7 @@ def test_the_second_network_sees_the_same_images_preprocessed_its_own_way(osc, s
 
 
 def test_the_default_gets_its_features_and_stages_as_members(osc):
-    own = ("gen", "knn", "mahalanobis++", "mahalanobis++ stage1")
+    own = ("gen", "msp", "fdbd", "knn", "mahalanobis++", "mahalanobis++ stage1")
     assert osc.detector.members == (
         *own,
         "second knn",
@@ -139,7 +139,7 @@ def test_the_default_gets_its_features_and_stages_as_members(osc):
         "second mahalanobis++ stage1",
     )
     places = [getattr(d, "of", None) for d in osc.detector.detectors]
-    assert places[4:] == ["second/features", "second/features", "second/stages/stage1"]
+    assert places[6:] == ["second/features", "second/features", "second/stages/stage1"]
 
 
 def test_scores_of_its_features_equal_a_float64_reference(sets):
@@ -178,7 +178,7 @@ def test_scores_of_its_features_equal_a_float64_reference(sets):
 
 def test_an_embedding_network_shows_its_output(sets):
     osc = fitted(sets, network("pool"))
-    assert osc.detector.members[4:] == ("second knn", "second mahalanobis++")
+    assert osc.detector.members[6:] == ("second knn", "second mahalanobis++")
     assert osc.record.second == "a second network (onnx embedding network) looks too, with its features"
     images = sets["test"][0][:20]
     (batch,) = knownot.open_images(images).batches(20, osc.preprocess, also=osc.second.preprocess)

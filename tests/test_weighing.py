@@ -223,8 +223,40 @@ def test_a_weighted_sum_of_surprises():
     rng = np.random.default_rng(0)
     known, new = rng.normal(size=(50, 3)), rng.normal(size=(20, 3)) * 2
     detector = Combined((Energy(), Energy(), Energy()), ("a", "b", "c"), weights=(1.0, 0.25, 0.0)).rank(known)
-    expected = sum(w * -np.log(p_values(known[:, j], new[:, j])) for j, w in enumerate((1.0, 0.25, 0.0)))
+    expected = sum(
+        w * (tail(known[:, j], new[:, j]) - np.log(p_values(known[:, j], new[:, j])))
+        for j, w in enumerate((1.0, 0.25, 0.0))
+    )
     np.testing.assert_allclose(detector.join(new), expected, rtol=1e-12)
+    assert (detector.join(new) > expected.max() / 2).any()
+
+
+def tail(known, new):
+    """What is added to minus the log of the p-value beyond the largest known score, as it is defined."""
+    down = np.sort(known)[::-1]
+    count = max(5, len(down) // 10)
+    return np.maximum(new - down[0], 0) / (down[:count] - down[count]).mean()
+
+
+def test_the_tail_is_that_of_an_exponential_law():
+    """Of exponential scores minus the log of p is the score itself; the tail goes on so beyond the known ones."""
+    rng = np.random.default_rng(0)
+    far = np.array([[12.0], [20.0], [40.0]])
+    found = [
+        Combined((Energy(),), ("a",)).rank(rng.exponential(1.0, (400, 1)) * 3 + 1).join(far * 3 + 1) for _ in range(300)
+    ]
+    np.testing.assert_allclose(np.median(found, axis=0), far[:, 0], rtol=0.05)
+
+
+def test_a_tail_needs_scores_that_vary_and_never_ends_in_infinity():
+    def joined(known, new):
+        return Combined((Energy(),), ("a",)).rank(np.array(known)[:, None]).join(np.array(new)[:, None])
+
+    np.testing.assert_allclose(joined([0.0] * 50, [0.0, 9.0]), [0, np.log(51)])
+    np.testing.assert_allclose(joined(range(5), [9.0]), [np.log(6)])
+    huge = joined(np.linspace(0, 1, 50), np.array([1e38], np.float32))
+    assert np.isfinite(huge).all()
+    assert huge[0] > 1e5
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +296,7 @@ def test_the_score_is_the_weighted_sum_of_what_its_members_say(osc):
     rng = np.random.default_rng(1)
     parts = rng.normal(size=(30, len(osc.detector.members)))
     total = sum(
-        w * np.log((1 + len(r)) / (1 + (r >= column[:, None]).sum(axis=1)))
+        w * (np.log((1 + len(r)) / (1 + (r >= column[:, None]).sum(axis=1))) + tail(r, column))
         for w, r, column in zip(osc.detector.weights, osc.detector.references, parts.T, strict=True)
     )
     np.testing.assert_allclose(osc.detector.join(parts), total, rtol=1e-9)

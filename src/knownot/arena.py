@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .detectors.combined import FARTHEST, tail_rate
 from .evidence import LEFT_OUT
 from .outliers import OUTLIERS
 
@@ -16,6 +17,7 @@ EVEN = 0.003  # of the AUROC on a family: a smaller difference is none
 FEWEST = 4  # families that leave room, all of which have to be better
 ROOM = 0.99  # a family on which both are above this says nothing about which is better
 YOURS = "your unknown images"
+LOWEST = np.finfo(np.float64).min
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Arena:
     known: Mapping[str, np.ndarray]  # {kind: [n, m]}: the known images that it is compared with
     unknown: Mapping[str, np.ndarray]  # {kind: [k, m]}
     weights: Mapping[str, float] = field(default_factory=dict)  # {family: weight}, 1 where it is not named
+    votes: np.ndarray | None = None  # [m]: what each detector counts in a sum before weights are learnt; None: all 1
 
     @classmethod
     def of(
@@ -33,23 +36,30 @@ class Arena:
         made: Mapping[str, np.ndarray],
         rounds: Sequence[tuple[np.ndarray, np.ndarray]] = (),
         weights: Mapping[str, float] | None = None,
+        votes: np.ndarray | None = None,
     ) -> Arena:
         """From scores: known [n, m], made {kind: [k, m]}, rounds of classes left out [(known, unknown)]."""
         among = _among(known)
         found = {kind: (among, _against(known, x)) for kind, x in made.items()}
         found |= {f"{LEFT_OUT} {i + 1}": (_among(a), _against(a, b)) for i, (a, b) in enumerate(rounds)}
-        return cls({k: x[0] for k, x in found.items()}, {k: x[1] for k, x in found.items()}, weights or {})
+        known_of, unknown_of = ({k: x[i] for k, x in found.items()} for i in (0, 1))
+        return cls(known_of, unknown_of, weights or {}, votes)
+
+    def votes_of(self, columns: Sequence[int]) -> np.ndarray:
+        """[len(columns)]"""
+        return np.ones(len(columns)) if self.votes is None else self.votes[list(columns)]
 
     def placed(
         self, columns: Sequence[int], half: int | None = None, scale: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """{kind: for each unknown image [k], the share of known ones that these detectors, combined, score below it}.
 
-        Its mean is the AUROC. half: 0 or 1 for every other image only. scale [len(columns)]: of each in the sum.
+        Its mean is the AUROC. half: 0 or 1 for every other image only. scale [len(columns)]: of each in the sum; its
+        votes if not given.
         """
         rows = slice(half, None, 1 if half is None else 2)
         columns = list(columns)
-        scale = np.ones(len(columns)) if scale is None else scale
+        scale = self.votes_of(columns) if scale is None else scale
         found = {}
         for kind, x in self.unknown.items():
             known = np.sort(self.known[kind][rows][:, columns] @ scale)
@@ -68,7 +78,8 @@ class Arena:
         """Without those that rank every image as one before them does."""
         seen: dict[bytes, int] = {}
         for j in columns:
-            ranks = b"".join(x[:, j].tobytes() for both in (self.known, self.unknown) for x in both.values())
+            columns_of = (np.concatenate([self.known[kind][:, j], x[:, j]]) for kind, x in self.unknown.items())
+            ranks = b"".join(np.unique(x, return_inverse=True)[1].tobytes() for x in columns_of)
             seen.setdefault(ranks, j)
         return list(seen.values())
 
@@ -150,12 +161,15 @@ def _among(known: np.ndarray) -> np.ndarray:
 
 
 def _against(known: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """-log p [k, m] of unknown images, compared with the known ones. NaN counts as most known."""
+    """-log p [k, m] of unknown images, compared with the known ones as `Combined` does. NaN counts as most known."""
     n, out = len(known), []
     for reference, column in zip(_numbers(known).T, _numbers(unknown).T, strict=True):
-        out.append(-np.log((1 + n - np.searchsorted(np.sort(reference), column, side="left")) / (n + 1)))
+        ordered = np.sort(reference)
+        counted = -np.log((1 + n - np.searchsorted(ordered, column, side="left")) / (n + 1))
+        rate = tail_rate(ordered) if ordered[0] > LOWEST else 0.0
+        out.append(counted + (np.minimum(np.maximum(column - ordered[-1], 0) * rate, FARTHEST) if rate else 0))
     return np.stack(out, axis=1)
 
 
 def _numbers(x: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(x), np.finfo(np.float64).min, x.astype(np.float64))
+    return np.where(np.isnan(x), LOWEST, x.astype(np.float64))

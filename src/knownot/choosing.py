@@ -80,7 +80,7 @@ def choose(
             f"Automatic choice: {len(parts):,} calibration images are too few to choose by, so the default stays; "
             f"{enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
         )
-        return Chosen(auto.only(auto.start), parts[:, start], failed, note)
+        return Chosen(auto.only(auto.start, auto.weights), parts[:, start], failed, note)
     order = np.argsort(numbers, kind="stable")
     evidence = order[:n]
     held, labels = seen.rows(n)
@@ -101,7 +101,7 @@ def choose(
 
     rounds: list[tuple[np.ndarray, np.ndarray]] = []
     known = parts[evidence]
-    ruling = ruled(names, start, known, made, again, weights)
+    ruling = ruled(names, start, known, made, again, weights, auto.votes_of(range(len(names))))
     chosen = ruling.columns
     checks = [
         Check(name, flags(known[:, j], found), found, _verdict(j, start, chosen), ruling.why.get(j, ""))
@@ -111,7 +111,7 @@ def choose(
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
     basis = f"{n:,} known images, {count:,} made outliers, {len(made) + len(rounds)} kinds of unknown images"
     return Chosen(
-        auto.only(chosen, ruling.weights), parts[:, list(chosen)], (*lines, *failed),
+        auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()), parts[:, list(chosen)], (*lines, *failed),
         ruling.words(names, start, basis), n, count,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ Rounds = Sequence[tuple[np.ndarray, np.ndarray]]  # of classes left out: scores 
 
 @dataclass(frozen=True)
 class Ruling:
-    """columns of the candidates, and their weights in the sum (none: all 1).
+    """columns of the candidates, and their weights in the sum (none: their votes).
 
     why: {column: why it went or came}. found: of each candidate {kind: AUROC}.
     """
@@ -48,19 +48,21 @@ def ruled(
     made: Mapping[str, np.ndarray],
     again: Callable[[Sequence[int]], Rounds],
     weights: Mapping[str, float] | None = None,
+    votes: np.ndarray | None = None,
 ) -> Ruling:
     """known [n, m], made {kind: [k, m]}: the candidates' scores. start: the columns of the default.
 
     again: from columns to their scores when classes are left out, [n, m] with NaN for others; that costs, so only those
-    that may be chosen are fitted again. weights: {family: weight}, 1 where it is not named.
+    that may be chosen are fitted again. weights: {family: weight}, 1 where it is not named. votes [m]: what each counts
+    before weights are learnt, 1 if not given.
     """
     m = len(names)
     wrong = {j for j in range(m) if failing(known[:, j])}
     found = [_aurocs(j, known, made, ()) for j in range(m)]
-    near = shortlist(Arena.of(known, made, (), weights), start, _failing(known, found)) if made else list(start)
+    near = shortlist(Arena.of(known, made, (), weights, votes), start, _failing(known, found)) if made else list(start)
     rounds = again(near)
     found = [_aurocs(j, known, made, rounds) for j in range(m)]
-    arena = Arena.of(known, made, rounds, weights)
+    arena = Arena.of(known, made, rounds, weights, votes)
     if not arena.unknown:
         return Ruling(tuple(start), found=tuple(found))
     bad = _failing(known, found)

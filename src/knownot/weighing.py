@@ -34,7 +34,8 @@ class Weighed:
 
 
 def weighed(arena: Arena, start: Sequence[int], others: Sequence[int]) -> Weighed | None:
-    """Weights for the detectors to start from, which have 1 each, and for others, which have 0; None where none hold.
+    """Weights for the detectors to start from, which have their votes, and for others, which have 0; None where none
+    hold.
 
     Of several strengths of the pull towards the start, that which helps families most that took no part.
     """
@@ -75,7 +76,7 @@ def promising(arena: Arena, start: Sequence[int], others: Sequence[int]) -> list
 def _begin(arena: Arena, start: Sequence[int], others: Sequence[int]) -> tuple[list[int], np.ndarray]:
     """(columns, their weights before anything is learnt); of others that rank alike, the first."""
     more = [j for j in arena.distinct([*start, *others]) if j not in start]
-    return [*start, *more], np.array([1.0] * len(start) + [0.0] * len(more))
+    return [*start, *more], np.concatenate([arena.votes_of(start), np.zeros(len(more))])
 
 
 def learn(arena: Arena, columns: Sequence[int], prior: np.ndarray, pull: float, fold: Collection[str]) -> np.ndarray:

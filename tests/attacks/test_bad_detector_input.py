@@ -133,15 +133,26 @@ def test_a_member_that_is_unsound_makes_the_combination_so() -> None:
 def test_the_default_falls_back_to_what_can_be_computed_and_says_so() -> None:
     recipe, notes = resolve("default", EVERYTHING)
     members = recipe.options["members"]
-    assert list(members) == ["gen", "knn", "mahalanobis++", "mahalanobis++ a", "mahalanobis++ b"]
-    assert [m.options.get("of") for m in members.values()] == [None, None, None, "stages/a", "stages/b"]
+    assert list(members) == ["gen", "msp", "fdbd", "knn", "mahalanobis++", "mahalanobis++ a", "mahalanobis++ b"]
+    assert [m.options.get("of") for m in members.values()] == [*[None] * 5, "stages/a", "stages/b"]
+    halves = dict.fromkeys(list(members)[3:], 0.5)  # distances of the features, and of the stages: one vote each
+    assert recipe.options["weights"] == halves
+    assert resolve({"mine": "default"}, EVERYTHING)[0] == recipe
+    twice = Combined.recipe(members={"a": recipe, "she": detectors.SHE.recipe()}, weights={"a": 2.0})
+    joined = dict.fromkeys(members, 2.0) | dict.fromkeys(halves, 1.0) | {"she": 1.0}
+    assert resolve(twice, EVERYTHING)[0].options["weights"] == joined
+    for wrong in ({"a": 0}, {"a": -1.0}, {"a": np.inf}, {"a": True}, {"b": 1.0}, [1.0]):
+        with pytest.raises(OptionError, match="weight"):
+            resolve(
+                Combined.recipe(members={"a": KNN.recipe(), "c": detectors.SHE.recipe()}, weights=wrong), EVERYTHING
+            )
     assert notes == []
     recipe, notes = resolve("default", FEATURES)
-    assert list(recipe.options["members"]) == ["gen", "knn", "mahalanobis++"]
+    assert list(recipe.options["members"]) == ["gen", "msp", "fdbd", "knn", "mahalanobis++"]
     assert len(notes) == 1
     assert "stages" in notes[0]
     recipe, notes = resolve("default", Offers(frozenset({"probabilities", "stages"}), 10, ("a",)))
-    assert list(recipe.options["members"]) == ["gen", "mahalanobis++ a"]
+    assert list(recipe.options["members"]) == ["gen", "msp", "mahalanobis++ a"]
     assert "features" in notes[0]
     recipe, notes = resolve("default", ONLY_PROBABILITIES)
     assert recipe == Recipe(detectors.GEN)
@@ -162,7 +173,7 @@ def test_every_way_to_name_a_detector() -> None:
         assert recipe.kind is Combined
         assert len(recipe.options["members"]) == 2
     assert list(resolve([KNN.recipe(k=3), "knn"], EVERYTHING)[0].options["members"]) == ["knn(k=3)", "knn"]
-    assert list(resolve(["default", "she"], FEATURES)[0].options["members"]) == ["gen", "knn", "mahalanobis++", "she"]
+    assert list(resolve(["default", "she"], FEATURES)[0].options["members"])[-2:] == ["mahalanobis++", "she"]
     assert resolve("gen", Offers(frozenset({"logits"}), 3))[0].kind is detectors.GEN
 
 

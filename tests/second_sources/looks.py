@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 
@@ -134,10 +135,19 @@ def mc_dropout(s: Sight, count: int = 10, seed: int = 0) -> Array:
 
 
 def combined(s: Sight) -> Array:
-    """Of the default's members, each by its own reference: the sum of -log p."""
+    """Of the default's members, each by its own reference: the sum of -log p, distances of one place sharing a vote;
+    beyond the largest reference p falls exponentially, by the mean excess of the largest tenth."""
     total = np.zeros(len(s.f))
     d = s.detector
-    for name in [d.names[i] for i in d.start] if d.chooses else d.members:
+    names = [d.names[i] for i in d.start] if d.chooses else list(d.members)
+    stages = [name for name in names if name.startswith("mahalanobis++ ")]
+    for name in names:
         new, mine = s.member(name)
-        total -= np.log([(1 + (new >= x - 1e-9 * abs(x)).sum()) / (len(new) + 1) for x in mine])
+        share = 1 / len(stages) if name in stages else 0.5 if name in ("knn", "mahalanobis++") else 1
+        down = sorted(map(float, new), reverse=True)
+        top = max(5, len(down) // 10)
+        mean_excess = sum(x - down[top] for x in down[:top]) / top
+        for i, x in enumerate(map(float, mine)):
+            total[i] -= share * math.log((1 + (new >= x - 1e-9 * abs(x)).sum()) / (len(new) + 1))
+            total[i] += share * max(x - down[0], 0) / mean_excess
     return total

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Self
@@ -31,6 +31,7 @@ class Auto(Detector):
     `score` before sees the default. A detector that cannot be fitted on this classifier is left out with its reason.
 
     candidates: {name: recipe}, the first `start` of them the members to start from.
+    weights: {name: weight} of some of these in the sum they start with, 1 for the others.
     """
 
     detectors: tuple[Detector, ...]
@@ -39,6 +40,8 @@ class Auto(Detector):
     failed: tuple[tuple[str, str], ...] = ()  # (name, why it could not be fitted)
     sample: tuple[tuple[str, Array], ...] = ()  # (path, rows): activations of some known images, and their "class"
     references: tuple[Array, ...] = ()  # of the members to start from, one [r] each, ascending
+    weights: tuple[float, ...] = ()  # of the members to start from, in the sum; none: all 1
+    rates: tuple[float, ...] = ()  # of their tails, see `Combined`
 
     ranks = True
     chooses = True
@@ -52,11 +55,16 @@ class Auto(Detector):
             return recipe, []
         start, notes = default_recipe(offers)
         members: dict[str, Recipe] = dict(start.options.get("members") or {"gen": start})
-        return recipe.with_options(candidates=members | others(offers, members), start=len(members)), notes
+        options = {"candidates": members | others(offers, members), "start": len(members)}
+        return recipe.with_options(**options, weights=start.options.get("weights")), notes
 
     @classmethod
-    def beside(cls, recipe: Recipe, others: Mapping[str, Recipe], offers: Offers) -> tuple[Recipe, list[str]]:
+    def beside(
+        cls, recipe: Recipe, others: Mapping[str, Recipe], weights: Mapping[str, float], offers: Offers
+    ) -> tuple[Recipe, list[str]]:
         """One that starts from these members too, and keeps them or not, like those of the default; and notes.
+
+        weights: {name: weight} of some of the others, 1 for the rest.
 
         Raises OptionError for one that needs several passes of every image, or has the name of another.
         """
@@ -73,11 +81,17 @@ class Auto(Detector):
                 raise OptionError(f"The detector {name!r} is there twice; give one of them another name.")
             start[name] = other
         more = {name: one for name, one in candidates.items() if name not in start and one not in start.values()}
-        return recipe.with_options(candidates=start | more, start=len(start)), notes
+        counts = {**(settled.options.get("weights") or {}), **weights} or None
+        return recipe.with_options(candidates=start | more, start=len(start), weights=counts), notes
 
     @classmethod
     def wants(
-        cls, offers: Offers, *, candidates: Mapping[str, Recipe] | None = None, start: int = 0
+        cls,
+        offers: Offers,
+        *,
+        candidates: Mapping[str, Recipe] | None = None,
+        start: int = 0,
+        weights: Mapping[str, float] | None = None,
     ) -> dict[str, Want]:
         wants = {f"{n}: {key}": want for n, r in (candidates or {}).items() for key, want in r.wants(offers).items()}
         paths = ["logits", "class"]
@@ -94,6 +108,7 @@ class Auto(Detector):
         *,
         candidates: Mapping[str, Recipe] | None = None,
         start: int = 0,
+        weights: Mapping[str, float] | None = None,
     ) -> Self:
         some_images(len(seen["sample"]), "Auto")
         fitted: dict[str, Detector] = {}
@@ -109,7 +124,9 @@ class Auto(Detector):
             raise UnsoundError(f"No member of the default can be fitted here: {failed}.")
         names = tuple(fitted)
         sample = tuple((path, np.asarray(x)) for path, x in seen["sample"].rows.items())
-        return cls(tuple(fitted.values()), names, tuple(names.index(name) for name in first), tuple(failed), sample)
+        counts = tuple(float(weights.get(name, 1.0)) for name in first) if weights else ()
+        begin = tuple(names.index(name) for name in first)
+        return cls(tuple(fitted.values()), names, begin, tuple(failed), sample, weights=counts)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -119,21 +136,28 @@ class Auto(Detector):
         xp = array_namespace(batch.logits)
         return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
-    def only(self, columns: tuple[int, ...], weights: tuple[float, ...] = ()) -> Detector:
-        """Those candidates alone: a combination to be ranked, or the one. weights: of each in the sum."""
+    def only(self, columns: tuple[int, ...], weights: Sequence[float] = ()) -> Detector:
+        """Those candidates alone: a combination to be ranked, or the one. weights: of each in the sum, none: all 1."""
         if len(columns) == 1:
             return self.detectors[columns[0]]
         names = tuple(self.names[i] for i in columns)
-        return Combined(tuple(self.detectors[i] for i in columns), names, weights=weights)
+        shares = tuple(map(float, weights)) if set(weights) != {1.0} else ()
+        return Combined(tuple(self.detectors[i] for i in columns), names, weights=shares)
+
+    def votes_of(self, columns: Sequence[int]) -> np.ndarray:
+        """[len(columns)]: what each candidate counts in a sum before weights are learnt."""
+        votes = dict(zip(self.start, self.weights, strict=True)) if self.weights else {}
+        return np.array([votes.get(j, 1.0) for j in columns])
 
     def rank(self, parts: np.ndarray) -> Self:
-        ranked = self.only(self.start).rank(np.asarray(parts)[:, list(self.start)])
-        return replace(self, references=getattr(ranked, "references", ()))
+        ranked = self.only(self.start, self.weights).rank(np.asarray(parts)[:, list(self.start)])
+        found = {name: getattr(ranked, name, ()) for name in ("references", "rates")}
+        return replace(self, **found)
 
     def join(self, parts: Array) -> Array:
         xp = array_namespace(parts)
-        first = self.only(self.start)
-        first = replace(first, references=self.references) if isinstance(first, Combined) else first
+        first = self.only(self.start, self.weights)
+        first = replace(first, references=self.references, rates=self.rates) if isinstance(first, Combined) else first
         return first.join(xp.stack([parts[:, i] for i in self.start], axis=1))
 
     def score(self, batch: Activations) -> Array:

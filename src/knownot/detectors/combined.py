@@ -10,11 +10,15 @@ from array_api_compat import array_namespace
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
 from ..stats import Want, one_blas_thread
-from .base import Detector, Recipe
+from .base import Detector, Recipe, number
+from .fdbd import FDBD
 from .gen import GEN
 from .knn import KNN
 from .mahalanobis import Mahalanobis
+from .msp import MSP
 from .passes import Pass, each_once
+
+FARTHEST = 1e6  # nats of a tail, so that a sum of them stays a number in float32
 
 
 @dataclass(frozen=True)
@@ -24,21 +28,29 @@ class Combined(Detector):
         score(x) = sum over members m of -w_m log((1 + #{r in reference_m : r >= score_m(x)}) / (len(reference_m) + 1))
 
     reference_m: the scores of known images that are new to the classifier, from `rank`; until then there is no score.
+    Beyond the largest reference, where counting ends, p goes on as an exponential tail (Pickands 1975, shape 0):
+
+        -log p = log(len(reference_m) + 1) + rate_m (score_m(x) - max reference_m)
+
+    1 / rate_m: mean excess of the largest tenth of reference_m. So what is far from all known images for one member is
+    not outvoted by members that see nothing strange in it, however few images ranked them.
     The images that calibrate the sum have to be others than those, or its false-alarm rate is not guaranteed.
     Members need not be independent for that: the sum is calibrated itself. Weights w (Good 1955) are 1 unless given.
 
     members: {name: recipe}; None stands for `default_recipe`.
+    weights: {name: weight > 0} of some members in the sum, 1 for the others.
     """
 
     detectors: tuple[Detector, ...]
     names: tuple[str, ...]
     references: tuple[Array, ...] = ()  # one [r] each, ascending
     weights: tuple[float, ...] = ()  # of each member in the sum; none: all 1
+    rates: tuple[float, ...] = ()  # of each member's tail, 0 where it has none; none: no tails
 
     ranks = True
     needs = frozenset({"probabilities"})
     paper = "Fisher 1932; members as listed"
-    summary = "GEN, KNN and Mahalanobis++ on features and earlier stages, their p-values combined"
+    summary = "GEN, MSP, fDBD, KNN, and Mahalanobis++ on features and stages, their p-values combined"
 
     @classmethod
     def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
@@ -48,6 +60,7 @@ class Combined(Detector):
         recipes = list(given.values()) if isinstance(given, Mapping) else []
         if not recipes or not all(isinstance(r, Recipe) and issubclass(r.kind, Detector) for r in recipes):
             raise OptionError(f"members={given!r}: expected {{name: recipe of a detector}}, at least one.")
+        given_weights = cls._checked_weights(recipe.options.get("weights"), given)
         choosing = [name for name, member in given.items() if member.kind.chooses]
         if len(choosing) > 1:
             raise OptionError(
@@ -57,24 +70,49 @@ class Combined(Detector):
             return given[choosing[0]].settled(offers)
         if choosing:
             others = {name: member for name, member in given.items() if name not in choosing}
-            alone, said = cls.settle(recipe.with_options(members=others), offers)
-            starting, notes = given[choosing[0]].kind.beside(given[choosing[0]], alone.options["members"], offers)
+            own_weights = {name: weight for name, weight in given_weights.items() if name in others} or None
+            alone, said = cls.settle(Recipe(cls, {"members": others, "weights": own_weights}), offers)
+            counts = alone.options["weights"] or {}
+            starting, notes = given[choosing[0]].kind.beside(
+                given[choosing[0]], alone.options["members"], counts, offers
+            )
             return starting, [*notes, *said]
         members: dict[str, Recipe] = {}
+        weights: dict[str, float] = {}
         notes = []
         for name, member in given.items():
             member, said = member.settled(offers)
             notes += said
             # A combination among the members joins with its own members: sums of sums are one sum.
-            inside = member.options["members"] if issubclass(member.kind, Combined) else {name: member}
+            joins = issubclass(member.kind, Combined)
+            inside = member.options["members"] if joins else {name: member}
             twice = members.keys() & inside.keys()
             if twice:
                 raise OptionError(f"The detector {min(twice)!r} is there twice; give each once.")
             members |= inside
-        return recipe.with_options(members=members), notes
+            own = (member.options.get("weights") or {}) if joins else {}
+            weights |= {key: given_weights.get(name, 1.0) * own.get(key, 1.0) for key in inside}
+        return recipe.with_options(members=members, weights=weights if set(weights.values()) != {1.0} else None), notes
+
+    @staticmethod
+    def _checked_weights(weights: Any, members: Mapping[str, Recipe]) -> Mapping[str, float]:
+        """Raises OptionError unless it is None or {name of a member: finite number above 0}."""
+        if weights is None:
+            return {}
+        if not isinstance(weights, Mapping) or not weights.keys() <= members.keys():
+            raise OptionError(f"weights={weights!r}: expected {{name of a member: weight}} of {', '.join(members)}.")
+        for name, weight in weights.items():
+            number(f"weight of {name}", weight, np.nextafter(0.0, 1.0))
+        return weights
 
     @classmethod
-    def wants(cls, offers: Offers, *, members: Mapping[str, Recipe] | None = None) -> dict[str, Want]:
+    def wants(
+        cls,
+        offers: Offers,
+        *,
+        members: Mapping[str, Recipe] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> dict[str, Want]:
         return {
             f"{name}: {key}": want
             for name, recipe in (members or {}).items()
@@ -82,7 +120,14 @@ class Combined(Detector):
         }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, members: Mapping[str, Recipe] | None = None) -> Self:
+    def fit(
+        cls,
+        seen: Mapping[str, Any],
+        head: Head | None,
+        *,
+        members: Mapping[str, Recipe] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Self:
         fitted = []
         for name, recipe in (members or {}).items():
             own = {key.removeprefix(f"{name}: "): x for key, x in seen.items() if key.startswith(f"{name}: ")}
@@ -90,7 +135,9 @@ class Combined(Detector):
                 fitted.append(recipe.kind.fit(own, head, **recipe.options))
             except UnsoundError as error:
                 raise UnsoundError(f"{name}, a member of the combination: {error}") from error
-        return cls(tuple(fitted), tuple(members or {}))
+        names = tuple(members or {})
+        shares = tuple(float(weights.get(name, 1.0)) for name in names) if weights else ()
+        return cls(tuple(fitted), names, weights=shares)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -116,7 +163,8 @@ class Combined(Detector):
         if not np.isfinite(parts).all():
             column = int(np.argmax(~np.isfinite(parts).all(axis=0)))
             raise ActivationsError(f"Scores of {self.names[column]!r} are not finite for some of the known images.")
-        return replace(self, references=tuple(np.sort(column) for column in parts.T))
+        references = tuple(np.sort(column) for column in parts.T)
+        return replace(self, references=references, rates=tuple(map(tail_rate, references)))
 
     def join(self, parts: Array) -> Array:
         if not self.references:
@@ -131,6 +179,9 @@ class Combined(Detector):
             column = xp.asarray(parts[:, i], copy=True)  # contiguous, which torch wants
             below = xp.searchsorted(reference, column, side="left")
             surprise = -xp.log((1 + r - xp.astype(below, parts.dtype)) / (r + 1))
+            if self.rates and self.rates[i]:
+                beyond = xp.clip(column - reference[-1], min=0.0) * self.rates[i]
+                surprise = surprise + xp.clip(beyond, max=FARTHEST)
             total = total + (self.weights[i] * surprise if self.weights else surprise)
         return total
 
@@ -138,29 +189,46 @@ class Combined(Detector):
         return self.join(self.parts(batch))
 
 
+def tail_rate(reference: np.ndarray) -> float:
+    """Of the exponential tail of ascending scores: one over the mean excess of their largest tenth (at least 5 scores)
+    over the next one below; 0 where they are too few or do not vary."""
+    count = max(5, len(reference) // 10)
+    if count >= len(reference):
+        return 0.0
+    excess = float(np.mean(reference[-count:]) - reference[-count - 1])
+    return 1 / excess if excess > 1e-9 * float(np.abs(reference[-1])) else 0.0
+
+
 def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
     """The combination that "default" stands for on this classifier, and a sentence for each thing left out.
 
-    GEN; KNN and Mahalanobis++ of the features; Mahalanobis++ of each earlier stage; the same of a second network, if
-    there is one. Measured best over networks and
-    unknown sets among all detectors here, without choosing by unknown images.
+    GEN, MSP and fDBD, which read the output, have a vote each; KNN and Mahalanobis++ of the features half a vote each;
+    Mahalanobis++ of the earlier stages one together; the same of the features and stages of a second network, if there
+    is one. Near the known classes the output tells most and earlier stages next to nothing, and in an equal sum many
+    stages would drown it; far from them distances tell most, and there they are heard by their tails (see `Combined`).
     """
-    members = {"gen": Recipe(GEN)}
+    bounded = offers.classes > 1 and not Recipe(FDBD).missing(offers)
+    votes: list[dict[str, Recipe]] = [{"gen": Recipe(GEN)}, {"msp": Recipe(MSP)}]
+    votes += [{"fdbd": Recipe(FDBD)}] if bounded else []
     notes = []
+
+    def distance(path: str) -> Recipe:
+        return Recipe(Mahalanobis, {"unit": True} if path == "features" else {"unit": True, "of": path})
+
     if "features" in offers.kinds:
-        members |= {"knn": Recipe(KNN), "mahalanobis++": Recipe(Mahalanobis, {"unit": True})}
+        votes.append({"knn": Recipe(KNN), "mahalanobis++": distance("features")})
     else:
         notes.append("The classifier shows no features, so KNN and Mahalanobis++ on them are left out.")
     stages = offers.stages if "stages" in offers.kinds else ()
-    for name in stages:
-        members[f"mahalanobis++ {name}"] = Recipe(Mahalanobis, {"unit": True, "of": f"stages/{name}"})
+    votes.append({f"mahalanobis++ {name}": distance(f"stages/{name}") for name in stages})
     if not stages:
         notes.append("No earlier stages were found in the classifier, so Mahalanobis++ on them is left out.")
-    for path in offers.second:
-        name = path.removeprefix("second/").removeprefix("features").removeprefix("stages/")
-        if not name:
-            members["second knn"] = Recipe(KNN, {"of": path})
-        members[f"second mahalanobis++ {name}".rstrip()] = Recipe(Mahalanobis, {"unit": True, "of": path})
-    if len(members) == 1:
+    features = [path for path in offers.second if path == "second/features"]
+    votes += [{"second knn": Recipe(KNN, {"of": p}), "second mahalanobis++": distance(p)} for p in features]
+    early = [path for path in offers.second if path not in features]
+    votes.append({f"second mahalanobis++ {p.removeprefix('second/stages/')}": distance(p) for p in early})
+    members = {name: recipe for vote in votes for name, recipe in vote.items()}
+    if len(members) == 2:
         return members["gen"], [*notes, "Only GEN is left: it reads nothing but the probabilities."]
-    return Recipe(Combined, {"members": members}), notes
+    weights = {name: 1 / len(vote) for vote in votes for name in vote if len(vote) > 1}
+    return Recipe(Combined, {"members": members, "weights": weights or None}), notes
