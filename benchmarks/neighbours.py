@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=64)
     parser.add_argument("--activations")
     options = parser.parse_args()
-    KNN.wants(Offers(frozenset({"features"}), 2), index="ivf")  # says so if faiss is missing
+    KNN.recipe(index="ivf").wants(Offers(frozenset({"features"}), 2))  # says so if faiss is missing
     print("| bank | index | build, s | 256 queries, ms | recall@10 | AUROC change, points: mean (largest) |")
     print("|---|---|---|---|---|---|")
     if options.activations:

@@ -52,7 +52,7 @@ class Upside(Detector):
 
     @classmethod
     def wants(cls, offers, *_, **options):
-        return GEN.wants(offers)
+        return GEN.recipe().wants(offers)
 
     @classmethod
     def fit(cls, seen, head, *_, **options):

@@ -550,4 +550,4 @@ def test_what_can_be_shared_is_gathered_once():
     unit = Want(ClassMoments, "features", unit=True)
     for name in ("mahalanobis++", "rmds++", "ssd", "cop", "pnml"):
         assert list(configure(name).wants(offers).values()) == [unit]
-    assert Mahalanobis.wants(offers)["moments"] == GMM.wants(offers, unit=False)["moments"]
+    assert Mahalanobis.recipe().wants(offers)["moments"] == GMM.recipe(unit=False).wants(offers)["moments"]

@@ -148,6 +148,6 @@ def test_unit_features_by_default():
 def test_options():
     for options in ({"layers": 0}, {"dim": 0}, {"sample": 1}, {"unit": 1.5}, {"layers": 2.5}):
         with pytest.raises(OptionError):
-            Flow.wants(OFFERS, **options)
+            Flow.recipe(**options).wants(OFFERS)
     x = clusters()
     assert fitted(x, layers=3, dim=2).rotations.shape == (3, 2, 2)

@@ -110,7 +110,7 @@ def test_without_faiss_it_is_exact_or_refused(rows, queries, monkeypatch):
     monkeypatch.setattr(neighbours, "EXACT_MOST", 100)
     assert fitted(rows).index == "exact"
     with pytest.raises(MissingExtraError, match=r"knownot\[knn\]"):
-        KNN.wants(OFFERS, index="hnsw")
+        KNN.recipe(index="hnsw").wants(OFFERS)
 
 
 def test_auto_is_exact_up_to_a_size(rows, monkeypatch):
@@ -124,7 +124,7 @@ def test_auto_is_exact_up_to_a_size(rows, monkeypatch):
 def test_options():
     for options in ({"index": "flat"}, {"compact": "best"}, {"keep": 5, "k": 10}, {"keep": 2.5}):
         with pytest.raises(OptionError):
-            KNN.wants(OFFERS, **options)
+            KNN.recipe(**options).wants(OFFERS)
 
 
 def test_k_center_is_the_greedy_one_and_covers():

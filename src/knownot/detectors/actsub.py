@@ -48,14 +48,12 @@ class ActSub(Detector):
     summary = "energy in the head's decisive directions times likeness to known images in the others"
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, k: int = 10, bank: int = 10_000, power: float = 2.0, percentile: float = 95.0
-    ) -> dict[str, Want]:
-        number("k", k, 1, whole=True)
-        number("bank", bank, k, whole=True)
-        number("power", power, 0, 10)
-        number("percentile", percentile, 0, 95)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(bank)),))}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("k", options["k"], 1, whole=True)
+        number("bank", options["bank"], options["k"], whole=True)
+        number("power", options["power"], 0, 10)
+        number("percentile", options["percentile"], 0, 95)
+        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(

@@ -80,11 +80,12 @@ class AdaScale(Detector):
     fits_on_passes = True
 
     @classmethod
-    def passes_before(cls, *, low: float = 75.0, high: float = 85.0, size: float = 0.113) -> tuple[Pass, ...]:
-        return (Shifted(float(size)),)
+    def passes_before(cls, **options: Any) -> tuple[Pass, ...]:
+        return (Shifted(float(options["size"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, *, low: float = 75.0, high: float = 85.0, size: float = 0.113) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        low, high, size = options["low"], options["high"], options["size"]
         number("low", low, 0, 95)
         number("high", high, 0, 95)
         number("size", size, 0, 1)

@@ -13,7 +13,7 @@ from ..errors import KnownotError, OptionError, UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
-from .recipe import option_names
+from .recipe import options_of
 
 MOST = 64  # candidates, so that the table may grow without end
 CHEAP = frozenset({"probabilities", "logits", "features", "head", "stages", "second"})  # what one forward pass gives
@@ -85,15 +85,12 @@ class Auto(Detector):
         return recipe.with_options(candidates=start | more, start=len(start), weights=counts), notes
 
     @classmethod
-    def wants(
-        cls,
-        offers: Offers,
-        *,
-        candidates: Mapping[str, Recipe] | None = None,
-        start: int = 0,
-        weights: Mapping[str, float] | None = None,
-    ) -> dict[str, Want]:
-        wants = {f"{n}: {key}": want for n, r in (candidates or {}).items() for key, want in r.wants(offers).items()}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        wants = {
+            f"{n}: {key}": want
+            for n, r in (options["candidates"] or {}).items()
+            for key, want in r.wants(offers).items()
+        }
         paths = ["logits", "class"]
         paths += ["features"] if "features" in offers.kinds else []
         paths += [f"stages/{name}" for name in offers.stages] if "stages" in offers.kinds else []
@@ -177,7 +174,7 @@ def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> d
         if recipe.kind.ranks or recipe.kind.chooses:
             continue
         looks = {name: recipe}
-        if "of" in option_names(recipe.kind):
+        if "of" in options_of(recipe.kind):
             looks |= {f"second {name}": recipe.with_options(of=path) for path in offers.second if _whole(path)}
         for title, one in looks.items():
             if title in members or one in members.values() or not one.needs() <= CHEAP:

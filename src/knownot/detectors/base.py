@@ -24,8 +24,9 @@ LARGE = 10_000  # numbers from which on an array is looked at for equals
 class Fitted(ABC):
     """Written as a frozen dataclass whose fields are its whole state: an unfitted one does not exist.
 
-    `wants` and `fit` name their options as keyword-only parameters, both the same ones (`*_, **options` here stand
-    for any); the table, the command line and `Recipe` read them from there.
+    Options are declared once, as keyword-only parameters of `fit` with their defaults (`*_, **options` here stand for
+    any); `Recipe` reads them there, and hands all of them, defaults filled in, to `wants`, `needs_with` and
+    `passes_before`.
 
     needs: what the classifier has to offer (see `arrays.Offers.kinds`).
     fits_on_passes: whether `fit` reads what the extra passes of the known images give.

@@ -106,16 +106,10 @@ class Combined(Detector):
         return weights
 
     @classmethod
-    def wants(
-        cls,
-        offers: Offers,
-        *,
-        members: Mapping[str, Recipe] | None = None,
-        weights: Mapping[str, float] | None = None,
-    ) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
         return {
             f"{name}: {key}": want
-            for name, recipe in (members or {}).items()
+            for name, recipe in (options["members"] or {}).items()
             for key, want in recipe.wants(offers).items()
         }
 

@@ -29,8 +29,8 @@ class Dice(Shaper):
     summary = "logits from the weights that contribute most on known images"
 
     @classmethod
-    def wants(cls, offers: Offers, *, percentile: float = 90.0) -> dict[str, Want]:
-        number("percentile", percentile, 0, 100)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("percentile", options["percentile"], 0, 100)
         return {"means": Want(ClassMeans, "features")}
 
     @classmethod

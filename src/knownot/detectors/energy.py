@@ -26,8 +26,8 @@ class Energy(Detector):
     summary = "minus the log-sum-exp of the logits"
 
     @classmethod
-    def wants(cls, offers: Offers, *, temperature: float = 1.0) -> dict[str, Want]:
-        number("temperature", temperature, 1e-3, 1e6)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("temperature", options["temperature"], 1e-3, 1e6)
         return {}
 
     @classmethod

@@ -54,14 +54,12 @@ class Flow(Detector):
     summary = "minus the log density of the features, by a flow of rotations and marginal maps to a Gaussian"
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, layers: int = 10, dim: int = 256, unit: bool = True, sample: int = 10_000
-    ) -> dict[str, Want]:
-        number("layers", layers, 1, whole=True)
-        number("dim", dim, 1, whole=True)
-        number("sample", sample, 2, whole=True)
-        flag("unit", unit)
-        return {"sample": Want(Reservoir, "features", options=(("size", int(sample)),))}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("layers", options["layers"], 1, whole=True)
+        number("dim", options["dim"], 1, whole=True)
+        number("sample", options["sample"], 2, whole=True)
+        flag("unit", options["unit"])
+        return {"sample": Want(Reservoir, "features", options=(("size", int(options["sample"])),))}
 
     @classmethod
     def fit(

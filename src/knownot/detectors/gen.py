@@ -30,9 +30,9 @@ class GEN(Detector):
     summary = "generalised entropy of the probabilities"
 
     @classmethod
-    def wants(cls, offers: Offers, *, gamma: float = 0.1, top: int = 100) -> dict[str, Want]:
-        number("gamma", gamma, 1e-3, 1.0)
-        number("top", top, 1, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("gamma", options["gamma"], 1e-3, 1.0)
+        number("top", options["top"], 1, whole=True)
         return {}
 
     @classmethod

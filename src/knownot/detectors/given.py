@@ -33,7 +33,8 @@ class Given(Detector):
         return detector.needs if isinstance(detector, Detector) else frozenset()
 
     @classmethod
-    def wants(cls, offers: Offers, *, detector: Any = None) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        detector = options["detector"]
         if not isinstance(detector, Detector):
             raise OptionError(f"detector={detector!r}: expected a fitted detector.")
         # Nothing is learnt; but what it reads of maps has to be made in the same pass, and a want asks for that.
@@ -44,8 +45,8 @@ class Given(Detector):
         return detector
 
     @classmethod
-    def passes_before(cls, *, detector: Any = None) -> tuple[Pass, ...]:
-        return tuple(detector.passes)
+    def passes_before(cls, **options: Any) -> tuple[Pass, ...]:
+        return tuple(options["detector"].passes)
 
     def score(self, batch: Activations) -> Array:
         return self.detector.score(batch)

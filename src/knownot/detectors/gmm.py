@@ -44,11 +44,12 @@ class GMM(Detector):
     summary = "minus the log density of unit features, a Gaussian for each class"
 
     @classmethod
-    def wants(cls, offers: Offers, *, covariance: str = "full", unit: bool = True) -> dict[str, Want]:
-        one_of("covariance", covariance, ("full", "diagonal", "tied"))
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        unit = options["unit"]
+        one_of("covariance", options["covariance"], ("full", "diagonal", "tied"))
         flag("unit", unit)
         moments = {"moments": Want(ClassMoments, "features", unit=unit)}
-        if covariance == "tied":
+        if options["covariance"] == "tied":
             return moments
         return moments | {"sample": Want(Reservoir, ("features", "class"), unit=unit, options=(("size", 10_000),))}
 

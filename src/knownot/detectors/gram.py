@@ -79,14 +79,15 @@ class Gram(Detector):
     summary = "how far correlations of channels, layer by layer, leave the range of the predicted class"
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, layers: Sequence[str] | None = None, powers: int = 5, by_confidence: bool = False
-    ) -> dict[str, Want]:
-        number("powers", powers, 1, 10, whole=True)
-        for name in layers or ():
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("powers", options["powers"], 1, 10, whole=True)
+        for name in options["layers"] or ():
             if name not in offers.maps:
                 raise unknown_name("map of this classifier", str(name), offers.maps)
-        return {name: Want(ClassRange, GramRows(name, int(powers)), by="prediction") for name in layers or offers.maps}
+        return {
+            name: Want(ClassRange, GramRows(name, int(options["powers"])), by="prediction")
+            for name in options["layers"] or offers.maps
+        }
 
     @classmethod
     def fit(

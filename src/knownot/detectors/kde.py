@@ -32,10 +32,10 @@ class KDE(Detector):
     summary = "minus the log density around known images, by a Gaussian kernel on unit features"
 
     @classmethod
-    def wants(cls, offers: Offers, *, rule: str = "scott", bank: int = 10_000) -> dict[str, Want]:
-        one_of("rule", rule, ("scott", "silverman"))
-        number("bank", bank, 1, whole=True)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(bank)),))}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        one_of("rule", options["rule"], ("scott", "silverman"))
+        number("bank", options["bank"], 1, whole=True)
+        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, rule: str = "scott", bank: int = 10_000) -> Self:

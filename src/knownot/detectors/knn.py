@@ -43,31 +43,22 @@ class KNN(Detector):
     summary = "distance to the k-th nearest known image, features of length 1"
 
     @classmethod
-    def needs_with(cls, *, of: str = "features", **options: Any) -> frozenset[str]:
-        return frozenset({str(of).partition("/")[0]})
+    def needs_with(cls, **options: Any) -> frozenset[str]:
+        return frozenset({str(options["of"]).partition("/")[0]})
 
     @classmethod
-    def wants(
-        cls,
-        offers: Offers,
-        *,
-        k: int = 10,
-        bank: int = 10_000,
-        of: str = "features",
-        keep: int | None = None,
-        compact: str = "reservoir",
-        index: str = "auto",
-    ) -> dict[str, Want]:
-        place(of, offers)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        k, index = options["k"], options["index"]
+        place(options["of"], offers)
         number("k", k, 1, whole=True)
-        number("bank", bank, k, whole=True)
-        if keep is not None:
-            number("keep", keep, k, whole=True)
-        one_of("compact", compact, tuple(COMPACT))
+        number("bank", options["bank"], k, whole=True)
+        if options["keep"] is not None:
+            number("keep", options["keep"], k, whole=True)
+        one_of("compact", options["compact"], tuple(COMPACT))
         one_of("index", index, INDEXES)
         if index in ("ivf", "hnsw") and neighbours._faiss() is None:
             raise missing_extra("faiss-cpu", "knn", f"KNN with index={index!r}")
-        return {"bank": Want(Reservoir, of, options=(("size", int(bank)),))}
+        return {"bank": Want(Reservoir, options["of"], options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(

@@ -39,7 +39,8 @@ class MahalanobisLayers(Detector):
     summary = "Mahalanobis distances of all stages and the features, each on the scale of known images, summed"
 
     @classmethod
-    def wants(cls, offers: Offers, *, unit: bool = False) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        unit = options["unit"]
         flag("unit", unit)
         places = [f"stages/{name}" for name in offers.stages]
         places += ["features"] if "features" in offers.kinds else []

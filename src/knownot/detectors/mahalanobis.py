@@ -44,14 +44,14 @@ class Mahalanobis(Detector):
     summary = "squared distance to the nearest class mean under the shared covariance"
 
     @classmethod
-    def needs_with(cls, *, of: str = "features", **options: Any) -> frozenset[str]:
-        return frozenset({str(of).partition("/")[0]})
+    def needs_with(cls, **options: Any) -> frozenset[str]:
+        return frozenset({str(options["of"]).partition("/")[0]})
 
     @classmethod
-    def wants(cls, offers: Offers, *, of: str = "features", unit: bool = False) -> dict[str, Want]:
-        flag("unit", unit)
-        place(of, offers)
-        return {"moments": Want(ClassMoments, of, unit=unit)}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        flag("unit", options["unit"])
+        place(options["of"], offers)
+        return {"moments": Want(ClassMoments, options["of"], unit=options["unit"])}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
@@ -109,8 +109,8 @@ class RelativeMahalanobis(Detector):
         return Mahalanobis.needs_with(**options)
 
     @classmethod
-    def wants(cls, offers: Offers, *, of: str = "features", unit: bool = False) -> dict[str, Want]:
-        return Mahalanobis.wants(offers, of=of, unit=unit)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        return Mahalanobis.wants(offers, of=options["of"], unit=options["unit"])
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:

@@ -68,9 +68,9 @@ class MahalanobisODIN(Detector):
     passes_by_fit = True
 
     @classmethod
-    def wants(cls, offers: Offers, *, eps: float = 0.0014, unit: bool = False) -> dict[str, Want]:
-        number("eps", eps, 0, 1)
-        return Mahalanobis.wants(offers, unit=unit)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("eps", options["eps"], 0, 1)
+        return Mahalanobis.wants(offers, of="features", unit=options["unit"])
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, eps: float = 0.0014, unit: bool = False) -> Self:

@@ -58,14 +58,14 @@ class MCDropout(Detector):
     summary = "entropy of the mean softmax over passes with dropout at work"
 
     @classmethod
-    def passes_before(cls, *, count: int = 10, seed: int = 0, of: str = "entropy") -> tuple[Pass, ...]:
-        return (Thinned(int(count), int(seed)),)
+    def passes_before(cls, **options: Any) -> tuple[Pass, ...]:
+        return (Thinned(int(options["count"]), int(options["seed"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, *, count: int = 10, seed: int = 0, of: str = "entropy") -> dict[str, Want]:
-        number("count", count, 2, 1000, whole=True)
-        number("seed", seed, 0, 1e6, whole=True)
-        one_of("of", of, ("entropy", "variance"))
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("count", options["count"], 2, 1000, whole=True)
+        number("seed", options["seed"], 0, 1e6, whole=True)
+        one_of("of", options["of"], ("entropy", "variance"))
         return {}
 
     @classmethod

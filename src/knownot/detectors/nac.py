@@ -46,13 +46,11 @@ class NAC(Detector):
     summary = "how few known images bring each feature into the same state, its pull on the logits included"
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, bins: int = 50, full: float = 0.01, alpha: float | None = None
-    ) -> dict[str, Want]:
-        number("bins", bins, 2, 1000, whole=True)
-        number("full", full, 1e-6, 1)
-        if alpha is not None:
-            number("alpha", alpha, 1e-9)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("bins", options["bins"], 2, 1000, whole=True)
+        number("full", options["full"], 1e-6, 1)
+        if options["alpha"] is not None:
+            number("alpha", options["alpha"], 1e-9)
         if offers.classes < 2:
             raise UnsoundError("NAC asks what pulls away from equal probabilities; this classifier has one class only.")
         return {"sample": Want(Reservoir, ("features", "logits"), options=(("size", 10_000),))}

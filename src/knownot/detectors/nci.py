@@ -35,8 +35,8 @@ class NCI(Detector):
     summary = "minus how well the centred feature aligns with the predicted class's weights, and its length"
 
     @classmethod
-    def wants(cls, offers: Offers, *, alpha: float = 1e-4) -> dict[str, Want]:
-        number("alpha", alpha, 0)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("alpha", options["alpha"], 0)
         return {"means": Want(ClassMeans, "features")}
 
     @classmethod

@@ -36,17 +36,15 @@ class NECO(Detector):
     summary = "minus the share of the features' length in the principal subspace"
 
     @classmethod
-    def needs_with(cls, *, maxlogit: bool = False, **options: Any) -> frozenset[str]:
-        return cls.needs | ({"logits"} if maxlogit else set())
+    def needs_with(cls, **options: Any) -> frozenset[str]:
+        return cls.needs | ({"logits"} if options["maxlogit"] else set())
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, dim: int | None = None, scale: bool = True, maxlogit: bool = False
-    ) -> dict[str, Want]:
-        if dim is not None:
-            number("dim", dim, 1, whole=True)
-        flag("scale", scale)
-        flag("maxlogit", maxlogit)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        if options["dim"] is not None:
+            number("dim", options["dim"], 1, whole=True)
+        flag("scale", options["scale"])
+        flag("maxlogit", options["maxlogit"])
         return {"moments": Want(ClassMoments, "features")}
 
     @classmethod

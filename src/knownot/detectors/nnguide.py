@@ -35,10 +35,10 @@ class NNGuide(Detector):
     summary = "energy times the likeness to known images of high energy"
 
     @classmethod
-    def wants(cls, offers: Offers, *, k: int = 10, bank: int = 10_000) -> dict[str, Want]:
-        number("k", k, 1, whole=True)
-        number("bank", bank, k, whole=True)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(bank)),))}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("k", options["k"], 1, whole=True)
+        number("bank", options["bank"], options["k"], whole=True)
+        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head, *, k: int = 10, bank: int = 10_000) -> Self:

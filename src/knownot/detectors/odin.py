@@ -61,13 +61,13 @@ class ODIN(Detector):
     summary = "softmax at a high temperature, of the image moved a little towards its class"
 
     @classmethod
-    def passes_before(cls, *, temperature: float = 1000.0, eps: float = 0.0014) -> tuple[Pass, ...]:
-        return (Confirmed(float(temperature), float(eps)),)
+    def passes_before(cls, **options: Any) -> tuple[Pass, ...]:
+        return (Confirmed(float(options["temperature"]), float(options["eps"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, *, temperature: float = 1000.0, eps: float = 0.0014) -> dict[str, Want]:
-        number("temperature", temperature, 1e-3)
-        number("eps", eps, 0, 1)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("temperature", options["temperature"], 1e-3)
+        number("eps", options["eps"], 0, 1)
         return {}
 
     @classmethod

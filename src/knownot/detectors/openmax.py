@@ -42,9 +42,9 @@ class OpenMax(Detector):
     summary = "probability of an extra class, from how extreme the distance to the class's mean logits is"
 
     @classmethod
-    def wants(cls, offers: Offers, *, tail: int = 20, alpha: int = 3) -> dict[str, Want]:
-        number("tail", tail, 2, whole=True)
-        number("alpha", alpha, 1, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("tail", options["tail"], 2, whole=True)
+        number("alpha", options["alpha"], 1, whole=True)
         size = max(10_000, 20 * offers.classes)
         return {
             "correct": Want(ClassMeans, "logits", by="correct"),

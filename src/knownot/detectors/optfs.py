@@ -38,8 +38,8 @@ class OptFS(Shaper):
     summary = "features weighted by what values of their size contribute on known images"
 
     @classmethod
-    def wants(cls, offers: Offers, *, intervals: int = 100) -> dict[str, Want]:
-        number("intervals", intervals, 2, 10_000, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("intervals", options["intervals"], 2, 10_000, whole=True)
         return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod

@@ -28,8 +28,8 @@ class ByPercentile(Shaper):
     usual: ClassVar[float]
 
     @classmethod
-    def wants(cls, offers: Offers, *, percentile: float | None = None) -> dict[str, Want]:
-        number("percentile", cls.usual if percentile is None else percentile, 0, 95)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("percentile", cls.usual if options["percentile"] is None else options["percentile"], 0, 95)
         return {}
 
     @classmethod

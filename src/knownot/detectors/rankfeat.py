@@ -96,12 +96,13 @@ class RankFeat(Detector):
     summary = "energy after taking the largest singular component out of the last map"
 
     @classmethod
-    def wants(cls, offers: Offers, *, layer: str | None = None, iterations: int = 20) -> dict[str, Want]:
-        number("iterations", iterations, 1, 10_000, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        layer = options["layer"]
+        number("iterations", options["iterations"], 1, 10_000, whole=True)
         if layer is not None and layer not in offers.maps:
             raise unknown_name("map of this classifier", str(layer), offers.maps)
         name = layer or offers.maps[-1]
-        return {name: Want(Reservoir, RankOneRest(name, int(iterations)), options=(("size", 64),))}
+        return {name: Want(Reservoir, RankOneRest(name, int(options["iterations"])), options=(("size", 64),))}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head, *, layer: str | None = None, iterations: int = 20) -> Self:

@@ -31,8 +31,8 @@ class ReAct(Shaper):
     summary = "features clipped from above"
 
     @classmethod
-    def wants(cls, offers: Offers, *, percentile: float = 90.0) -> dict[str, Want]:
-        number("percentile", percentile, 1, 100)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("percentile", options["percentile"], 1, 100)
         return {"values": Want(Quantiles, "features")}
 
     @classmethod

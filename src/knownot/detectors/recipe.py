@@ -13,6 +13,8 @@ from ..models.base import CURES
 from ..stats import Reduction, Statistic, Want, reductions_of
 from .passes import Pass, each_once
 
+REQUIRED = inspect.Parameter.empty  # stands where an option has no default
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,17 +31,23 @@ class Recipe:
     summary: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        allowed = option_names(self.kind)
+        allowed = options_of(self.kind)
         for name in self.options:
             if name not in allowed:
                 raise unknown_name(f"option of {self.kind.__name__}", name, allowed)
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """All options: those given, and the defaults of the others that have one."""
+        usual = {name: default for name, default in options_of(self.kind).items() if default is not REQUIRED}
+        return {**usual, **self.options}
 
     def with_options(self, **options: Any) -> Recipe:
         return Recipe(self.kind, {**self.options, **options}, self.paper, self.summary)
 
     def needs(self) -> frozenset[str]:
         """What the classifier has to offer."""
-        return self.kind.needs_with(**self.options)
+        return self.kind.needs_with(**self.filled)
 
     def missing(self, offers: Offers) -> frozenset[str]:
         """What of it this classifier does not offer. Whoever has exact logits has probabilities too."""
@@ -74,7 +82,12 @@ class Recipe:
         """The statistics that `fit` reads. Raises UnsoundError or OptionError before any image is seen."""
         recipe, _ = self.settled(offers)
         recipe.check(offers)
-        return recipe.kind.wants(offers, **recipe.options)
+        absent = [name for name in options_of(recipe.kind) if name not in recipe.filled]
+        if absent:
+            raise OptionError(
+                f"{recipe.kind.__name__} needs the option {absent[0]!r}: expected a value, it has no default."
+            )
+        return recipe.kind.wants(offers, **recipe.filled)
 
     def reductions(self, offers: Offers) -> tuple[Reduction, ...]:
         """What of maps has to be gathered for `fit`, and read for `score`."""
@@ -98,7 +111,7 @@ class Recipe:
                 "the fit cannot be scored. Give calibration= images of their own."
             )
         own = held_out or self.kind.fits_on_passes
-        found = list(self.kind.passes_before(**self.options)) if own else []
+        found = list(self.kind.passes_before(**self.filled)) if own else []
         return each_once([*found, *(one for r in self.inner() for one in r.passes(held_out=held_out))])
 
     def inner(self) -> list[Recipe]:
@@ -110,13 +123,7 @@ class Recipe:
         return flat
 
 
-def option_names(kind: type[Any]) -> list[str]:
-    """The options of a detector or shaper: the keyword-only parameters of its `fit` and `wants`."""
-    found: dict[str, None] = {}
-    for method in (kind.fit, kind.wants):
-        found |= {
-            name: None
-            for name, parameter in inspect.signature(method).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-    return list(found)
+def options_of(kind: type[Any]) -> Mapping[str, Any]:
+    """{option: its default, or REQUIRED} of a detector or shaper: the keyword-only parameters of its `fit`."""
+    parameters = inspect.signature(kind.fit).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -34,10 +34,10 @@ class PCA(Detector):
     summary = "length of the features outside their principal components"
 
     @classmethod
-    def wants(cls, offers: Offers, *, variance: float = 0.9, unit: bool = False) -> dict[str, Want]:
-        number("variance", variance, 0, 1)
-        flag("unit", unit)
-        return {"moments": Want(ClassMoments, "features", unit=unit)}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("variance", options["variance"], 0, 1)
+        flag("unit", options["unit"])
+        return {"moments": Want(ClassMoments, "features", unit=options["unit"])}
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, variance: float = 0.9, unit: bool = False) -> Self:
@@ -72,14 +72,12 @@ class CoRP(Detector):
     summary = "length outside the principal components of a cosine-Gaussian kernel"
 
     @classmethod
-    def wants(
-        cls, offers: Offers, *, variance: float = 0.8, gamma: float = 2.0, m: int | None = None, seed: int = 0
-    ) -> dict[str, Want]:
-        number("variance", variance, 0, 1)
-        number("gamma", gamma, 1e-6, 1e6)
-        number("seed", seed, 0, whole=True)
-        if m is not None:
-            number("m", m, 2, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("variance", options["variance"], 0, 1)
+        number("gamma", options["gamma"], 1e-6, 1e6)
+        number("seed", options["seed"], 0, whole=True)
+        if options["m"] is not None:
+            number("m", options["m"], 2, whole=True)
         return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod

@@ -35,11 +35,11 @@ class Relation(Detector):
     summary = "minus the mean similarity in features and probabilities to known images"
 
     @classmethod
-    def wants(cls, offers: Offers, *, power: float = 1.0, cut: float = 0.03, bank: int = 10_000) -> dict[str, Want]:
-        number("power", power, 0.1, 100)
-        number("cut", cut, 0, 1)
-        number("bank", bank, 1, whole=True)
-        return {"bank": Want(Reservoir, ("features", "logits"), options=(("size", int(bank)),))}
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("power", options["power"], 0.1, 100)
+        number("cut", options["cut"], 0, 1)
+        number("bank", options["bank"], 1, whole=True)
+        return {"bank": Want(Reservoir, ("features", "logits"), options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(

@@ -32,9 +32,9 @@ class Residual(Detector):
     summary = "length of the features outside the principal subspace"
 
     @classmethod
-    def wants(cls, offers: Offers, *, dim: int | None = None) -> dict[str, Want]:
-        if dim is not None:
-            number("dim", dim, 0, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        if options["dim"] is not None:
+            number("dim", options["dim"], 0, whole=True)
         return {"moments": Want(ClassMoments, "features")}
 
     @classmethod

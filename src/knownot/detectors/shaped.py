@@ -28,7 +28,8 @@ class Shaped(Detector):
     summary = "a detector's score of shaped features"
 
     @classmethod
-    def wants(cls, offers: Offers, *, shaper: Recipe, detector: Recipe) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        shaper, detector = options["shaper"], options["detector"]
         for name, given, kind in (("shaper", shaper, Shaper), ("detector", detector, Detector)):
             if not isinstance(given, Recipe) or not issubclass(given.kind, kind):
                 raise OptionError(f"{name}={given!r}: expected a Recipe of a {kind.__name__}.")

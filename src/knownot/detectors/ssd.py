@@ -31,8 +31,8 @@ class SSD(Detector):
         return Mahalanobis.needs_with(**options)
 
     @classmethod
-    def wants(cls, offers: Offers, *, of: str = "features") -> dict[str, Want]:
-        return Mahalanobis.wants(offers, of=of, unit=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        return Mahalanobis.wants(offers, of=options["of"], unit=True)
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features") -> Self:

@@ -38,9 +38,9 @@ class ViM(Detector):
     summary = "length outside the principal subspace, as a logit, against the energy"
 
     @classmethod
-    def wants(cls, offers: Offers, *, dim: int | None = None) -> dict[str, Want]:
-        if dim is not None:
-            number("dim", dim, 0, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        if options["dim"] is not None:
+            number("dim", options["dim"], 0, whole=True)
         return {
             "moments": Want(ClassMoments, "features"),
             "sample": Want(Reservoir, "features", options=(("size", 10_000),)),

@@ -32,7 +32,8 @@ class Vra(Shaper):
     summary = "features clipped from above; the smallest zero"
 
     @classmethod
-    def wants(cls, offers: Offers, *, low: float = 10.0, high: float = 90.0) -> dict[str, Want]:
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        low, high = options["low"], options["high"]
         number("low", low, 0, 100)
         number("high", high, 0, 100)
         if not low < high:

@@ -38,10 +38,10 @@ class WDiscOOD(Detector):
     summary = "distance to the nearest class mean among discriminants, plus the length outside them"
 
     @classmethod
-    def wants(cls, offers: Offers, *, weight: float = 1.0, unit: bool = True) -> dict[str, Want]:
-        number("weight", weight, 0)
-        flag("unit", unit)
-        return Mahalanobis.wants(offers, unit=unit)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        number("weight", options["weight"], 0)
+        flag("unit", options["unit"])
+        return Mahalanobis.wants(offers, of="features", unit=options["unit"])
 
     @classmethod
     def fit(cls, seen: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = True) -> Self:

@@ -76,22 +76,12 @@ class WeiPer(Detector):
     summary = "how unusually the values of features and of random projections are distributed"
 
     @classmethod
-    def wants(
-        cls,
-        offers: Offers,
-        *,
-        distance: float = 1.8,
-        divergence: float = 2.5,
-        confidence: float = 0.1,
-        repeats: int = 100,
-        bins: int = 100,
-        seed: int = 0,
-    ) -> dict[str, Want]:
-        for name, given in (("distance", distance), ("divergence", divergence), ("confidence", confidence)):
-            number(name, given, 0)
-        number("repeats", repeats, 1, whole=True)
-        number("bins", bins, 20, 1000, whole=True)
-        number("seed", seed, 0, whole=True)
+    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+        for name in ("distance", "divergence", "confidence"):
+            number(name, options[name], 0)
+        number("repeats", options["repeats"], 1, whole=True)
+        number("bins", options["bins"], 20, 1000, whole=True)
+        number("seed", options["seed"], 0, whole=True)
         return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod
