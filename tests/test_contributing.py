@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import types
 
@@ -14,11 +17,16 @@ import helpers_toy as toy
 import knownot
 from knownot import checks
 from knownot.cli import main
-from knownot.detectors import DETECTORS, Recipe, table
+from knownot.detectors import DETECTORS, table
 
 PAGE = docs.ROOT / "CONTRIBUTING.md"
 FILE, DIFF = ([b.code for b in docs.blocks(PAGE) if b.kind == kind] for kind in ("python", "diff"))
 MODULE = "knownot.detectors.nearest_mean"
+
+
+def added_line() -> str:
+    (line,) = re.findall(r"^\+ (.+)$", DIFF[0], re.MULTILINE)
+    return line.strip()
 
 
 @pytest.fixture
@@ -29,8 +37,7 @@ def added(monkeypatch):
     module.__package__ = "knownot.detectors"
     monkeypatch.setitem(sys.modules, MODULE, module)
     exec(compile(FILE[0], "nearest_mean.py", "exec"), vars(module))
-    (line,) = re.findall(r'^\+ +("[\w-]+": Recipe\(\w+\),)$', DIFF[0], re.MULTILINE)
-    for name, recipe in eval("{" + line + "}", {"Recipe": Recipe, **vars(module)}).items():
+    for name, recipe in eval("{" + added_line() + "}", vars(table)).items():
         monkeypatch.setitem(DETECTORS, name, recipe)
     return module.NearestMean
 
@@ -38,9 +45,48 @@ def added(monkeypatch):
 def test_the_lines_around_are_in_the_table():
     text = (docs.ROOT / "src" / "knownot" / "detectors" / "table.py").read_text(encoding="utf-8")
     around = [line[1:] for line in DIFF[0].splitlines() if line.startswith(" ")]
-    assert len(around) == 4
+    assert len(around) == 2
     for before, after in zip(around[::2], around[1::2], strict=True):
         assert f"{before}\n{after}\n" in text
+
+
+USED = """
+import sys
+
+import numpy as np
+
+import helpers_toy as toy
+import knownot
+from knownot import checks
+from knownot.detectors import NearestMean  # named nowhere but in its file and the table
+
+home, out = sys.argv[1:]
+assert knownot.__file__.startswith(home), knownot.__file__
+assert "NearestMean" in knownot.detectors.__all__
+assert [row.kind for row in knownot.detectors() if row.name == "nearest-mean"] == [NearestMean]
+known, calibration = toy.known(300, 1), toy.known(200, 2)
+osc = knownot.fit(toy.graph(), *known, calibration=calibration, detector="nearest-mean", progress=False)
+again = knownot.load(osc.save(out))
+assert type(again.detector) is NearestMean
+np.testing.assert_array_equal(again.predict(toy.unknown(40)).score, osc.predict(toy.unknown(40)).score)
+checks.check_detector("nearest-mean", only="saved_and_loaded_bit_for_bit")
+"""
+
+
+def test_in_a_copy_of_the_package_the_two_places_are_all(tmp_path):
+    """Its file and its line on disk, nothing else, and another interpreter."""
+    home = tmp_path / "copy"
+    shutil.copytree(docs.ROOT / "src" / "knownot", home / "knownot", ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "knownot" / "detectors" / "nearest_mean.py").write_text(FILE[0], encoding="utf-8")
+    place = home / "knownot" / "detectors" / "table.py"
+    before = next(line[1:] for line in DIFF[0].splitlines() if line.startswith(" "))
+    text = place.read_text(encoding="utf-8").replace(f"{before}\n", f"{before}\n    {added_line()}\n")
+    place.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", USED, str(home), str(tmp_path / "osc")], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(home), str(docs.ROOT / "tests")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_keeps_every_promise_of_a_detector(added):

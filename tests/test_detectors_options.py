@@ -80,5 +80,5 @@ def test_defaults_reach_every_class_method():
 def test_an_option_without_default_has_to_be_given():
     with pytest.raises(OptionError, match=r"Nearest needs the option 'k'"):
         Nearest.recipe().wants(OFFERS)
-    with pytest.raises(OptionError, match="no option of Nearest 'kk'.* Did you mean 'k'"):
+    with pytest.raises(OptionError, match=r"no option of Nearest 'kk'.* Did you mean 'k'"):
         Nearest.recipe(kk=3)

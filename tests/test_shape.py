@@ -14,7 +14,7 @@ ROOT = Path(knownot.__file__).parent
 
 # Each module may import from lower rungs only; those of one rung not from each other, unless listed as chained.
 RUNGS = [
-    ["arrays", "errors", "version"],
+    ["arrays", "errors", "plugins", "version"],
     ["stats", "images", "models"],
     ["detectors", "calibration", "measure", "outliers", "progress"],
     ["saving", "verdicts", "preprocessing", "modelfile", "plots"],

@@ -15,7 +15,8 @@ import numpy as np
 
 from .arena import YOURS
 from .arrays import Activations, Offers
-from .detectors import Auto, Detector, Recipe
+from .detectors import Detector, Recipe
+from .detectors.auto import Auto
 from .evidence import Check, answers, flags, left_out
 from .fitting import measured_on
 from .ruling import ruled, weight_of_yours

@@ -5,7 +5,8 @@
     model.<ending>      the classifier itself (unless left out)
 
 The structure is written generically: a frozen dataclass is {"kind": class name, "fields": {...}}, an array is
-{"array": its name in state.safetensors}. Only classes of the list given to `read` are ever made.
+{"array": its name in state.safetensors}. Only classes of the list given to `read` are ever made, and those
+of installed plug-ins, which are named with their package (see `detectors.plugged`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from .detectors.plugged import saved_class, saved_name
 from .errors import KnownotError, SavedError
 
 FORMAT = 2
+PLUGGED = re.compile(r"[A-Za-z0-9][\w.-]{0,200}:[A-Za-z_]\w{0,200}")  # "package:Class"
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 
 
@@ -78,7 +82,7 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     """(things, about, names of the further files) of a folder written by `write`; `kinds`: classes by name.
 
     Raises SavedError for a folder that is no saved classifier, another format, a missing, truncated or changed
-    file, or a class that is not in `kinds`.
+    file, or a class that is neither in `kinds` nor of an installed plug-in.
     """
     manifest = _manifest(folder)
     try:
@@ -103,6 +107,8 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     arrays = _arrays(folder / STATE)
     try:
         things = {name: _unpacked(thing, arrays, kinds) for name, thing in tree.items()}
+    except SavedError:  # says by itself what to do
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, KnownotError) as error:
         raise SavedError(f"{folder / MANIFEST} does not describe a saved classifier: {error!r}.") from error
     return things, about, tuple(name for name in files if name != STATE)
@@ -153,7 +159,7 @@ def _packed(thing: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"array": path}
     if is_dataclass(thing) and not isinstance(thing, type):
         packed = {f.name: _packed(getattr(thing, f.name), f"{path}.{f.name}", arrays) for f in fields(thing)}
-        return {"kind": type(thing).__name__, "fields": packed}
+        return {"kind": saved_name(type(thing)), "fields": packed}
     if isinstance(thing, tuple | list):
         return {"items": [_packed(x, f"{path}.{i}", arrays) for i, x in enumerate(thing)]}
     if isinstance(thing, Mapping):
@@ -174,5 +180,17 @@ def _unpacked(tree: Any, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, t
         return tuple(_unpacked(x, arrays, kinds) for x in tree["items"])
     if "mapping" in tree:
         return {k: _unpacked(x, arrays, kinds) for k, x in tree["mapping"]}
-    kind = kinds[tree["kind"]]
+    kind = _class(tree["kind"], kinds)
     return kind(**{name: _unpacked(x, arrays, kinds) for name, x in tree["fields"].items()})
+
+
+def _class(name: str, kinds: Mapping[str, type]) -> type:
+    if name in kinds:
+        return kinds[name]
+    if PLUGGED.fullmatch(name):
+        return saved_class(name)
+    raise SavedError(
+        f"The manifest does not describe a saved classifier that can be loaded here: it names the class {name!r}, "
+        "which is neither knownot's own nor one of an installed plug-in. A class that you gave to fit yourself has to "
+        "come from a package with an entry point of the group 'knownot.detectors'."
+    )

@@ -8,6 +8,7 @@ Each raises AssertionError, saying which promise is broken, or returns nothing:
     checks.check_statistic(MyStatistic.of, rows, labels, classes)
     checks.check_model(my_model, batch)                       # an adapter, on at least three images
     checks.check_images(lambda: open_my_images(source))       # a reader, opened anew at each call
+    checks.check_plugin("my-package")                         # an installed package with entry points
 
 Knownot's own tests run the same functions on everything that it ships. `check_detector` needs the packages of
 `pip install 'knownot[test]'` (torch, jax, array-api-strict, ndonnx); the others need none but knownot's own.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .detectors import CHECKS, FIT_CHECKS, Problem, check_detector, problem
     from .images import check_images
     from .models import check_model
+    from .plugins import check_plugin
     from .statistics import check_statistic, same_fields
 
 _HOMES = {
@@ -32,6 +34,7 @@ _HOMES = {
     "check_detector": "detectors",
     "check_images": "images",
     "check_model": "models",
+    "check_plugin": "plugins",
     "check_statistic": "statistics",
     "problem": "detectors",
     "same_fields": "statistics",
@@ -44,6 +47,7 @@ __all__ = [
     "check_detector",
     "check_images",
     "check_model",
+    "check_plugin",
     "check_statistic",
     "problem",
     "same_fields",

@@ -16,7 +16,12 @@ def command(as_json: bool, quiet: bool) -> None:
 
     rows = detectors()  # type: ignore[operator]
     if as_json:
-        click.echo(json.dumps([{"name": r.name, "needs": sorted(r.needs), "paper": r.paper} for r in rows], indent=1))
+        usable = [
+            {"name": r.name, "needs": sorted(r.needs), "paper": r.paper} | ({"package": r.package} if r.package else {})
+            for r in rows
+        ]
+        lame = [{"name": name, "package": package, "error": why} for name, package, why in rows.unusable]
+        click.echo(json.dumps(usable + lame, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
@@ -24,5 +29,8 @@ def command(as_json: bool, quiet: bool) -> None:
     table = Table("name", "needs", "summary", "paper", title="Detectors: larger score = more unknown")
     for row in rows:
         fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
-        table.add_row(row.name, ", ".join(sorted(row.needs)), str(fields.get("summary", "")), row.paper)
+        whence = f"{row.paper} (plug-in {row.package})" if row.package else row.paper
+        table.add_row(row.name, ", ".join(sorted(row.needs)), str(fields.get("summary", "")), whence)
     Console().print(table)
+    for name, package, why in rows.unusable:
+        click.echo(f"{name} of the package {package} cannot be used: {why}")

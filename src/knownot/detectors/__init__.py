@@ -1,149 +1,60 @@
-"""Every scoring method: one file each, one line each in the table `DETECTORS`. `knownot.detectors()` shows it."""
+"""Every scoring method: one file each, one line each in the table `DETECTORS`. `knownot.detectors()` shows it.
+
+The classes of the methods are here by the table alone: `knownot.detectors.KNN` is the KNN that it names. In typed code
+import them from their own modules, `from knownot.detectors.knn import KNN`.
+"""
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
-from .actsub import ActSub
-from .adascale import AdaScale
-from .ash import AshB, AshP, AshS
-from .auto import Auto
 from .base import Detector, Recipe, Shaper, moved
-from .combined import Combined, default_recipe
-from .core import Core
-from .ctm import CTM
-from .dice import Dice
-from .doctor import Doctor
-from .energy import Energy
-from .entropy import Entropy
-from .fdbd import FDBD
-from .flow import Flow
-from .gen import GEN
+from .combined import default_recipe
 from .given import beside_default, given
-from .gmm import GMM
-from .gradnorm import GradNorm
-from .graduncertainty import GradUncertainty
-from .gram import Gram
-from .kde import KDE
-from .kl_matching import KLMatching
-from .knn import KNN
-from .layers import MahalanobisLayers
-from .mahalanobis import Mahalanobis, RelativeMahalanobis
-from .mahalanobis_odin import MahalanobisODIN
-from .maxlogit import MaxLogit
-from .mcdropout import MCDropout
-from .msp import MSP
-from .nac import NAC
-from .nci import NCI
-from .neco import NECO
-from .network import Network
-from .nnguide import NNGuide
-from .none_class import NoneClass
-from .odin import ODIN
-from .openmax import OpenMax
-from .optfs import OptFS
-from .pnml import PNML
-from .rankfeat import RankFeat
-from .react import ReAct
-from .reconstruction import PCA, CoRP
-from .relation import Relation
-from .residual import Residual
+from .plugged import all_rows
 from .resolve import configure, label, resolve, working
-from .scale import LTS, Scale
-from .shaped import Shaped
-from .she import SHE
-from .ssd import SSD
-from .table import DETECTORS, Row, Rows, classes, rows
-from .temperature import TemperatureMSP
-from .vim import ViM
-from .vra import Vra
-from .wdiscood import WDiscOOD
-from .weighted_energy import WeightedEnergy
-from .weiper import WeiPer
+from .table import DETECTORS, Row, Rows, classes, methods, rows
 
-__all__ = [
-    "CTM",
+__all__ = [  # the classes are those of the table
     "DETECTORS",
-    "FDBD",
-    "GEN",
-    "GMM",
-    "KDE",
-    "KNN",
-    "LTS",
-    "MSP",
-    "NAC",
-    "NCI",
-    "NECO",
-    "ODIN",
-    "PCA",
-    "PNML",
-    "SHE",
-    "SSD",
-    "ActSub",
-    "AdaScale",
-    "AshB",
-    "AshP",
-    "AshS",
-    "Auto",
-    "CoRP",
-    "Combined",
-    "Core",
     "Detector",
-    "Dice",
-    "Doctor",
-    "Energy",
-    "Entropy",
-    "Flow",
-    "GradNorm",
-    "GradUncertainty",
-    "Gram",
-    "KLMatching",
-    "MCDropout",
-    "Mahalanobis",
-    "MahalanobisLayers",
-    "MahalanobisODIN",
-    "MaxLogit",
-    "NNGuide",
-    "Network",
-    "NoneClass",
-    "OpenMax",
-    "OptFS",
-    "RankFeat",
-    "ReAct",
     "Recipe",
-    "Relation",
-    "RelativeMahalanobis",
-    "Residual",
     "Row",
     "Rows",
-    "Scale",
-    "Shaped",
     "Shaper",
-    "TemperatureMSP",
-    "ViM",
-    "Vra",
-    "WDiscOOD",
-    "WeiPer",
-    "WeightedEnergy",
     "beside_default",
     "classes",
     "configure",
     "default_recipe",
     "given",
     "label",
+    "methods",
     "moved",
     "resolve",
     "rows",
     "working",
+    *methods(),
 ]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return methods()[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class _Callable(ModuleType):
     """So that `knownot.detectors()` is the table while `knownot.detectors.KNN` is the class."""
 
     def __call__(self) -> Rows:
-        return rows()
+        return all_rows()
 
 
 sys.modules[__name__].__class__ = _Callable

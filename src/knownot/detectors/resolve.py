@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..arrays import Offers
-from ..errors import OptionError, UnsoundError, unknown_name
+from ..errors import OptionError, UnsoundError
+from . import plugged
 from .base import Detector, Recipe
 from .combined import Combined
 from .given import given as as_given
@@ -14,21 +15,20 @@ from .table import DETECTORS
 
 
 def configure(name: str, **options: Any) -> Recipe:
-    """The detector of this name in the table, with options: `configure("knn", k=20)`.
+    """The detector of this name in the table, or of an installed plug-in, with options: `configure("knn", k=20)`.
 
     Raises OptionError for an unknown name or option.
     """
-    if name not in DETECTORS:
-        raise unknown_name("detector", name, DETECTORS)
-    return DETECTORS[name].with_options(**options)
+    recipe = DETECTORS[name] if name in DETECTORS else plugged.named(name)
+    return recipe.with_options(**options)
 
 
 def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
     """The recipe that `detector` stands for on this classifier, and sentences on what had to be left out.
 
-    detector: a name of the table; a Recipe; a Detector class; a Detector that is fitted already, which stays as it is;
-        several of them in a sequence, or a mapping {name: any of them, or the options of the detector of that name}:
-        then their combination.
+    detector: a name of the table, or of a plug-in; a Recipe; a Detector class; a Detector that is fitted already,
+        which stays as it is; several of them in a sequence, or a mapping {name: any of them, or the options of the
+        detector of that name}: then their combination.
 
     Raises OptionError for what is no detector, an unknown name or option, an option out of range, or one detector
     given twice; UnsoundError, naming the detectors that would work, for one that this classifier does not allow.
@@ -63,6 +63,9 @@ def label(recipe: Recipe) -> str:
     for name, entry in DETECTORS.items():
         if entry == recipe:
             return name
+    foreign = plugged.name_of(recipe)
+    if foreign is not None:
+        return foreign
     same = [name for name, entry in DETECTORS.items() if entry.kind is recipe.kind and not entry.options]
     options = ", ".join(f"{name}={_plain(value)}" for name, value in recipe.options.items())
     return f"{same[0] if same else recipe.kind.__name__}({options})"

@@ -2,149 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-from ..arrays import Head
-from .actsub import ActSub
-from .adascale import AdaScale
-from .ash import AshB, AshP, AshS
-from .auto import Auto
-from .base import Recipe
-from .combined import Combined
-from .core import Core
-from .ctm import CTM
-from .dice import Dice
-from .doctor import Doctor
-from .energy import Energy
-from .entropy import Entropy
-from .fdbd import FDBD
-from .flow import Flow
-from .gen import GEN
-from .gmm import GMM
-from .gradnorm import GradNorm
-from .graduncertainty import GradUncertainty
-from .gram import Gram
-from .kde import KDE
-from .kl_matching import KLMatching
-from .knn import KNN
-from .layers import MahalanobisLayers
-from .mahalanobis import Mahalanobis, RelativeMahalanobis
-from .mahalanobis_odin import MahalanobisODIN
-from .maxlogit import MaxLogit
-from .mcdropout import MCDropout
-from .msp import MSP
-from .nac import NAC
-from .nci import NCI
-from .neco import NECO
-from .network import Network
-from .nnguide import NNGuide
-from .none_class import NoneClass
-from .odin import ODIN
-from .openmax import OpenMax
-from .optfs import OptFS
-from .pnml import PNML
-from .rankfeat import RankFeat
-from .react import ReAct
-from .reconstruction import PCA, CoRP
-from .relation import Relation
-from .residual import Residual
-from .scale import LTS, Scale
-from .shaped import Shaped
-from .she import SHE
-from .ssd import SSD
-from .temperature import TemperatureMSP
-from .vim import ViM
-from .vra import Vra
-from .wdiscood import WDiscOOD
-from .weighted_energy import WeightedEnergy
-from .weiper import Histogram, WeiPer
+from .recipe import Recipe
+
+WITH_REMEDIES = ("network.Network", "weighted_energy.WeightedEnergy")  # scorers that retraining leaves, in no line
 
 
-def _shaped(shaper: type[Any], summary: str, detector: type[Any] = Energy) -> Recipe:
-    options = {"shaper": Recipe(shaper), "detector": Recipe(detector)}
-    return Recipe(Shaped, options, paper=shaper.paper, summary=summary)
+def _class(path: str) -> type[Any]:
+    """The class KNN of the module knn beside this one, for "knn.KNN"."""
+    module, _, name = path.rpartition(".")
+    found: type[Any] = getattr(importlib.import_module(f".{module}", __package__), name)
+    return found
+
+
+def _of(path: str, options: Mapping[str, Any] | None = None, *, paper: str = "", summary: str = "") -> Recipe:
+    return Recipe(_class(path), options or {}, paper, summary)
+
+
+def _shaped(shaper: str, summary: str, detector: str = "energy.Energy") -> Recipe:
+    options = {"shaper": _of(shaper), "detector": _of(detector)}
+    return _of("shaped.Shaped", options, paper=_class(shaper).paper, summary=summary)
 
 
 DETECTORS: dict[str, Recipe] = {
-    "default": Recipe(Combined),
-    "auto": Recipe(Auto),
-    "msp": Recipe(MSP),
-    "maxlogit": Recipe(MaxLogit),
-    "energy": Recipe(Energy),
-    "entropy": Recipe(Entropy),
-    "gen": Recipe(GEN),
-    "kl-matching": Recipe(KLMatching),
-    "mahalanobis": Recipe(Mahalanobis),
-    "mahalanobis++": Recipe(
-        Mahalanobis,
+    "default": _of("combined.Combined"),
+    "auto": _of("auto.Auto"),
+    "msp": _of("msp.MSP"),
+    "maxlogit": _of("maxlogit.MaxLogit"),
+    "energy": _of("energy.Energy"),
+    "entropy": _of("entropy.Entropy"),
+    "gen": _of("gen.GEN"),
+    "kl-matching": _of("kl_matching.KLMatching"),
+    "mahalanobis": _of("mahalanobis.Mahalanobis"),
+    "mahalanobis++": _of(
+        "mahalanobis.Mahalanobis",
         {"unit": True},
         paper="Mueller & Hein 2025, arXiv:2505.18032",
         summary="Mahalanobis distance of features divided by their length",
     ),
-    "relative-mahalanobis": Recipe(RelativeMahalanobis),
-    "knn": Recipe(KNN),
-    "vim": Recipe(ViM),
-    "she": Recipe(SHE),
-    "fdbd": Recipe(FDBD),
-    "doctor": Recipe(Doctor),
-    "temperature-msp": Recipe(TemperatureMSP),
-    "openmax": Recipe(OpenMax),
-    "rmds++": Recipe(
-        RelativeMahalanobis,
+    "relative-mahalanobis": _of("mahalanobis.RelativeMahalanobis"),
+    "knn": _of("knn.KNN"),
+    "vim": _of("vim.ViM"),
+    "she": _of("she.SHE"),
+    "fdbd": _of("fdbd.FDBD"),
+    "doctor": _of("doctor.Doctor"),
+    "temperature-msp": _of("temperature.TemperatureMSP"),
+    "openmax": _of("openmax.OpenMax"),
+    "rmds++": _of(
+        "mahalanobis.RelativeMahalanobis",
         {"unit": True},
         paper="Mueller & Hein 2025, arXiv:2505.18032",
         summary="relative Mahalanobis distance of features divided by their length",
     ),
-    "ssd": Recipe(SSD),
-    "gmm": Recipe(GMM),
-    "kde": Recipe(KDE),
-    "flow": Recipe(Flow),
-    "residual": Recipe(Residual),
-    "pca": Recipe(PCA),
-    "cop": Recipe(
-        PCA,
+    "ssd": _of("ssd.SSD"),
+    "gmm": _of("gmm.GMM"),
+    "kde": _of("kde.KDE"),
+    "flow": _of("flow.Flow"),
+    "residual": _of("residual.Residual"),
+    "pca": _of("reconstruction.PCA"),
+    "cop": _of(
+        "reconstruction.PCA",
         {"unit": True, "variance": 0.85},
-        paper=CoRP.paper,
+        paper=_class("reconstruction.CoRP").paper,
         summary="length of unit features outside their principal components",
     ),
-    "corp": Recipe(CoRP),
-    "neco": Recipe(NECO),
-    "ctm": Recipe(CTM),
-    "relation": Recipe(Relation),
-    "pnml": Recipe(PNML),
-    "wdiscood": Recipe(WDiscOOD),
-    "nnguide": Recipe(NNGuide),
-    "gradnorm": Recipe(GradNorm),
-    "nci": Recipe(NCI),
-    "nac-ue": Recipe(NAC),
-    "weiper": Recipe(WeiPer),
-    "core": Recipe(Core),
-    "actsub": Recipe(ActSub),
-    "gram": Recipe(Gram),
-    "rankfeat": Recipe(RankFeat),
-    "mahalanobis-layers": Recipe(MahalanobisLayers),
-    "mahalanobis++-layers": Recipe(
-        MahalanobisLayers,
+    "corp": _of("reconstruction.CoRP"),
+    "neco": _of("neco.NECO"),
+    "ctm": _of("ctm.CTM"),
+    "relation": _of("relation.Relation"),
+    "pnml": _of("pnml.PNML"),
+    "wdiscood": _of("wdiscood.WDiscOOD"),
+    "nnguide": _of("nnguide.NNGuide"),
+    "gradnorm": _of("gradnorm.GradNorm"),
+    "nci": _of("nci.NCI"),
+    "nac-ue": _of("nac.NAC"),
+    "weiper": _of("weiper.WeiPer"),
+    "core": _of("core.Core"),
+    "actsub": _of("actsub.ActSub"),
+    "gram": _of("gram.Gram"),
+    "rankfeat": _of("rankfeat.RankFeat"),
+    "mahalanobis-layers": _of("layers.MahalanobisLayers"),
+    "mahalanobis++-layers": _of(
+        "layers.MahalanobisLayers",
         {"unit": True},
         paper="Mueller & Hein 2025, arXiv:2505.18032",
         summary="Mahalanobis++ distances of all stages and the features, each on the scale of known images, summed",
     ),
-    "grad-uncertainty": Recipe(GradUncertainty),
-    "odin": Recipe(ODIN),
-    "mahalanobis-odin": Recipe(MahalanobisODIN),
-    "adascale": Recipe(AdaScale),
-    "mc-dropout": Recipe(MCDropout),
-    "none-class": Recipe(NoneClass),
-    "react": _shaped(ReAct, "energy after clipping the features from above"),
-    "ash-s": _shaped(AshS, "energy of an image's largest features, scaled up"),
-    "ash-p": _shaped(AshP, "energy of an image's largest features"),
-    "ash-b": _shaped(AshB, "energy of an image's largest features, made equal"),
-    "scale": _shaped(Scale, "energy of features scaled up where they are spread out"),
-    "lts": _shaped(LTS, "energy of logits scaled up where the features are spread out"),
-    "dice": _shaped(Dice, "energy from the weights that contribute most on known images"),
-    "vra": _shaped(Vra, "energy after clipping the features from above and setting the smallest to 0"),
-    "optfs": _shaped(OptFS, "largest logit of features weighted by what values of their size contribute", MaxLogit),
+    "grad-uncertainty": _of("graduncertainty.GradUncertainty"),
+    "odin": _of("odin.ODIN"),
+    "mahalanobis-odin": _of("mahalanobis_odin.MahalanobisODIN"),
+    "adascale": _of("adascale.AdaScale"),
+    "mc-dropout": _of("mcdropout.MCDropout"),
+    "none-class": _of("none_class.NoneClass"),
+    "react": _shaped("react.ReAct", "energy after clipping the features from above"),
+    "ash-s": _shaped("ash.AshS", "energy of an image's largest features, scaled up"),
+    "ash-p": _shaped("ash.AshP", "energy of an image's largest features"),
+    "ash-b": _shaped("ash.AshB", "energy of an image's largest features, made equal"),
+    "scale": _shaped("scale.Scale", "energy of features scaled up where they are spread out"),
+    "lts": _shaped("scale.LTS", "energy of logits scaled up where the features are spread out"),
+    "dice": _shaped("dice.Dice", "energy from the weights that contribute most on known images"),
+    "vra": _shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
+    "optfs": _shaped(
+        "optfs.OptFS", "largest logit of features weighted by what values of their size contribute", "maxlogit.MaxLogit"
+    ),
 }
 
 
@@ -157,36 +122,67 @@ class Row:
     summary: str
     paper: str
     kind: type[Any]
+    package: str = ""  # that adds it as a plug-in; none: knownot's own
 
 
 class Rows(list[Row]):
-    """The table, readable at the prompt."""
+    """The table, readable at the prompt. unusable: (name, package, reason) of plug-ins that cannot be used."""
+
+    unusable: tuple[tuple[str, str, str], ...] = ()
 
     def __repr__(self) -> str:
         cells = [("name", "needs", "what the score is", "paper")]
         cells += [(row.name, ", ".join(sorted(row.needs)), row.summary, row.paper) for row in self]
         widths = [max(len(line[i]) for line in cells) for i in range(3)]
-        return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in cells)
+        lines = ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in cells]
+        return "\n".join(
+            [*lines, *(f"{name}  of {package} cannot be used: {why}" for name, package, why in self.unusable)]
+        )
+
+
+def row(name: str, recipe: Recipe, package: str = "") -> Row:
+    """The row of a recipe: what it does not say itself, its class says."""
+    kind = recipe.kind
+    return Row(name, recipe.needs(), recipe.summary or kind.summary, recipe.paper or kind.paper, kind, package)
 
 
 def rows() -> Rows:
-    """Every detector with its paper and its needs."""
-    return Rows(
-        Row(name, r.needs(), r.summary or r.kind.summary, r.paper or r.kind.paper, r.kind)
-        for name, r in DETECTORS.items()
-    )
+    """Every detector of knownot itself with its paper and its needs."""
+    return Rows(row(name, recipe) for name, recipe in DETECTORS.items())
+
+
+def methods() -> dict[str, type[Any]]:
+    """Every detector and shaper of the table, those inside others included, and those of remedies, by class name."""
+    kinds = {kind for recipe in DETECTORS.values() for kind in kinds_in(recipe)} | {*map(_class, WITH_REMEDIES)}
+    return {kind.__name__: kind for kind in sorted(kinds, key=lambda kind: kind.__name__)}
 
 
 def classes() -> dict[str, type[Any]]:
     """Every dataclass that the state of a fitted detector of the table is built of, by its name."""
-    ours = (Head, Histogram, Network, WeightedEnergy)
-    found: dict[str, type[Any]] = {kind.__name__: kind for kind in ours}
+    return {kind.__name__: kind for method in methods().values() for kind in state_of(method)}
 
-    def add(recipe: Recipe) -> None:
-        found[recipe.kind.__name__] = recipe.kind
-        for inner in recipe.inner():
-            add(inner)
 
-    for recipe in DETECTORS.values():
-        add(recipe)
+def kinds_in(recipe: Recipe) -> Iterator[type[Any]]:
+    """The class of a recipe and of those among its options."""
+    yield recipe.kind
+    for inner in recipe.inner():
+        yield from kinds_in(inner)
+
+
+def state_of(kind: type[Any]) -> set[type[Any]]:
+    """A dataclass, and those that the types of its fields name, however deep."""
+    found: set[type[Any]] = set()
+    open_ = [kind]
+    while open_:
+        each = open_.pop()
+        if each not in found:
+            found.add(each)
+            open_ += [inner for hint in typing.get_type_hints(each).values() for inner in _dataclasses(hint)]
     return found
+
+
+def _dataclasses(hint: Any) -> Iterator[type[Any]]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        yield hint
+    for inner in typing.get_args(hint):
+        yield from _dataclasses(inner)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ..errors import ImagesError
+from ..errors import ImagesError, KnownotError
+from ..plugins import loaded
 from .apart import apart
 from .base import Batch, Images
+from .kinds import is_image_file
 
 __all__ = ["Batch", "Images", "apart", "open_images"]
 
@@ -22,6 +26,8 @@ READERS: tuple[
 )
 
 
+GROUP = "knownot.readers"  # entry points by which other packages add readers: `opened`, or a module that has it
+
 MANY = (
     "Give an array, a folder, a list of paths, a glob, a parquet file, a DataLoader, a tf.data.Dataset, or another "
     "iterable of batches"
@@ -34,7 +40,7 @@ def open_images(source: Any, labels: Any = None, *, class_names: Sequence[str] |
     source: an array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input;
         a pair (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of
         files' bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of
-        batches: arrays, (images, labels), or dicts with "image" and "label".
+        batches: arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read.
     labels: integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.
     class_names: the classes in the classifier's order; the source's own names are numbered accordingly. Without
@@ -51,12 +57,59 @@ def open_images(source: Any, labels: Any = None, *, class_names: Sequence[str] |
         raise ImagesError(
             "A DataFrame is no source of images: give its column of paths or of files' bytes, frame['path']."
         )
-    for name in READERS:
-        found: Images | None = importlib.import_module(f".{name}", __name__).opened(source, labels, class_names)
+    # Plug-ins are asked for what knownot itself does not read. `files` would call any file an image, if a broken one.
+    late = READERS[-2:] if _of_other_files(source) else READERS[-1:]
+    found: Images | None = None
+    refused: ImagesError | None = None
+    for name in READERS[: -len(late)]:
+        try:
+            found = _reader(name)(source, labels, class_names)
+        except ImagesError as error:
+            refused = error
+            break
         if found is not None:
             return found
+    found, troubles = _by_plugins(source, labels, class_names)
+    if found is None and refused is not None:
+        raise ImagesError(" ".join([str(refused), *troubles])) from refused
+    for name in late:
+        found = _reader(name)(source, labels, class_names) if found is None else found
+    if found is not None:
+        return found
     one = type(source).__module__.startswith("PIL.") or isinstance(source, bytes | bytearray)
     raise ImagesError(
         f"{type(source).__name__} {'is one image' if one else 'is no source of images'}. "
-        f"{'Give a list: [image]' if one else MANY}."
+        f"{' '.join([('Give a list: [image]' if one else MANY) + '.', *troubles])}"
     )
+
+
+def _reader(name: str) -> Any:
+    return importlib.import_module(f".{name}", __name__).opened
+
+
+def _of_other_files(source: Any) -> bool:
+    """Whether it is a file, or a list of files, of which none is an image that knownot reads."""
+    paths = source if isinstance(source, list | tuple) else [source]
+    return bool(paths) and all(
+        isinstance(path, str | os.PathLike) and os.path.isfile(path) and not is_image_file(Path(path)) for path in paths
+    )
+
+
+def _by_plugins(source: Any, labels: Any, class_names: Sequence[str] | None) -> tuple[Images | None, list[str]]:
+    """The images as the first plug-in reads them that does, and sentences on plug-ins that could not be asked."""
+    troubles: list[str] = []
+    for plugin in loaded(GROUP):
+        read, why = getattr(plugin.thing, "opened", plugin.thing), plugin.trouble
+        try:
+            found = None if why else read(source, labels, class_names)
+        except KnownotError:
+            raise
+        except Exception as error:  # of foreign code, which may not break sources that others read
+            found, why = None, f"{type(error).__name__}: {error}"
+        if isinstance(found, Images):
+            return found, troubles
+        if found is not None:
+            why = f"it returned a {type(found).__name__}, not an Images."
+        if why:
+            troubles.append(f"The reader {plugin.name!r} of the package {plugin.package!r} could not be asked: {why}")
+    return None, troubles
