@@ -127,7 +127,7 @@ class Block:
 
 FENCE = re.compile(r"^( *)(```+|~~~+)[ ]*([\w+-]*)[^\n`]*\n(.*?)^\1\2[ ]*$", re.MULTILINE | re.DOTALL)
 RUN = ("python", "pycon", "bash", "console")
-NOT_RUN = ("text", "diff", "json", "html", "yaml")
+NOT_RUN = ("text", "diff", "json", "html", "toml", "yaml")
 
 
 def blocks(page: Path) -> list[Block]:

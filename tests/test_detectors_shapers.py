@@ -17,9 +17,9 @@ from knownot.detectors import (
     GEN,
     LTS,
     MSP,
+    RAS,
     AshB,
     AshP,
-    AshS,
     Dice,
     Energy,
     Entropy,
@@ -36,7 +36,7 @@ from knownot.detectors import (
 from knownot.errors import OptionError, UnsoundError
 from test_detectors_reference import Case, close, energies
 
-SHAPERS = (ReAct, AshS, AshP, AshB, Scale, LTS, Dice, Vra, OptFS)
+SHAPERS = tuple(r.options["shaper"].kind for r in DETECTORS.values() if r.kind is Shaped)  # all of the table
 
 
 def shaped(shaper: type[Any], detector: type[Any] = Energy, **options: Any) -> Recipe:
@@ -276,7 +276,7 @@ def test_strange_features_are_finite(shaper: type[Any], kind: str) -> None:
             with np.errstate(all="raise", under="ignore"):
                 score = moved(case.fit(shaped(shaper)), np, dtype).score(given)
             assert np.isfinite(score).all()
-            if kind == "zeros":
+            if kind == "zeros" and (shaper is not RAS or fit_on_them):  # RAS gives every image the same values
                 np.testing.assert_allclose(score, energies(np.zeros((40, 30)), case.head), rtol=1e-6)
 
 

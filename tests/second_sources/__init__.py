@@ -49,6 +49,8 @@ REFERENCES = {
     "nac-ue": (heads.nac, "torch autograd, numpy.interp"),
     "weiper": (heads.weiper, "heads drawn anew, scipy.stats.entropy"),
     "core": (heads.core, "SciPy lstsq, image by image"),
+    "d-knn": (distances.dknn, "scikit-learn PCA, SciPy cdist, full sort"),
+    "ras": (heads.ras, "loops over images, a mapping from each place in the sorted list"),
     "actsub": (heads.actsub, "SciPy cosine distances; the fitted split, shown to be the singular one"),
     "gram": (looks.gram, "Gram matrices image by image"),
     "rankfeat": (looks.rankfeat, "NumPy SVD of each map"),

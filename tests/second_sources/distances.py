@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import linalg, special, stats
 from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
 
 from .sight import Array, Sight, unit
 
@@ -150,3 +151,18 @@ def flow(s: Sight) -> Array:
             score -= np.log(at)
         t = out
     return score + (t**2).sum(axis=1) / 2
+
+
+def dknn(s: Sight, k: int = 10) -> Array:
+    pca = PCA(svd_solver="full").fit(unit(s.x))
+    rank = int(np.sum(pca.explained_variance_ > 1e-10 * pca.explained_variance_[0]))
+    dim = max(1, min(s.classes - 1, rank // 2))
+    bank, f = (pca.transform(unit(rows))[:, :rank] for rows in (np.unique(s.x, axis=0), s.f))
+    total = np.zeros(len(f))
+    for part in (slice(0, dim), slice(dim, rank)):
+        among = cdist(bank[:, part], bank[:, part])
+        np.fill_diagonal(among, np.inf)
+        usual = np.sort(among, axis=1)[:, k - 1]
+        mine = np.sort(cdist(f[:, part], bank[:, part]), axis=1)[:, k - 1]
+        total += (mine - usual.mean()) / usual.std()
+    return total

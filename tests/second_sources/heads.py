@@ -218,3 +218,14 @@ def optfs(s: Sight, intervals: int = 100) -> Array:
     theta[intervals] = 0
     theta *= math.sqrt(intervals) / np.linalg.norm(theta)
     return -np.max(s.head(theta[interval(s.f)] * s.f), axis=1)
+
+
+def ras(s: Sight) -> Array:
+    usual = [math.fsum(values) / len(s.x) for values in zip(*(sorted(row) for row in s.x.tolist()), strict=True)]
+    rows = []
+    for f in s.f.tolist():
+        row = [0.0] * len(f)
+        for value, place in zip(usual, sorted(range(len(f)), key=f.__getitem__), strict=True):  # equal ones in order
+            row[place] = value
+        rows.append(row)
+    return energies(s, rows)

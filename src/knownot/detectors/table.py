@@ -83,6 +83,7 @@ DETECTORS: dict[str, Recipe] = {
     "nac-ue": _of("nac.NAC"),
     "weiper": _of("weiper.WeiPer"),
     "core": _of("core.Core"),
+    "d-knn": _of("dknn.DKNN"),
     "actsub": _of("actsub.ActSub"),
     "gram": _of("gram.Gram"),
     "rankfeat": _of("rankfeat.RankFeat"),
@@ -107,6 +108,7 @@ DETECTORS: dict[str, Recipe] = {
     "lts": _shaped("scale.LTS", "energy of logits scaled up where the features are spread out"),
     "dice": _shaped("dice.Dice", "energy from the weights that contribute most on known images"),
     "vra": _shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
+    "ras": _shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features of known images"),
     "optfs": _shaped(
         "optfs.OptFS", "largest logit of features weighted by what values of their size contribute", "maxlogit.MaxLogit"
     ),
