@@ -164,13 +164,18 @@ def test_a_folder_whose_plugin_is_missing_names_the_package(site, tmp_path, monk
 
 
 def test_only_classes_of_the_table_and_of_plugins_are_made(site, tmp_path):
-    nearest(site)
+    site("elsewhere", "from dataclasses import dataclass\n\n\n@dataclass\nclass Foreign:\n    x: int = 0\n")
+    code = DETECTOR.format(name="Nearest").replace(
+        "    power: float\n", "    power: float\n    other: Foreign | None = None\n"
+    )
+    site("far-off", "from elsewhere import Foreign\n" + code, "near = far_off:Nearest")
     folder = fit("near").save(tmp_path / "osc")
     path = folder / "manifest.json"
     whole = path.read_text()
     for kind, says in [
         ("far-off:Gone", "the one installed here does not have it"),
         ("far-off:ClassMeans", "does not have it"),  # imported there, but no state of its detectors
+        ("far-off:Foreign", "does not have it"),  # named by a field, but of another package's code
         ("Nearest", "neither knownot's own nor one of an installed plug-in"),
         ("os:system", "not installed here"),
         ("far-off:KNN; rm -rf", "neither"),
@@ -268,7 +273,12 @@ def test_a_reader_reads_what_knownot_does_not(site, tmp_path):
 def test_a_reader_that_fails_is_told_and_harms_nobody(site, tmp_path):
     site("raw-images", "raise RuntimeError('no luck')", readers="raw = raw_images")
     site("bad-reader", "def opened(*given):\n    return 3\n", readers="three = bad_reader:opened")
-    assert open_images(toy.known(5, 1)[0]).count == 5
+    site("angry-reader", "def opened(*given):\n    return 1 / 0\n", readers="angry = angry_reader")
+    images = toy.known(5, 1)[0]
+    assert open_images(images).count == 5
+    assert open_images(iter([images])).count is None, "any iterable, which is asked for last"
+    with pytest.raises(ImagesError, match="'angry-reader' could not be asked: ZeroDivisionError"):
+        open_images(3)
     with pytest.raises(ImagesError, match=r"There is no file.*returned a int, not an Images.*RuntimeError: no luck"):
         open_images(str(tmp_path / "gone.raw"))
     with pytest.raises(ImagesError, match=r"is no source of images.*'raw-images' could not be asked"):
