@@ -47,7 +47,7 @@ class DKNN(Detector):
 
     needs = frozenset({"features"})
     paper = "Peng et al. 2026, arXiv:2602.05360"
-    summary = "distances to the k-th nearest known image in the principal and in the residual subspace, on one scale"
+    summary = "distances to the k-th nearest known image in the principal and the residual subspace, summed"
 
     @classmethod
     def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:

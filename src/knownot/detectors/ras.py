@@ -49,7 +49,7 @@ class RAS(Shaper):
 
     needs = frozenset({"features", "head"})
     paper = "Guglielmo & Masana 2026, arXiv:2604.08572"
-    summary = "features replaced, rank by rank, by the mean sorted features of known images"
+    summary = "features replaced, rank by rank, by those of known images"
 
     @classmethod
     def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:

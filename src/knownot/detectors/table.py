@@ -108,7 +108,7 @@ DETECTORS: dict[str, Recipe] = {
     "lts": _shaped("scale.LTS", "energy of logits scaled up where the features are spread out"),
     "dice": _shaped("dice.Dice", "energy from the weights that contribute most on known images"),
     "vra": _shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
-    "ras": _shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features of known images"),
+    "ras": _shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features"),
     "optfs": _shaped(
         "optfs.OptFS", "largest logit of features weighted by what values of their size contribute", "maxlogit.MaxLogit"
     ),
