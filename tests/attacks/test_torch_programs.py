@@ -195,6 +195,8 @@ def test_two_tables_of_contents(tmp_path, victim):
     ending = bad[at:]
     assert len(other) == int.from_bytes(ending[12:16], "little")
     refused(tmp_path / "m.pt2", bad[:at] + other + ending, victim, "aten::from_file|readers|cannot be read", ModelError)
+    other = other.replace(b"byteorder", b"byteolder")
+    refused(tmp_path / "m.pt2", bad[:at] + other + ending, victim, "different members to different readers", ModelError)
 
 
 def test_the_old_format_of_exported_programs(tmp_path, victim):

@@ -141,6 +141,13 @@ def test_each_graph_is_refused_also_where_the_source_passes(kind, victim, tmp_pa
     refused(tmp_path / "m.pt", compiled(kind, victim), victim, names.get(kind, COMPILED[kind]))
 
 
+@pytest.mark.parametrize("kind", COMPILED, ids=lambda k: k.__name__)
+def test_the_source_is_refused_before_it_is_loaded(kind, victim, tmp_path, monkeypatch):
+    """The first lock holds alone too."""
+    monkeypatch.setattr(torch.jit, "load", None)
+    refused(tmp_path / "m.pt", compiled(kind, victim), victim, COMPILED[kind])
+
+
 STRIKE = 'torch.fill_(torch.from_file("VICTIM", True, 1, dtype=0), 65)'
 NAMED = "aten::from_file"
 
@@ -200,8 +207,9 @@ def test_source_that_loading_runs(attack, victim, tmp_path):
         assert victim.read_bytes() != BEFORE  # the proof that loading alone would have written
 
 
-def test_a_member_in_another_case_is_looked_through(victim, tmp_path):
+def test_a_member_in_another_case_is_looked_through(victim, tmp_path, monkeypatch):
     """torch finds `code/x.py` under `CODE/X.PY`."""
+    monkeypatch.setattr(looked, "in_graphs", lambda script: set())
     data = changed(compiled(Maps, victim), lambda n, d: d, lambda n: n.replace("code/", "CODE/").replace(".py", ".PY"))
     refused(tmp_path / "m.pt", data, victim, NAMED)
 
