@@ -1,9 +1,27 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+# One thread for each worker, before NumPy and the frameworks are imported: the arrays are small, and two workers with
+# two threads on each of their libraries mostly wait for each other. No result depends on it; set it to see.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import hypothesis
 import pytest
+
+# A test passes or fails by what it is given, not by how busy the machine is. The same examples every time, so that what
+# fails for one fails for all, and nothing is written beside the checkout.
+hypothesis.settings.register_profile(
+    "knownot",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=(hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large),
+)
+hypothesis.settings.load_profile("knownot")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -23,6 +41,15 @@ def shared() -> Path:
     """The folder of real images and classifiers; call `needs_data` through it by using this fixture."""
     needs_data("cifar10/test.parquet")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def quick_graphs() -> Iterator[None]:
+    """For tests that trace detectors to ONNX graphs."""
+    from helpers_graph import remembered
+
+    with remembered():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

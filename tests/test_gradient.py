@@ -14,6 +14,7 @@ if "keras" not in sys.modules:
     os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import helpers_toy as toy
+from helpers_backends import environment
 from knownot.errors import OptionError, UnsoundError
 from knownot.models import Model, open_model
 
@@ -361,10 +362,10 @@ def test_keras_here() -> None:
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_keras_elsewhere(backend: str) -> None:
-    environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = environment(backend)
     here = str(Path(__file__).parent)
-    environment["PYTHONPATH"] = os.pathsep.join([here, environment.get("PYTHONPATH", "")])
-    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    env["PYTHONPATH"] = os.pathsep.join([here, env.get("PYTHONPATH", "")])
+    run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.split() == [backend]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import helpers_toy as toy
+from helpers_backends import environment
 from helpers_onnx import images, model, node, weights
 from knownot.arrays import Activations, Offers
 from knownot.checks.models import check_model
@@ -281,9 +282,8 @@ def test_keras_backends(backend: str, keras_network, tmp_path: Path) -> None:
         "seen = opened.activations(x, maps=opened.offers.maps); again = opened.activations(x[:3], maps=('stage2',));"
         "np.savez(sys.argv[1] + '/found.npz', again=again.maps['stage2'], logits=seen.logits, **seen.maps)"
     )
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code, str(tmp_path)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, env=environment(backend), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     expected = keras_maps(keras_network, x)
     with np.load(tmp_path / "found.npz") as found:

@@ -21,6 +21,7 @@ import keras
 from keras import layers as L
 from keras import ops
 
+from helpers_backends import environment
 from knownot.arrays import softmax
 from knownot.errors import InputError, ModelError, OptionError
 from knownot.models import Model, open_model
@@ -868,12 +869,8 @@ def here(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_other_backends_compute_the_same(backend: str, here: Path, shared: Path, tmp_path: Path) -> None:
     pytest.importorskip(backend)
     there = tmp_path / "there.npz"
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "2"}
-    environment["XLA_FLAGS"] = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile fast
-    )
     command = [sys.executable, __file__, str(there), str(shared / RESNET8)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, env=environment(backend), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     with np.load(here) as ours, np.load(there) as theirs:
         assert set(ours) == set(theirs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers_backends import environment
 from knownot.remedies import against
 from test_remedies_joint import joint, keras_small, toy
 from test_remedies_joint import weights as weights_of
@@ -74,13 +74,8 @@ def test_backends_agree_and_resume_bit_for_bit(backend, here, tmp_path):
     """From the same weights, images and noise; what is left between them is rounding, of eight bits in bfloat16."""
     vos, game = here
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), file=str(tmp_path / "x.npz"))
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax")}  # the same is compiled for several trainings
-    environment |= {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    env = environment(backend, tmp_path / "jax")  # the same is compiled for several trainings
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout.split() == [backend, *["True"] * 4], done.stdout + done.stderr[-2000:]
     with np.load(tmp_path / "x.npz") as held:
         for i, x in enumerate([*game.detector.weights, *weights_of(game.model)]):

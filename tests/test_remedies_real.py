@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 import knownot
+from helpers_backends import environment
 from helpers_resnet import MEAN, STD, cifar10, resnet20
 from knownot import remedies
 from knownot.outliers import make
@@ -77,6 +77,6 @@ print(keras.backend.backend(), same(resumed.model, whole.model), whole.accuracy_
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_other_backends_of_keras_train_and_resume_bit_for_bit(backend: str, tmp_path: Path) -> None:
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    env = environment(backend, tmp_path / "jax")  # the same is compiled for three trainings
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout.split() == [backend, "True", "1.0"], done.stderr[-2000:]
