@@ -1,16 +1,18 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # One thread for each worker, before NumPy and the frameworks are imported: the arrays are small, and two workers with
 # two threads on each of their libraries mostly wait for each other. No result depends on it; set it to see.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import hypothesis
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 # A test passes or fails by what it is given, not by how busy the machine is. The same examples every time, so that what
 # fails for one fails for all, and nothing is written beside the checkout.
@@ -50,6 +52,25 @@ def quick_graphs() -> Iterator[None]:
 
     with remembered():
         yield
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """The process in which Keras computes on a backend, by the backend's name."""
+    from helpers_backends import Elsewhere
+
+    running: dict[str, Elsewhere] = {}
+
+    def on(backend: str) -> Elsewhere:
+        if importlib.util.find_spec(backend) is None:
+            pytest.skip(f"{backend} is not installed")
+        if backend not in running or running[backend].process.poll() is not None:
+            running[backend] = Elsewhere(backend, tmp_path_factory.mktemp(backend))
+        return running[backend]
+
+    yield on
+    for one in running.values():
+        one.close()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 
 import knownot
-from helpers_backends import environment
 from helpers_resnet import MEAN, STD, cifar10, resnet20
 from knownot import remedies
 from knownot.outliers import make
@@ -51,8 +48,6 @@ def test_noise_of_kinds_that_were_not_trained_on_is_rejected(name: str, shared: 
 
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
 from test_remedies_training import Plan, TRAIN, keras_net, retrained, same
 
 whole = retrained("none-class", keras_net(), epochs=2)
@@ -75,8 +70,6 @@ print(keras.backend.backend(), same(resumed.model, whole.model), whole.accuracy_
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_other_backends_of_keras_train_and_resume_bit_for_bit(backend: str, tmp_path: Path) -> None:
-    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    env = environment(backend, tmp_path / "jax")  # the same is compiled for three trainings
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == [backend, "True", "1.0"], done.stderr[-2000:]
+def test_other_backends_of_keras_train_and_resume_bit_for_bit(backend: str, elsewhere: Any, tmp_path: Path) -> None:
+    printed = elsewhere(backend).run(SCRIPT.format(folder=str(tmp_path)))
+    assert printed.split() == [backend, "True", "1.0"]
