@@ -43,6 +43,7 @@ def test_the_lines_around_are_in_the_table():
         assert f"{before}\n{after}\n" in text
 
 
+@pytest.mark.usefixtures("quick_graphs")
 def test_it_keeps_every_promise_of_a_detector(added):
     checks.check_detector("nearest-mean")
     checks.check_detector(added)
