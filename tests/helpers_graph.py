@@ -1,4 +1,4 @@
-"""Tracing a detector to an ONNX graph in a fraction of the time, with the same nodes.
+"""Tracing a detector to an ONNX graph in a fraction of the time.
 
 For every node that is written, spox opens an onnxruntime session to learn the node's value, and two of three nodes are
 small constants (numbers of axes, ends of slices). Here equal constants are one node, and equal small questions are

@@ -751,6 +751,35 @@ def test_errors_in_threads_surface(monkeypatch):
     assert not [t for t in threading.enumerate() if t.name.startswith("knownot")]
 
 
+@pytest.mark.parametrize("way", ["in_order", "fetched", "overlapped"])
+def test_a_walk_may_be_closed_by_one_of_its_own_threads(way):
+    """As the garbage collector does, wherever it happens to run, with one that an error left open."""
+    from knownot.images import ahead
+
+    told, given, closed = [], threading.Event(), threading.Event()
+
+    def work(i):
+        if i == 1:
+            assert given.wait(20)  # the walk stands still at its first item
+            try:
+                walk.close()
+            except BaseException as error:
+                told.append(error)
+            closed.set()
+        return i
+
+    walk = {
+        "in_order": lambda: ahead.in_order(work, range(3), ahead=1, workers=1),
+        "fetched": lambda: ahead.fetched(map(work, range(3))),
+        "overlapped": lambda: ahead.overlapped(work, (i for i in range(3))),
+    }[way]()
+    assert next(walk) == 0
+    given.set()
+    assert closed.wait(20)
+    assert told == []
+    assert list(walk) == []
+
+
 def test_parquet_threads_end_with_the_walk(shared):
     batches = open_images(shared / "unknown" / "mnist.parquet").batches(8, None)
     next(batches)
