@@ -20,7 +20,7 @@ demo: .venv-demo/ready  ## The main job on real images that ship with the packag
 	.venv-demo/bin/knownot demo -o demo-out
 
 test: .venv/ready  ## The whole suite.
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal --durations=20 --durations-min=1 $(ARGS)
 
 check: .venv/ready  ## Lint, format and types.
 	.venv/bin/ruff check src tests scripts benchmarks

@@ -27,8 +27,8 @@ DATA = ROOT.parent / "shared" / "data"
 PHOTOS = DATA / "photographs"
 Sets = dict[str, list[Path]]
 FAR = 150  # images of each far set
-SETS = {
-    "grocery": ("grocery8", ("Apple", "Pear", "Melon", "Orange", "Tomato", "Pepper", "Milk", "Yoghurt")),
+SETS = {  # the head's name, and its classes in the order of its outputs
+    "grocery": ("grocery8", ("Apple", "Melon", "Milk", "Orange", "Pear", "Pepper", "Tomato", "Yoghurt")),
     "trash": ("trashnet4", ("cardboard", "glass", "metal", "paper")),
 }
 FOLDERS = {"grocery": "grocery", "trash": "trashnet"}

@@ -1,9 +1,29 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import pytest
+# One thread for each worker, before NumPy and the frameworks are imported: the arrays are small, and two workers with
+# two threads on each of their libraries mostly wait for each other. No result depends on it; set it to see.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+# A test passes or fails by what it is given, not by how busy the machine is. The same examples every time, so that what
+# fails for one fails for all, and nothing is written beside the checkout.
+hypothesis.settings.register_profile(
+    "knownot",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=(hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large),
+)
+hypothesis.settings.load_profile("knownot")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -23,6 +43,34 @@ def shared() -> Path:
     """The folder of real images and classifiers; call `needs_data` through it by using this fixture."""
     needs_data("cifar10/test.parquet")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def quick_graphs() -> Iterator[None]:
+    """For tests that trace detectors to ONNX graphs."""
+    from helpers_graph import remembered
+
+    with remembered():
+        yield
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """The process in which Keras computes on a backend, by the backend's name."""
+    from helpers_backends import Elsewhere
+
+    running: dict[str, Elsewhere] = {}
+
+    def on(backend: str) -> Elsewhere:
+        if importlib.util.find_spec(backend) is None:
+            pytest.skip(f"{backend} is not installed")
+        if backend not in running or running[backend].process.poll() is not None:
+            running[backend] = Elsewhere(backend, tmp_path_factory.mktemp(backend))
+        return running[backend]
+
+    yield on
+    for one in running.values():
+        one.close()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

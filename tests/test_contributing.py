@@ -89,6 +89,7 @@ def test_in_a_copy_of_the_package_the_two_places_are_all(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("quick_graphs")
 def test_it_keeps_every_promise_of_a_detector(added):
     checks.check_detector("nearest-mean")
     checks.check_detector(added)

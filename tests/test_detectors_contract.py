@@ -15,6 +15,8 @@ from knownot.checks.fits import STRANGE
 from knownot.detectors import DETECTORS, Detector, Shaper, classes, moved, resolve
 from knownot.errors import UnsoundError
 
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
 # {detector: {check: why it does not keep this promise}}
 EXEMPT: dict[str, dict[str, str]] = {}
 

@@ -364,7 +364,7 @@ def test_an_image_of_nan_spoils_no_other() -> None:
     seen = passing(on().model, odin.passes, None).forward(x)
     assert seen.finite().tolist() == [True, False, True, True]
     whole = passing(on().model, odin.passes, None).forward(np.delete(x, 1, axis=0))
-    np.testing.assert_array_equal(odin.score(seen.take(seen.finite())), odin.score(whole))
+    np.testing.assert_allclose(odin.score(seen.take(seen.finite())), odin.score(whole), rtol=1e-9)  # another batch
 
 
 def test_activations_without_the_pass_are_refused() -> None:

@@ -1,11 +1,6 @@
-"""Keras on JAX and TensorFlow: VOS in full mode, in bfloat16, and the joint training. One process for each backend."""
+"""Keras on JAX and TensorFlow: VOS in full mode, in bfloat16, and the joint training. In one process each."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +13,6 @@ from test_remedies_vos import retrained, still
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
 import keras
 import numpy as np
 from test_remedies_backends import against, joint, keras_small, retrained, still, toy, weights_of
@@ -27,7 +20,7 @@ from knownot.remedies.half import USED
 from knownot.remedies.plan import Plan
 
 images = dict(known=toy.known(192, 1), validation=toy.known(200, 2))
-against.CHANNELS = 16
+channels, against.CHANNELS = against.CHANNELS, 16
 drawn = Plan.images
 
 def resumed(run, known, at, folder):
@@ -56,6 +49,7 @@ ok += [same(second, resumed(game, 192, 2, {folder!r} + "/joint"))]
 ok += [USED in first.notes, {{str(w.dtype) for w in first.model.weights}} == {{"float32"}}]
 np.savez({file!r}, *second.detector.weights, *weights_of(second.model),
          vos=[line["loss"] for line in first.history], joint=[line["loss"] for line in second.history])
+against.CHANNELS = channels
 print(keras.backend.backend(), *ok)
 """
 
@@ -70,18 +64,11 @@ def here():
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_backends_agree_and_resume_bit_for_bit(backend, here, tmp_path):
+def test_backends_agree_and_resume_bit_for_bit(backend, here, elsewhere, tmp_path):
     """From the same weights, images and noise; what is left between them is rounding, of eight bits in bfloat16."""
     vos, game = here
-    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), file=str(tmp_path / "x.npz"))
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax")}  # the same is compiled for several trainings
-    environment |= {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == [backend, *["True"] * 4], done.stdout + done.stderr[-2000:]
+    printed = elsewhere(backend).run(SCRIPT.format(folder=str(tmp_path), file=str(tmp_path / "x.npz")))
+    assert printed.split() == [backend, *["True"] * 4]
     with np.load(tmp_path / "x.npz") as held:
         for i, x in enumerate([*game.detector.weights, *weights_of(game.model)]):
             np.testing.assert_allclose(held[f"arr_{i}"], x, rtol=1e-3, atol=5e-4, err_msg=f"{backend} {i}")

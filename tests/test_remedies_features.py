@@ -162,6 +162,7 @@ def network(on, known=0, places=("features", "stages/first", "logits")):
 
 
 @pytest.mark.parametrize("known", [0, 5])
+@pytest.mark.usefixtures("quick_graphs")
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_network_keeps_the_promises_of_a_detector(name, known):
     on = problem()

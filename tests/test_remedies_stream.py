@@ -236,6 +236,7 @@ def test_a_class_that_virtual_outliers_resemble_loses_its_weight():
     np.testing.assert_allclose(plain.score(Activations(known)), -logsumexp(known, axis=1))
 
 
+@pytest.mark.usefixtures("quick_graphs")
 @pytest.mark.parametrize("name", CHECKS)
 def test_weighted_energy_keeps_the_promises_of_a_detector(name):
     on = problem()

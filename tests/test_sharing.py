@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 from knownot.arrays import Activations
 from knownot.checks.detectors import Problem, fitted, problem
 from knownot.detectors import Detector, formulas, moved, resolve
+from knownot.detectors.auto import Auto
 
 BANKS = ("knn", "kde", "relation", "nnguide")  # detectors of the same sample of known images
 
@@ -52,6 +53,22 @@ def test_together_as_alone(on, together, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(formulas, "NEAR", 700)
     np.testing.assert_allclose(detector.parts(on.unknown), parts, rtol=1e-9)
+
+
+def test_auto_scores_by_the_members_it_starts_from_alone(on, monkeypatch):
+    auto = fitted(resolve("auto", on.offers)[0], on)
+    assert isinstance(auto, Auto)
+    kinds = {type(detector) for detector in auto.detectors}
+    asked: list[Detector] = []
+    for kind in kinds:
+        monkeypatch.setattr(
+            kind, "score", lambda self, batch, plain=kind.score: asked.append(self) or plain(self, batch)
+        )
+    score = auto.score(on.unknown)
+    starting = {id(auto.detectors[i]) for i in auto.start}
+    assert {id(detector) for detector in asked} & set(map(id, auto.detectors)) == starting
+    assert len(auto.detectors) > 5 * len(starting)
+    np.testing.assert_array_equal(auto.join(auto.parts(on.unknown)), score)
 
 
 def test_what_is_made_of_a_shared_batch_shares_nothing_with_it(on):

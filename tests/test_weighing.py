@@ -33,28 +33,30 @@ def loss(found: Arena, columns: list[int], weights: np.ndarray, b: float) -> flo
 
 
 def test_the_weights_are_those_of_least_loss():
-    """Against a grid: no other weights do better, by that loss."""
+    """Against others close by: no weights that leave those to start from their share do better, by that loss."""
     found = arena({kind: [1.5, 0.5, 1.0] for kind in KINDS}, 60, 30)
     columns, prior, pull = [0, 1, 2], np.array([1.0, 1.0, 0.0]), 0.01
     weights = learn(found, columns, prior, pull, ALL)
     assert weights.max() == 1
-    grid = np.linspace(-2.5, 0.5, 13)
-    steps = np.linspace(0.1, 1.5, 15)
-    s = min((loss(found, columns, s * prior, b), s) for s in steps for b in grid)[1]
-
-    def whole(w: np.ndarray, scale: float, b: float) -> float:
-        away = scale * w - s * prior
-        return loss(found, columns, scale * w, b) + pull * float(away @ away) / float(s * s * prior @ prior)
+    grid = np.linspace(-5, 0.5, 56)
+    s = min((loss(found, columns, x * prior, b), x) for x in np.linspace(0.1, 1.5, 57) for b in grid)[1]
+    scale = s / weights[1]  # the second has its share and no more: it sees least
 
     def least(w: np.ndarray) -> float:
-        return min(whole(w, scale, b) for scale in steps for b in grid)
+        away = scale * w - s * prior
+        pulled = pull * float(away @ away) / float(s * s * prior @ prior)
+        return min(loss(found, columns, scale * w, b) + pulled for b in grid)
 
     here = least(weights)
+    tried = 0
     for j in range(3):
         for step in (-0.3, 0.3):
             other = weights.copy()
             other[j] = max(0.0, other[j] + step)
-            assert here < least(other) or np.array_equal(other, weights)
+            if (scale * other >= s * prior - 1e-9).all():
+                assert here < least(other)
+                tried += 1
+    assert tried == 5  # all but less of the second
     assert weights[0] > weights[1]
     assert weights[2] > 0
 
@@ -65,7 +67,8 @@ def test_a_strong_pull_leaves_the_default_and_a_weak_one_finds_what_sees():
     strong, weak = (learn(found, [0, 1, 2], prior, pull, ALL) for pull in (100.0, 1e-4))
     np.testing.assert_allclose(strong, prior, atol=0.02)
     assert weak[1] == 1
-    assert weak[0] < 0.3
+    assert 0.2 < weak[0] < 0.5  # its share, however little it sees here
+    assert weak[0] < weak[2] < 0.8
 
 
 def test_known_images_have_half_of_the_weight_and_families_alike():

@@ -3,6 +3,7 @@
 KnownotError
 ├── InputError            what was given cannot be used
 │   ├── ModelError        the classifier cannot be opened or does not do what it should
+│   │   └── UnsafeError   its file holds something that could run code; a switch opens it
 │   ├── ImagesError       the source of images as a whole cannot be read (one bad image is a row, not an error)
 │   ├── LabelsError       labels do not fit the classifier
 │   └── OptionError       an unknown name or a value out of range
@@ -29,6 +30,10 @@ class InputError(KnownotError):
 
 class ModelError(InputError):
     """The classifier cannot be opened, or does not do what a classifier does."""
+
+
+class UnsafeError(ModelError):
+    """A model file holds something that could run code: opened only with `unsafe_pickle=True`."""
 
 
 class ImagesError(InputError):

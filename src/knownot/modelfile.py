@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import SavedError
+from .errors import SavedError, UnsafeError
 from .models import Model, open_model
 
 
@@ -39,7 +39,13 @@ def reopened(
     options.pop("unsafe_pickle", None)  # a hand-edited manifest must not make pickles run
     if options.get("size"):
         options["size"] = tuple(options["size"])
-    opened = given if isinstance(given, Model) else open_model(given, **options)
+    try:
+        opened = given if isinstance(given, Model) else open_model(given, **options)
+    except UnsafeError as error:
+        raise SavedError(
+            f"The {who} was not opened: {error} What is loaded never gets that permission from a folder; if you trust "
+            f"it, open it yourself and give it: load(folder, {option}=knownot.open_model(file, unsafe_pickle=True))."
+        ) from error
     if opened.fingerprint != about.get("fingerprint"):
         raise SavedError(
             f"This is not the {who} that was fitted: its weights have another fingerprint. Fit again."

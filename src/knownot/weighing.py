@@ -100,7 +100,8 @@ def learn(arena: Arena, columns: Sequence[int], prior: np.ndarray, pull: float, 
 
     s, b = _least(scaled, np.array([1 / prior.sum(), -1.0]), 1e-6)
     pull = pull / float(s * s * prior @ prior)
-    kept = np.sort(np.argsort(-_drawn(x, slope, s * prior, b, pull), kind="stable")[:MEMBERS])
+    drawn = _drawn(x, slope, s * prior, b, pull)
+    kept = np.sort(np.lexsort((-drawn, prior == 0))[:MEMBERS])  # those to start from stay
     weights = np.zeros(len(columns))
     weights[kept] = _drawn(x[:, kept], slope, s * prior[kept], b, pull)
     return np.asarray(np.round(weights / (weights.max() or 1.0), 3))
@@ -114,14 +115,15 @@ def _drawn(x: np.ndarray, slope: Slope, centre: np.ndarray, b: float, pull: floa
         away = v[:-1] - centre
         return loss + pull * float(away @ away), np.append(x.T @ g + 2 * pull * away, g.sum())
 
-    return _least(near, np.append(centre, b), 0.0)[:-1]
+    return _least(near, np.append(centre, b), centre)[:-1]
 
 
-def _least(function: Slope, begin: np.ndarray, low: float) -> np.ndarray:
+def _least(function: Slope, begin: np.ndarray, low: float | np.ndarray) -> np.ndarray:
     """Where a convex function with its gradient is least; all variables but the last at least `low`."""
     from scipy.optimize import minimize
 
-    bounds = [(low, None)] * (len(begin) - 1) + [(None, None)]
+    lowest = np.broadcast_to(low, len(begin) - 1)
+    bounds = [(float(x), None) for x in lowest] + [(None, None)]
     return np.asarray(minimize(function, begin, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
 

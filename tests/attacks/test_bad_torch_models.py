@@ -231,8 +231,12 @@ def test_weights_that_are_pickles_do_not_run(pt2, tmp_path):
             return json.dumps(config).encode()
         return saved(Bomb(mark)) if "/weights/weight_" in name else data
 
-    refused(tmp_path / "m.pt2", changed(pt2, change), "cannot be read")
-    refused(tmp_path / "m.pt2", changed(pt2, lambda n, d: saved(Bomb(mark)) if "sample_inputs" in n else d), "m.pt2")
+    refused(tmp_path / "m.pt2", changed(pt2, change), "holds the use_pickle")
+    refused(
+        tmp_path / "m.pt2",
+        changed(pt2, lambda n, d: saved(Bomb(mark)) if "sample_inputs" in n else d),
+        "pickled objects",
+    )
     assert not mark.exists()
 
 

@@ -28,7 +28,7 @@ head_option = click.option("--head", help="Name of the last linear layer, when i
 stage_option = click.option(
     "--stage", "stages", multiple=True, help="Name of a layer to read as a stage (several times)."
 )
-pickle_option = click.option("--unsafe-pickle", is_flag=True, help="Open a pickled torch module: it may run code.")
+pickle_option = click.option("--unsafe-pickle", is_flag=True, help="Open a torch file that may run code.")
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Of all that is random; the same seed gives the same result."
 )

@@ -153,12 +153,18 @@ class Auto(Detector):
 
     def join(self, parts: Array) -> Array:
         xp = array_namespace(parts)
+        return self._joined(xp.stack([parts[:, i] for i in self.start], axis=1))
+
+    def _joined(self, parts: Array) -> Array:
+        """parts: of the members it starts from alone."""
         first = self.only(self.start, self.weights)
         first = replace(first, references=self.references, rates=self.rates) if isinstance(first, Combined) else first
-        return first.join(xp.stack([parts[:, i] for i in self.start], axis=1))
+        return first.join(parts)
 
     def score(self, batch: Activations) -> Array:
-        return self.join(self.parts(batch))
+        """Without the other candidates: nothing of the score is theirs."""
+        xp = array_namespace(batch.logits)
+        return self._joined(xp.stack([self.detectors[i].score(batch) for i in self.start], axis=1))
 
 
 def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> dict[str, Recipe]:

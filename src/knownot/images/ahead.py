@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,19 @@ R = TypeVar("R")
 WORKERS = min(8, os.cpu_count() or 1)
 
 
+class _Pool(ThreadPoolExecutor):
+    """Waits for its threads, unless it is one of them that shuts it down: a walk that an error left open is closed by
+    whichever thread collects garbage next, and none can wait for its own end."""
+
+    def __init__(self, workers: int, name: str) -> None:
+        own: set[int] = set()
+        self.own = own
+        super().__init__(workers, thread_name_prefix=name, initializer=lambda: own.add(threading.get_ident()))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait and threading.get_ident() not in self.own, cancel_futures=cancel_futures)
+
+
 def in_order(
     work: Callable[[T], R], items: Iterable[T], ahead: int, workers: int = WORKERS
 ) -> Generator[R, None, None]:
@@ -23,7 +37,7 @@ def in_order(
     `items` is walked in the thread that reads; `work` runs in the pool's. An exception of `work` is raised where its
     result would have come. Closing the generator stops the threads and waits for them.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="knownot-images")
+    pool = _Pool(workers, "knownot-images")
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -39,7 +53,7 @@ def in_order(
 def fetched(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items, each fetched in another thread while the one before it is being used."""
     end = object()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="knownot-fetch")
+    pool = _Pool(1, "knownot-fetch")
     try:
         coming: Future[T | object] = pool.submit(next, items, end)
         while (item := coming.result()) is not end:
@@ -55,7 +69,7 @@ def overlapped(work: Callable[[T], R], items: Generator[T, None, None]) -> Gener
     Items are made in the thread that reads, so a network is asked by one thread only. What was done before an
     exception is given first. Closing it closes the items.
     """
-    with closing(items), ThreadPoolExecutor(1, thread_name_prefix="knownot-score") as pool:
+    with closing(items), _Pool(1, "knownot-score") as pool:
         before: Future[R] | None = None
         failed: BaseException | None = None
         while True:

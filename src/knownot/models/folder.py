@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arrays import Preprocess
-from ..errors import ModelError
+from ..errors import ModelError, UnsafeError
 from .base import Model
 
 FILE = "model.json"
@@ -53,7 +53,12 @@ def in_folder(folder: Path, given: Mapping[str, Any], opening: Callable[..., Mod
         ) from error
     if not plain:
         raise ModelError(f"{path} names a model outside its folder: {file!r}. Do not use this folder.")
-    opened = opening(folder / file, **options)
+    try:
+        opened = opening(folder / file, **options)
+    except UnsafeError as error:
+        raise UnsafeError(
+            f"{error} A folder cannot be permitted that: give its file {str(folder / file)!r}."
+        ) from error
     if names and len(names) == opened.offers.classes:
         opened.class_names = tuple(map(str, names))
     opened.preprocess = preprocess or opened.preprocess

@@ -42,19 +42,21 @@ def opened(
 ) -> TorchModel:
     """Open a torch nn.Module, a TorchScript module or file, or a torch.export program or file.
 
-    unsafe_pickle: open a pickled nn.Module too, although that runs whatever code the file holds.
+    unsafe_pickle: open a pickled nn.Module too, although that runs whatever code the file holds, and files with
+        operators that are not on the list (`operators.py`).
     embedding: the output as it is stands for the logits, whatever computes it.
     Raises ModelError, with the reason and the cure, when it cannot be read or is no classifier.
     """
     file: Path | None = None
     said: Mapping[str, Any] = {}
+    note = ""
     if isinstance(thing, str | os.PathLike):
         file = Path(thing)
-        thing, said = files.read(file, unsafe_pickle=unsafe_pickle)
+        thing, said, note = files.read(file, unsafe_pickle=unsafe_pickle)
         if not isinstance(thing, torch.jit.ScriptModule | torch.export.ExportedProgram):
             file = None  # a pickle is never handed on
     network = Network(thing)
-    return TorchModel(
+    model = TorchModel(
         network,
         head=head or said.get("head"),
         stages=tuple(stages) if stages is not None else said.get("stages"),
@@ -63,6 +65,9 @@ def opened(
         file=file,
         embedding=embedding,
     )
+    if note:
+        model.notes = (*model.notes, note)
+    return model
 
 
 class TorchModel(Model):

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
-import re
+import threading
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...arrays import Preprocess
-from ...errors import ModelError
+from ...errors import ModelError, UnsafeError
+from . import program, script
+from .archive import Archive, private
 
 SAID = "knownot.json"  # what knownot writes beside the weights: names of head and stages, size, class names
 
+ONE = threading.Lock()  # torch.export.load refuses to be at work in two threads
 
-def read(path: Path, *, unsafe_pickle: bool) -> tuple[Any, Mapping[str, Any]]:
-    """The ExportedProgram, ScriptModule or (unsafe_pickle) nn.Module of a file, and what knownot said in it.
 
-    Told by its contents, not its ending. Raises ModelError with the cure for anything else.
+def read(path: Path, *, unsafe_pickle: bool) -> tuple[Any, Mapping[str, Any], str]:
+    """The ExportedProgram, ScriptModule or (unsafe_pickle) nn.Module of a file, what knownot said in it, and a note.
+
+    Told by its contents, not its ending. Raises ModelError with the cure for anything else; UnsafeError for what is
+    opened with unsafe_pickle only.
     """
     if not path.is_file():
         raise ModelError(f"{path.name!r} is no file; a model file is expected (.pt2 of torch.export, or TorchScript).")
     if path.stat().st_size == 0:
         raise ModelError(f"{path.name!r} is empty (0 bytes). Copy or download the model file again.")
-    kind = _kind(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), private(path) as own:
             warnings.simplefilter("ignore")
-            if kind == "program":
-                return _program(path)
-            if kind == "script":
-                extra = {SAID: ""}
-                script = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
-                return script, _said(extra[SAID])
-            return _pickled(path, unsafe_pickle), {}
+            archive = _archive(own, path.name)
+            kind = _kind(archive, path.name)
+            if archive is None or kind == "pickle":
+                return _pickled(own, path.name, unsafe_pickle), {}, ""
+            thing, said, foreign = (_program if kind == "program" else _script)(archive, path.name, unsafe_pickle)
+            return thing, said, _note(foreign) if foreign else ""
     except ModelError:
         raise
     except Exception as error:
@@ -71,96 +72,76 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _kind(path: Path) -> str:
-    """ "program", "script" or "pickle"."""
+def _archive(path: Path, shown: str) -> Archive | None:
+    """The zip archive that the file is, or None for the pickle of torch < 1.6. Raises ModelError for all else."""
     with path.open("rb") as file:
         start = file.read(8)
-    if not zipfile.is_zipfile(path):
-        if start[:2] == b"PK":
-            raise ModelError(f"{path.name!r} is cut short: it begins as a model archive and has no end. Copy it again.")
-        if start[:1] == b"\x80":  # the pickle of torch < 1.6
-            return "pickle"
-        raise ModelError(
-            f"{path.name!r} is no model file of torch: it begins with {start!r}. Those read are torch.export (.pt2) "
-            "and TorchScript files."
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    inside = {name.partition("/")[2] for name in names}
-    if "archive_format" in inside or any(n.startswith("serialized_exported_program") for n in names):
+    if zipfile.is_zipfile(path) and start[:2] == b"PK":  # with something before the archive it would be two things
+        return Archive(path, shown)
+    if start[:2] == b"PK":
+        raise ModelError(f"{shown!r} is cut short: it begins as a model archive and has no end. Copy it again.")
+    if start[:1] == b"\x80":
+        return None
+    raise ModelError(
+        f"{shown!r} is no model file of torch: it begins with {start!r}. Those read are torch.export (.pt2) "
+        "and TorchScript files."
+    )
+
+
+def _kind(archive: Archive | None, shown: str) -> str:
+    """ "program", "script" or "pickle"."""
+    inside = [name.casefold() for name in archive.names] if archive else ["data.pkl"]
+    if "archive_format" in inside or any(name.startswith("serialized_exported_program") for name in inside):
         return "program"
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return "script"
     if "data.pkl" in inside:
         return "pickle"
-    raise ModelError(f"{path.name!r} is a zip archive, but no model file of torch. It holds: {', '.join(names[:5])}.")
+    names = ", ".join(archive.whole[:5]) if archive else ""
+    raise ModelError(f"{shown!r} is a zip archive, but no model file of torch. It holds: {names}.")
 
 
-def _program(path: Path) -> tuple[Any, Mapping[str, Any]]:
-    _refuse_code(path)
+def _program(archive: Archive, shown: str, unsafe: bool) -> tuple[Any, Mapping[str, Any], set[str]]:
+    foreign = program.refuse_code(archive, shown)
+    _permitted(foreign, shown, unsafe)
     extra = {SAID: ""}
-    with _weights_only():
-        program = torch.export.load(str(path), extra_files=extra)
-    return program, _said(extra[SAID])
+    with ONE:
+        loaded = torch.export.load(str(archive.path), extra_files=extra)
+    return loaded, _said(extra[SAID]), foreign
 
 
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """torch.export.load falls back to full unpickling; this switch of torch's forbids it."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def _script(archive: Archive, shown: str, unsafe: bool) -> tuple[Any, Mapping[str, Any], set[str]]:
+    foreign = script.in_source(archive)
+    _permitted(foreign, shown, unsafe)
+    extra = {SAID: ""}
+    loaded = torch.jit.load(str(archive.path), map_location="cpu", _extra_files=extra)
+    foreign |= script.in_graphs(loaded)
+    _permitted(foreign, shown, unsafe)
+    return loaded, _said(extra[SAID]), foreign
 
 
-# torch.export.load evaluates sizes as Python, and finds operators as a path of attributes from torch: both are strings
-# of the file. What is left of a size without these words is code; an operator is one of torch.ops, or arithmetic.
-EXPRESSION = re.compile(
-    r"Symbol\('[a-z]+\d+'(, \w+=(True|False))*\)|[\s\d()+\-*/%,<>=!&|~]|\d\.\d|\b([suz]f?\d+|zuf\d+|Max|Min|Mod|"
-    r"PythonMod|FloorDiv|CleanDiv|CeilDiv|ModularIndexing|Eq|Ne|And|Or|Not|true|false|True|False|oo|int_oo|IntTrueDiv|"
-    r"FloatTrueDiv|ToFloat|TruncToInt|FloorToInt|CeilToInt|Where|PowByNatural|Integer|Float|Rational|Add|Mul|Pow|"
-    r"Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Identity)\b"
-)
-OPERATOR = re.compile(
-    r"torch\.ops\.[A-Za-z]\w*\.\w+(\.\w+)?|_operator\.[a-z]+|math\.[a-z]+|torch\.sym_[a-z]+|torch\._check"
-)
-UNSAFE = re.compile(r"(^|/)data/(aotinductor/.|constants/(opaque_obj|custom_obj))")
+def _permitted(foreign: set[str], shown: str, unsafe: bool) -> None:
+    """Raise UnsafeError when a file computes what is not on the list, unless that is permitted."""
+    if foreign and not unsafe:
+        raise UnsafeError(
+            f"{shown!r} holds what is not on the list of operators that only compute: {_some(foreign)}. Such can write "
+            "files or run code, so it was not opened. Export the classifier without it, or, if you trust where the "
+            "file is from, pass unsafe_pickle=True (--unsafe-pickle). The list is knownot.models.torch.operators."
+        )
 
 
-def _refuse_code(path: Path) -> None:
-    """Raise ModelError for an export file that holds compiled code, pickled objects, or strings that would run."""
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if UNSAFE.search(name):
-                raise ModelError(f"{path.name!r} holds compiled code or pickled objects ({name}); it is not opened.")
-            if name.endswith(".json"):
-                for key, value in _strings(json.loads(archive.read(name) or b"{}"), ""):
-                    bad = key == "expr_str" and EXPRESSION.sub("", value)
-                    if bad or (key == "target" and not OPERATOR.fullmatch(value)):
-                        raise ModelError(
-                            f"{path.name!r} holds the {key} {value[:80]!r}, which is none of a plain exported "
-                            "classifier and could run code; it is not opened."
-                        )
+def _note(foreign: set[str]) -> str:
+    return (
+        f"Opened with unsafe_pickle: it holds {_some(foreign)}. knownot.load does not open such a file from a folder; "
+        "give it the classifier: load(folder, model=open_model(file, unsafe_pickle=True))."
+    )
 
 
-def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _strings(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner, key)
+def _some(names: set[str], most: int = 5) -> str:
+    return ", ".join(sorted(names)[:most]) + (" …" if len(names) > most else "")
 
 
-def _pickled(path: Path, unsafe_pickle: bool) -> Any:
+def _pickled(path: Path, shown: str, unsafe_pickle: bool) -> Any:
     """The nn.Module of a pickle, if allowed. Raises ModelError for a state dict, and without permission."""
     try:
         thing = torch.load(path, map_location="cpu", weights_only=True)
@@ -168,8 +149,8 @@ def _pickled(path: Path, unsafe_pickle: bool) -> Any:
         if "nsupported" not in str(error) and "eights" not in str(error):  # not about forbidden classes: damaged
             raise
         if not unsafe_pickle:
-            raise ModelError(
-                f"{path.name!r} is a pickled object. Opening it would run whatever code it holds, so it was not. "
+            raise UnsafeError(
+                f"{shown!r} is a pickled object. Opening it would run whatever code it holds, so it was not. "
                 "Save the model as torch.export.save(torch.export.export(model, (images,)), 'model.pt2'), or, if you "
                 "trust where the file is from, pass unsafe_pickle=True (--unsafe-pickle)."
             ) from error
@@ -181,7 +162,7 @@ def _pickled(path: Path, unsafe_pickle: bool) -> Any:
         what = f"weights without a network (a state dict: {', '.join(map(str, list(thing)[:3]))} …)"
     inner = next((f"[{k!r}]" for k, v in thing.items() if isinstance(v, Mapping)), "") if what[0] == "w" else ""
     raise ModelError(
-        f"{path.name!r} holds {what}. Build the nn.Module in Python, load the weights into it with "
-        f"model.load_state_dict(torch.load({path.name!r}){inner}), and give the module (on the command line "
+        f"{shown!r} holds {what}. Build the nn.Module in Python, load the weights into it with "
+        f"model.load_state_dict(torch.load({shown!r}){inner}), and give the module (on the command line "
         "MODULE:NAME, a Python function of yours that returns it)."
     )

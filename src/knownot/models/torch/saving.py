@@ -54,7 +54,8 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
     raise ModelError(
         "The classifier could not be written so that it computes the same when opened again. Tried: "
         + " | ".join(failures)
-        + ". Export it yourself (torch.export.save) and open that file."
+        + ". Export it yourself (torch.export.save) and open that file, or save without the classifier "
+        "(include_model=False, --no-model) and give it again: load(folder, model=…)."
     )
 
 
