@@ -29,8 +29,8 @@ import knownot
 from knownot.arrays import Activations
 from knownot.benchmark import Comparison, compare
 from knownot.detectors import DETECTORS
+from knownot.fitting.extraction import keys_of
 from knownot.models import Model
-from knownot.walk import keys_of
 
 COMBINED = ("default", "auto")
 ONE_PASS = {"probabilities", "logits", "features", "head", "stages"}

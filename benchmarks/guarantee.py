@@ -23,7 +23,7 @@ def main() -> None:
     from scipy.stats import binom
 
     import knownot
-    from knownot.fitting import decide
+    from knownot.fitting.many import decide
 
     train, labels = parquet("cifar10/train-20000.parquet")
     test, classes = parquet("cifar10/test.parquet")

@@ -22,8 +22,8 @@ import numpy as np
 from quality import SHARED, classifier, made, parquet
 
 from knownot.arrays import Activations
+from knownot.fitting.extraction import keys_of
 from knownot.models import Model, open_model
-from knownot.walk import keys_of
 
 MADE = "made:all,-uniform,-gaussian,-solid"  # those three are tested on
 NEAR = "tiny-imagenet"

@@ -105,7 +105,7 @@ def default(option: Any) -> str:
 
 
 def signature(path: str) -> str:
-    """`knownot.fit` or `knownot.classifier:OpenSetClassifier.predict`: signature and docstring."""
+    """`knownot.fit` or `knownot.openset.classifier:OpenSetClassifier.predict`: signature and docstring."""
     thing, name = found(path)
     says = fenced(inspect.getdoc(thing))
     return says if inspect.ismodule(thing) else f"{fenced(shown(name, thing))}\n\n{says}"

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 import helpers_toy as toy
-from knownot.arena import Arena
+from knownot.selection.scoreboard import Scoreboard
 
 
 def jittery(channels: int = 12, size: float = 3000.0) -> onnx.ModelProto:
@@ -55,9 +55,9 @@ def _with(
 KINDS = ("uniform", "solid", "fractal", "patch-shuffle-4", "cutmix", "mixup", "collage", "inversion", "blur")
 
 
-def arena(gains: dict[str, list[float]], n: int = 400, k: int = 64) -> Arena:
+def arena(gains: dict[str, list[float]], n: int = 400, k: int = 64) -> Scoreboard:
     """Detectors with independent normal scores; on a kind, unknown images score higher by gains[kind][j]."""
     rng = np.random.default_rng(0)
     m = len(next(iter(gains.values())))
     known = rng.normal(size=(n, m))
-    return Arena.of(known, {kind: rng.normal(size=(k, m)) + np.array(shift) for kind, shift in gains.items()})
+    return Scoreboard.of(known, {kind: rng.normal(size=(k, m)) + np.array(shift) for kind, shift in gains.items()})

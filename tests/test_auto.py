@@ -13,20 +13,23 @@ import pytest
 import helpers_auto
 import helpers_toy as toy
 import knownot
-from knownot import Preprocess, choosing, ruling, selecting
-from knownot.arena import EVEN, MARGIN, TOLERANCE, YOURS, Arena
+from knownot import Preprocess
 from knownot.arrays import Activations, Offers
 from knownot.benchmark import compare, page
 from knownot.cli import main
 from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis, default_recipe, resolve
 from knownot.errors import OptionError, UnsoundError
-from knownot.evidence import Check, checked, failing, flags, left_out, pixels_of, rounds, table
+from knownot.fitting.extraction import HoldOut, Subsample
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
 from knownot.plots import percent
-from knownot.selecting import select
-from knownot.walk import HoldOut, Watch
-from knownot.weighing import MEMBERS
+from knownot.selection import choice as choosing
+from knownot.selection import combination as ruling
+from knownot.selection import stepwise as selecting
+from knownot.selection.diagnostics import Check, checked, failing, flags, left_out, pixels_of, rounds, table
+from knownot.selection.scoreboard import EVEN, MARGIN, TOLERANCE, YOURS, Scoreboard
+from knownot.selection.stacking import MEMBERS
+from knownot.selection.stepwise import select
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 
@@ -152,7 +155,7 @@ def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
         kept.append(choosing.watch(seed))
         return kept[0]
 
-    monkeypatch.setattr("knownot.steps.watch", watched)
+    monkeypatch.setattr("knownot.openset.steps.watch", watched)
     osc = fitted(model, sets, SMALL)
     evidence, _ = kept[0].rows(osc.record.evidence)
     column = osc.detector.members.index("mahalanobis")
@@ -167,7 +170,7 @@ def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
 
 def test_the_images_that_calibrate_are_those_of_large_numbers(model, sets):
     images, _ = sets["calibration"]
-    seen = Watch(10, 100, 0)
+    seen = Subsample(10, 100, 0)
     rng = np.random.default_rng(0)
     batch = Activations(rng.normal(size=(500, 3)), rng.normal(size=(500, 4)))
     for begin in range(0, 500, 70):
@@ -183,7 +186,7 @@ def test_the_images_that_calibrate_are_those_of_large_numbers(model, sets):
 
 
 def test_of_held_out_images_the_watch_has_the_numbers_of_the_hold_out():
-    hold, seen = HoldOut(None, 10, 0, 0.05, 0.01, "pac"), Watch(5, 50, 0)
+    hold, seen = HoldOut(None, 10, 0, 0.05, 0.01, "pac"), Subsample(5, 50, 0)
     rng = np.random.default_rng(1)
     for begin in range(0, 600, 50):
         batch = Activations(rng.normal(size=(50, 3)), np.arange(begin, begin + 50.0)[:, None])
@@ -495,7 +498,7 @@ def test_surprise_is_minus_the_log_of_p_values_and_of_known_ones_among_the_other
 
     rng = np.random.default_rng(3)
     known, unknown = rng.normal(size=(40, 2)), rng.normal(size=(7, 2)) + 1
-    found = Arena.of(known, {"uniform": unknown})
+    found = Scoreboard.of(known, {"uniform": unknown})
     for j in range(2):
         down = np.sort(known[:, j])[::-1]  # beyond the largest an exponential tail, by the mean excess of the largest
         tail = np.maximum(unknown[:, j] - down[0], 0) / (down[:5] - down[5]).mean()

@@ -18,7 +18,7 @@ from knownot.errors import (
     OptionError,
     UnsoundError,
 )
-from knownot.fitting import decide
+from knownot.fitting.many import decide
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 

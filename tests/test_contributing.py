@@ -21,7 +21,7 @@ from knownot.detectors import DETECTORS, table
 
 PAGE = docs.ROOT / "CONTRIBUTING.md"
 FILE, DIFF = ([b.code for b in docs.blocks(PAGE) if b.kind == kind] for kind in ("python", "diff"))
-MODULE = "knownot.detectors.nearest_mean"
+MODULE = "knownot.detectors.methods.nearest_mean"
 
 
 def added_line() -> str:
@@ -34,7 +34,7 @@ def added(monkeypatch):
     """The class, after both places of the page have been touched (in this process)."""
     assert (len(FILE), len(DIFF)) == (1, 1)
     module = types.ModuleType(MODULE)
-    module.__package__ = "knownot.detectors"
+    module.__package__ = "knownot.detectors.methods"
     monkeypatch.setitem(sys.modules, MODULE, module)
     exec(compile(FILE[0], "nearest_mean.py", "exec"), vars(module))
     for name, recipe in eval("{" + added_line() + "}", vars(table)).items():
@@ -77,7 +77,7 @@ def test_in_a_copy_of_the_package_the_two_places_are_all(tmp_path):
     """Its file and its line on disk, nothing else, and another interpreter."""
     home = tmp_path / "copy"
     shutil.copytree(docs.ROOT / "src" / "knownot", home / "knownot", ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "knownot" / "detectors" / "nearest_mean.py").write_text(FILE[0], encoding="utf-8")
+    (home / "knownot" / "detectors" / "methods" / "nearest_mean.py").write_text(FILE[0], encoding="utf-8")
     place = home / "knownot" / "detectors" / "table.py"
     before = next(line[1:] for line in DIFF[0].splitlines() if line.startswith(" "))
     text = place.read_text(encoding="utf-8").replace(f"{before}\n", f"{before}\n    {added_line()}\n")

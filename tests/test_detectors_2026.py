@@ -9,7 +9,7 @@ from knownot.arrays import Activations, Offers
 from knownot.checks import check_statistic
 from knownot.checks.problems import auroc
 from knownot.detectors import DKNN, KNN, RAS
-from knownot.detectors.ras import Profile
+from knownot.detectors.methods.ras import Profile
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import gather
 from test_detectors_reference import Case, close

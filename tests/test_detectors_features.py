@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from knownot.arrays import Activations, Head
 from knownot.detectors import GMM, Mahalanobis, configure, formulas, moved, resolve
-from knownot.detectors.openmax import STEEPEST, weibull
+from knownot.detectors.methods.openmax import STEEPEST, weibull
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import ClassMoments, Reservoir, Want, gather
 from test_detectors_reference import SATURATED, Case, close, l2, mahalanobis
@@ -251,7 +251,7 @@ def test_gmm_in_a_subspace():
 
 
 def test_gmm_that_would_not_fit_into_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("knownot.detectors.gmm.LARGEST", 5 * 12 * 12 - 1)
+    monkeypatch.setattr("knownot.detectors.methods.gmm.LARGEST", 5 * 12 * 12 - 1)
     with pytest.raises(UnsoundError, match="diagonal"):
         Case().fit("gmm")
     Case().fit("gmm", covariance="diagonal")

@@ -16,8 +16,8 @@ from knownot.benchmark import compare
 from knownot.checks.detectors import Problem, fitted, problem
 from knownot.checks.toy import Toy
 from knownot.detectors import Detector, configure, resolve
-from knownot.detectors.mahalanobis_odin import slope
-from knownot.detectors.odin import Confirmed
+from knownot.detectors.methods.mahalanobis_odin import slope
+from knownot.detectors.methods.odin import Confirmed
 from knownot.detectors.passes import direction, extended, passing, span
 from knownot.errors import InputError, OptionError, UnsoundError
 from test_gradient import torch_net

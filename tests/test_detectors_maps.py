@@ -16,10 +16,10 @@ from knownot.arrays import Activations, Head, Offers
 from knownot.benchmark import compare
 from knownot.checks.detectors import Problem, fitted, problem
 from knownot.detectors import Gram, MahalanobisLayers, configure
-from knownot.detectors.gram import SMALLEST, GramRows
-from knownot.detectors.layers import _usual
-from knownot.detectors.mahalanobis import Mahalanobis
-from knownot.detectors.rankfeat import RankOneRest
+from knownot.detectors.methods.gram import SMALLEST, GramRows
+from knownot.detectors.methods.layers import _usual
+from knownot.detectors.methods.mahalanobis import Mahalanobis
+from knownot.detectors.methods.rankfeat import RankOneRest
 from knownot.errors import OptionError, UnsoundError
 from knownot.models import open_model
 from knownot.stats import ClassMoments, gather
@@ -87,7 +87,7 @@ def test_gram_rows_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     whole = GramRows("m", 4).of(with_maps(maps))
     asked, plain = [], GramRows._rows
     monkeypatch.setattr(GramRows, "_rows", lambda self, f: asked.append(len(f)) or plain(self, f))
-    monkeypatch.setattr("knownot.detectors.gram.NEAR", 4 * 6 * 2)
+    monkeypatch.setattr("knownot.detectors.methods.gram.NEAR", 4 * 6 * 2)
     np.testing.assert_allclose(GramRows("m", 4).of(with_maps(maps)), whole, rtol=1e-12)
     assert asked == [2, 2, 2, 1]
 
@@ -413,7 +413,7 @@ def test_fit_predict_save_load(name: Any, opened, tmp_path: Path) -> None:
 
 
 def test_held_out_images_keep_no_maps_and_each_image_is_seen_once(opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knownot.walk import HoldOut
+    from knownot.fitting.extraction import HoldOut
 
     kept, seen = [], []
     keep, forward = HoldOut.keep, opened.forward

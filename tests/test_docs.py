@@ -14,7 +14,7 @@ import pytest
 
 import helpers_docs as docs
 import knownot
-import knownot.verdicts
+import knownot.openset.verdicts
 from knownot.cli import COMMANDS, main
 
 ROOT = docs.ROOT
@@ -238,7 +238,7 @@ def test_a_marker_that_names_nothing_stops_the_build():
 def test_columns_of_verdicts_are_all_explained():
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## How to read a verdict")[1].split("\n## ")[0]
     shown = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `")))
-    assert shown == list(knownot.verdicts.COLUMNS)
+    assert shown == list(knownot.openset.verdicts.COLUMNS)
 
 
 def test_fields_of_preprocess_are_all_explained():

@@ -10,8 +10,8 @@ import helpers_toy as toy
 import knownot
 from knownot import Preprocess
 from knownot.errors import ImagesError, InputError, LabelsError, ModelError, OptionError, SavedError
-from knownot.images.apart import in_both
-from knownot.images.ready import unlike
+from knownot.images.disjoint import in_both
+from knownot.images.model_input import unlike
 
 WHOLE = Preprocess(name="the model's own Rescaling layer")  # the toy wants [0, 1]: as if scaled twice in training
 RIGHT = Preprocess(scale=1 / 255, name="the model's own Rescaling layer")
@@ -85,9 +85,11 @@ def test_images_of_another_size_are_cropped_or_stretched_as_is_better():
 def test_another_way_that_is_better_by_chance_is_not_taken():
     images, labels = toy.known(600, 2)
     as_said, as_other = (toy.reference(x, toy.weights())["logits"].argmax(axis=1) for x in (images / 255, images / 1.0))
-    apart = np.flatnonzero(as_said != as_other)
+    differing = np.flatnonzero(as_said != as_other)
     mixed = np.array([toy.CLASSES.index(k) if isinstance(k, str) else int(k) for k in labels])
-    mixed[apart] = np.where(np.arange(len(apart)) % 20 < 11, as_other[apart], as_said[apart])  # 11 of 20, not 10
+    mixed[differing] = np.where(
+        np.arange(len(differing)) % 20 < 11, as_other[differing], as_said[differing]
+    )  # 11 of 20, not 10
     wrong = np.flatnonzero(as_said == as_other)[::2]
     mixed[wrong] = np.random.default_rng(1).integers(0, len(toy.CLASSES), len(wrong))
     osc = fitted(saying(RIGHT), (images, mixed))

@@ -8,7 +8,7 @@ from scipy import integrate, stats
 
 from knownot.arrays import Activations, Offers
 from knownot.detectors import moved
-from knownot.detectors.flow import Flow, spline
+from knownot.detectors.methods.flow import Flow, spline
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import Reservoir
 

@@ -22,7 +22,7 @@ from knownot.detectors.base import moved
 from knownot.errors import ActivationsError, MissingExtraError, ModelError, OptionError, SavedError, UnsoundError
 from knownot.fooling import chain, slopes
 from knownot.fooling.cppn import Cppn
-from knownot.fooling.guard import Guard
+from knownot.fooling.guard import DetectorConstraint
 from knownot.fooling.prior import Prior
 from knownot.fooling.sight import Sight, log_odds
 from test_gradient import keras_net, torch_net
@@ -166,7 +166,7 @@ def test_log_odds_where_the_probability_rounds_to_one():
 @pytest.mark.parametrize("detector", ["default", "msp", "knn"])
 def test_suspicion_is_minus_log_p_made_smooth(detector):
     osc = torch_osc(detector)
-    guard = Guard(osc)
+    guard = DetectorConstraint(osc)
     batch = torch_model().activations(toy.known(200, 7)[0] / np.float32(255))
     parts = osc.scores(batch)[1]
     nats, _ = guard._smooth(parts)
@@ -185,7 +185,7 @@ def test_suspicion_is_minus_log_p_made_smooth(detector):
 
 def test_suspicion_and_its_slope_agree():
     osc = torch_osc()
-    guard = Guard(osc)
+    guard = DetectorConstraint(osc)
     spread = np.array([r.std() for r in osc.references])
     middle = np.array([np.median(r) for r in osc.references])
     parts = middle + spread * np.random.default_rng(0).uniform(0, 5, (300, len(spread)))
@@ -198,7 +198,7 @@ def test_suspicion_and_its_slope_agree():
 def test_what_is_accepted_is_what_the_verdict_says():
     osc = torch_osc()
     images = np.concatenate([toy.known(200, 8)[0], toy.unknown(100)])
-    accepted, easy, suspicion = Guard(osc).judge(torch_model().activations(images / np.float32(255)))
+    accepted, easy, suspicion = DetectorConstraint(osc).judge(torch_model().activations(images / np.float32(255)))
     verdicts = osc.predict(images)
     np.testing.assert_array_equal(accepted, verdicts.label >= 0)
     assert (accepted | ~easy).all()

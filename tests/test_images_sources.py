@@ -712,7 +712,7 @@ class Counted:
     """Images whose decoding is counted."""
 
     def __init__(self, monkeypatch, fails_at: int | None = None):
-        from knownot.images import rows
+        from knownot.images import batching as rows
 
         self.done, self.lock, self.more = 0, threading.Lock(), threading.Condition()
         original = rows.pixels
@@ -754,7 +754,7 @@ def test_errors_in_threads_surface(monkeypatch):
 @pytest.mark.parametrize("way", ["in_order", "fetched", "overlapped"])
 def test_a_walk_may_be_closed_by_one_of_its_own_threads(way):
     """As the garbage collector does, wherever it happens to run, with one that an error left open."""
-    from knownot.images import ahead
+    from knownot.images import prefetch as ahead
 
     told, given, closed = [], threading.Event(), threading.Event()
 

@@ -466,7 +466,7 @@ def test_ranges_are_there_even_if_every_row_was_left_out() -> None:
 
 
 def test_activations_without_maps_say_how_to_have_them() -> None:
-    from knownot.detectors.gram import GramRows
+    from knownot.detectors.methods.gram import GramRows
     from knownot.errors import InputError
 
     with pytest.raises(InputError, match=r"stage1.*maps="):

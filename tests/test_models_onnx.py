@@ -652,7 +652,7 @@ def test_training_mode_is_found_out() -> None:
 
 
 def test_a_head_that_does_not_reproduce_the_logits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from knownot.models import onnx_head
+    from knownot.models.onnx import head as onnx_head
 
     real = onnx_head._linear
 

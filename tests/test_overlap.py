@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 
@@ -11,8 +12,8 @@ import pytest
 import helpers_toy as toy
 import knownot
 from knownot.detectors import Gram, Mahalanobis
-from knownot.detectors.gram import GramRows
-from knownot.images.ahead import overlapped
+from knownot.detectors.methods.gram import GramRows
+from knownot.images.prefetch import overlapped
 from knownot.stats import ClassMoments, ClassRange, blas, one_blas_thread
 from knownot.stats.blas import _controller
 
@@ -229,6 +230,7 @@ def test_scoring_and_gathering_use_one_blas_thread(two, monkeypatch):
     def noted(kind, name):
         original = getattr(kind, name)
 
+        @functools.wraps(original)  # options are read from the signature
         def asked(*args, **options):
             seen.append(blas_threads())
             return original(*args, **options)
@@ -243,7 +245,7 @@ def test_scoring_and_gathering_use_one_blas_thread(two, monkeypatch):
     osc.predict(images[:10])
     assert all(threads == {1} for threads in seen)
     assert blas_threads() == {2}
-    monkeypatch.setattr("knownot.fitting.NARROW", 3)
+    monkeypatch.setattr("knownot.fitting.many.NARROW", 3)
     seen.clear()
     knownot.fit(toy.graph(), images, labels, detector="mahalanobis", alpha=0.1, progress=False, batch_size=600)
     assert {2} in seen, "products of wide features may use all threads"

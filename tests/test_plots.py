@@ -35,6 +35,7 @@ CHARTS = {
     "confusion": lambda name: confusion(np.array([[9, 1], [0, 0]]), ["cat", HOSTILE], name=name, title="t"),
     "scatter": lambda name: scatter(POINTS, name=name, title="t"),
     "dots": lambda name: dots({"knn": ROWS, HOSTILE: ROWS}, name=name, title="t"),
+    "dots perfect": lambda name: dots({"knn": {"uniform": Measured(1.0, 1.0, 1.0)}}, name=name, title="t"),
     "dots mean": lambda name: dots({"knn": ROWS}, name=name, title="t", mean={"knn": near(0.5)}, low=0.0),
 }
 

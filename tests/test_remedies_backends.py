@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from knownot.remedies import against
+from knownot.remedies.training import adversary as against
 from test_remedies_joint import joint, keras_small, toy
 from test_remedies_joint import weights as weights_of
 from test_remedies_vos import retrained, still
@@ -16,8 +16,8 @@ SCRIPT = """
 import keras
 import numpy as np
 from test_remedies_backends import against, joint, keras_small, retrained, still, toy, weights_of
-from knownot.remedies.half import USED
-from knownot.remedies.plan import Plan
+from knownot.remedies.training.mixed_precision import USED
+from knownot.remedies.training.batches import Plan
 
 images = dict(known=toy.known(192, 1), validation=toy.known(200, 2))
 channels, against.CHANNELS = against.CHANNELS, 16

@@ -16,8 +16,11 @@ from knownot.calibration import p_values
 from knownot.cli import main
 from knownot.errors import ImagesError, OptionError
 from knownot.measure import auroc, fpr_at_95_known_recall
-from knownot.remedies import comparing, measuring, outcome, splits
 from knownot.remedies.base import Remedy
+from knownot.remedies.comparison import compare as comparing
+from knownot.remedies.comparison import measure as measuring
+from knownot.remedies.comparison import result as outcome
+from knownot.remedies.comparison import splits
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def found(path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(remedies.REMEDIES, "broken", ("nowhere", "Broken"))
         real = comparing.remedy_class
-        for place in ("knownot.remedies.comparing", "knownot.remedies.retraining"):
+        for place in ("knownot.remedies.comparison.compare", "knownot.remedies.retraining"):
             patch.setattr(f"{place}.remedy_class", lambda name: Broken if name == "broken" else real(name))
         names = {
             "a discriminator": ("discriminator", {"epochs": 8, "batch_size": 32}),

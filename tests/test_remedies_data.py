@@ -14,16 +14,16 @@ from knownot.arrays import InputSpec, Preprocess
 from knownot.errors import ImagesError, OptionError
 from knownot.images.preprocess import apply
 from knownot.outliers import OUTLIERS, kinds_named
-from knownot.remedies import data
 from knownot.remedies.base import Settings
-from knownot.remedies.data import Drawn, Made, Pool, Several, outliers_of, read
-from knownot.remedies.entropic import Entropic
-from knownot.remedies.mixoe import MixOE, cut
-from knownot.remedies.none_class import k_means, nearest, probed
-from knownot.remedies.pixmix import PixMix
-from knownot.remedies.plan import Plan, augmented
-from knownot.remedies.rotpred import RotPred
-from knownot.remedies.tuned import Look
+from knownot.remedies.methods.entropic import Entropic
+from knownot.remedies.methods.mixoe import MixOE, cut
+from knownot.remedies.methods.none_class import k_means, nearest, probed
+from knownot.remedies.methods.pixmix import PixMix
+from knownot.remedies.methods.rotpred import RotPred
+from knownot.remedies.training import data
+from knownot.remedies.training.batches import Plan, augmented
+from knownot.remedies.training.data import Drawn, Made, Pool, Several, outliers_of, read
+from knownot.remedies.training.fine_tuning import Look
 
 SPEC = InputSpec(16, 16, 3, "NHWC")
 WAY = Preprocess(16, 16, scale=1 / 255, mean=(0.5,), std=(0.25,))

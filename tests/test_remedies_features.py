@@ -16,8 +16,9 @@ from knownot.checks.detectors import CHECKS, check_detector, problem
 from knownot.detectors import Network, given
 from knownot.errors import ActivationsError, InputError, LabelsError, OptionError, UnsoundError
 from knownot.measure import auroc
-from knownot.remedies import beside, seen
-from knownot.remedies import layers as core
+from knownot.remedies.methods import none_head as beside
+from knownot.remedies.training import activations as seen
+from knownot.remedies.training import mlp as core
 
 HEADS = ("none-head", "discriminator")
 

@@ -13,9 +13,12 @@ import knownot
 from knownot import remedies
 from knownot.errors import ModelError, OptionError
 from knownot.measure import auroc
-from knownot.remedies import against, keras_joint, retraining, torch_joint
-from knownot.remedies.data import Pool
-from knownot.remedies.plan import Plan
+from knownot.remedies import retraining
+from knownot.remedies.keras import joint as keras_joint
+from knownot.remedies.torch import joint as torch_joint
+from knownot.remedies.training import adversary as against
+from knownot.remedies.training.batches import Plan
+from knownot.remedies.training.data import Pool
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 

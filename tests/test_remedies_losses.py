@@ -15,7 +15,7 @@ if "keras" not in sys.modules:
     os.environ.setdefault("KERAS_BACKEND", "torch")
 
 from knownot.errors import OptionError
-from knownot.remedies import losses
+from knownot.remedies.training import losses
 
 N, C, D = 9, 5, 4
 RNG = np.random.default_rng(3)

@@ -20,7 +20,7 @@ from knownot.arrays import Activations
 from knownot.checks import check_model
 from knownot.cli import group
 from knownot.detectors import KNN, given, resolve
-from knownot.detectors.none_class import NoneClass
+from knownot.detectors.methods.none_class import NoneClass
 from knownot.errors import InputError, ModelError, OptionError, SavedError, UnsoundError
 
 pytestmark = [

@@ -17,10 +17,12 @@ from knownot.checks.detectors import CHECKS, check_detector, problem
 from knownot.detectors import WeightedEnergy, given
 from knownot.errors import ImagesError, OptionError, UnsoundError
 from knownot.measure import auroc
-from knownot.remedies import adversarial, virtual, wild
-from knownot.remedies import layers as core
-from knownot.remedies.gradients import LastLayer
-from knownot.remedies.seen import look, places_of
+from knownot.remedies.methods import discriminator as adversarial
+from knownot.remedies.methods import stream as wild
+from knownot.remedies.methods import vos as virtual
+from knownot.remedies.training import mlp as core
+from knownot.remedies.training.activations import look, places_of
+from knownot.remedies.training.gradients import LastLayer
 from test_remedies_features import of, torch_of
 
 
@@ -99,7 +101,7 @@ def test_chunks_do_not_change_gradients(monkeypatch):
     got = LastLayer.of(*case())
     v = np.random.default_rng(0).normal(size=(4, 7))
     whole = got.times(v)
-    monkeypatch.setattr("knownot.remedies.gradients.CHUNK", 9)
+    monkeypatch.setattr("knownot.remedies.training.gradients.CHUNK", 9)
     np.testing.assert_allclose(got.times(v), whole, rtol=1e-12)
 
 

@@ -17,16 +17,16 @@ from knownot import open_model, remedies
 from knownot.errors import ActivationsError, LabelsError, ModelError, OptionError, UnsoundError
 from knownot.measure import auroc
 from knownot.remedies import REMEDIES, Remedied, remedy_class, retraining
-from knownot.remedies.loop import part_way
-from knownot.remedies.plan import Plan
-from knownot.remedies.tuned import Tuned
+from knownot.remedies.training.batches import Plan
+from knownot.remedies.training.fine_tuning import FineTuning
+from knownot.remedies.training.loop import part_way
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
 ]
 
-TUNED = [name for name in REMEDIES if issubclass(remedy_class(name), Tuned)]
+TUNED = [name for name in REMEDIES if issubclass(remedy_class(name), FineTuning)]
 NETS = {"torch": torch_net, "keras": keras_net}
 COMMON: dict[str, Any] = {
     "validation": VALIDATION, "preprocess": WAY, "batch_size": 64, "progress": False, "epochs": 1
@@ -324,7 +324,7 @@ def test_accuracy_is_counted_on_the_known_classes_only() -> None:
 def test_senseless_options_are_refused_before_training(
     remedy: str, options: dict[str, Any], error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("knownot.remedies.tuned.train", lambda *a: pytest.fail("it was trained"))
+    monkeypatch.setattr("knownot.remedies.training.fine_tuning.train", lambda *a: pytest.fail("it was trained"))
     given = {**COMMON, **({"outliers": "made:noise"} if remedy_class_or_none(remedy) else {}), **options}
     with pytest.raises(error, match=message):
         remedies.retrain(remedy, torch_net(), *TRAIN, **given)

@@ -17,14 +17,16 @@ from helpers_remedies import TRAIN, VALIDATION, WAY, inputs, keras_net, torch_ne
 from helpers_toy import unknown
 from knownot import remedies
 from knownot.arrays import Activations
-from knownot.detectors.weighted_energy import WeightedEnergy
+from knownot.detectors.methods.weighted_energy import WeightedEnergy
 from knownot.errors import OptionError
 from knownot.measure import auroc
 from knownot.models.keras import steps
 from knownot.outliers.features import tails
-from knownot.remedies import half, keras_training, torch_training
-from knownot.remedies.plan import Plan
-from knownot.remedies.virtual import WINDOW, Virtual
+from knownot.remedies.keras import training as keras_training
+from knownot.remedies.methods.vos import WINDOW, Virtual
+from knownot.remedies.torch import training as torch_training
+from knownot.remedies.training import mixed_precision as half
+from knownot.remedies.training.batches import Plan
 from test_remedies_training import NETS, retrained, same, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -319,7 +321,7 @@ def test_what_scales_pixels_and_the_users_own_policy_stay() -> None:
     import keras
     from keras import layers as L
 
-    from knownot.remedies.keras_surgery import copied
+    from knownot.remedies.keras.surgery import copied
 
     image = keras.Input((16, 16, 3))
     x = L.Conv2D(4, 3, name="one", dtype="float64")(L.Rescaling(1 / 255, name="scale")(image))
@@ -364,7 +366,7 @@ def test_an_exported_program_is_trained_in_bfloat16_as_well(tmp_path: Path) -> N
 
 
 def test_joint_is_trained_in_bfloat16_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    from knownot.remedies import against
+    from knownot.remedies.training import adversary as against
 
     monkeypatch.setattr(against, "CHANNELS", 16)
     for framework in NETS:

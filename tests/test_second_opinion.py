@@ -31,7 +31,7 @@ from knownot.errors import (
     SavedError,
     UnsoundError,
 )
-from knownot.second import open_second
+from knownot.fitting.auxiliary import open_auxiliary
 
 SIZE = 24  # of the second network's input; the classifier's is 16
 ODD = Preprocess(height=SIZE, width=SIZE, scale=1 / 255, mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25), name="odd")
@@ -151,7 +151,7 @@ def test_scores_of_its_features_equal_a_float64_reference(sets):
     osc = fitted(sets, network("softmax"), detector=detectors)
     images = sets["test"][0][:30]
     (batch,) = knownot.open_images(images).batches(30, osc.preprocess, also=osc.second.preprocess)
-    from knownot.walk import computed
+    from knownot.fitting.extraction import computed
 
     activations, _, _ = computed(osc.model, batch, osc.second)
     _, parts = osc.scores(activations)
@@ -503,17 +503,17 @@ def test_auto_chooses_with_the_second_network_in_view():
 
 
 def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_preprocessing(monkeypatch):
-    from knownot import evidence
-    from knownot.second import Second
-    from knownot.walk import Walk, Watch
+    from knownot.fitting.auxiliary import Auxiliary
+    from knownot.fitting.extraction import Extractor, Subsample
+    from knownot.selection import diagnostics as evidence
 
     images, labels = toy.known(120, 7)
     classifier, other = knownot.open_model(toy.graph()), knownot.open_model(network("pool"), embedding=True)
     way = Preprocess(16, 16, scale=1 / 255)
     cropped = replace(ODD, crop_share=0.875)
-    second = Second(other, cropped)
-    seen = Watch(100, 50, 0)
-    walk = Walk(classifier, way, 64, 0, 0, False, second)
+    second = Auxiliary(other, cropped)
+    seen = Subsample(100, 50, 0)
+    walk = Extractor(classifier, way, 64, 0, 0, False, second)
     source = knownot.open_images(images, labels)
     assert sum(len(a) for a, _ in walk.over(source, "x", None, toy.CLASSES, None, watch=seen)) == 120
     x, _ = seen.pictures()
@@ -753,9 +753,9 @@ def test_the_command_line(sets, tmp_path):
 
 
 def test_what_is_opened_as_what():
-    assert open_second(network("softmax")).offers.classes == 7
-    assert open_second(network("pool")).offers.classes == 0
-    assert open_second(network("linear"), embedding=True).width == 7
+    assert open_auxiliary(network("softmax")).offers.classes == 7
+    assert open_auxiliary(network("pool")).offers.classes == 0
+    assert open_auxiliary(network("linear"), embedding=True).width == 7
     one, other = (knownot.open_model(network("linear"), embedding=e).fingerprint for e in (False, True))
     assert one != other
 

@@ -11,16 +11,16 @@ import helpers_toy as toy
 import knownot
 from helpers_auto import KINDS, arena
 from knownot import Preprocess
-from knownot.arena import YOURS, Arena, family
 from knownot.detectors import Combined, Energy
-from knownot.ruling import ruled
-from knownot.weighing import MEMBERS, NEAR, learn, promising, weighed
+from knownot.selection.combination import select_combination
+from knownot.selection.scoreboard import YOURS, Scoreboard, family
+from knownot.selection.stacking import MEMBERS, NEAR, fit_weights, learn, promising
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 ALL = list(dict.fromkeys(family(kind) for kind in KINDS))
 
 
-def loss(found: Arena, columns: list[int], weights: np.ndarray, b: float) -> float:
+def loss(found: Scoreboard, columns: list[int], weights: np.ndarray, b: float) -> float:
     """The first term of the docstring of `learn`, written out again."""
     total = 0.0
     for name in ALL:
@@ -95,7 +95,7 @@ def test_at_most_so_many_members_have_a_weight():
 
 def test_weights_hold_where_images_that_keep_nothing_gain_and_the_others_do_not_lose():
     found = arena({kind: [1.0, 1.4] for kind in KINDS}, 1000, 200)
-    decided = weighed(found, [0], [1])
+    decided = fit_weights(found, [0], [1])
     assert decided is not None
     assert decided.columns == (0, 1)
     assert decided.weights[1] > 0.7
@@ -105,14 +105,14 @@ def test_weights_hold_where_images_that_keep_nothing_gain_and_the_others_do_not_
         gains = {kind: [1.2, 3.0 if (family(kind) in NEAR) is near else -1.5] for kind in KINDS}
         one = arena(gains, 1000, 200)
         assert learn(one, [0, 1], np.array([1.0, 0.0]), 0.003, ALL)[1] > 0.2  # of all families it would have a weight
-        assert weighed(one, [0], [1]) is None
+        assert fit_weights(one, [0], [1]) is None
 
 
 def test_what_helps_one_family_alone_is_not_learnt():
     gains = {kind: [1.2, 4.0 if family(kind) == "mixture" else 0.0] for kind in KINDS}
     found = arena(gains, 1000, 200)
     assert learn(found, [0, 1], np.array([1.0, 0.0]), 0.003, ALL)[1] > 0.2
-    assert weighed(found, [0], [1]) is None
+    assert fit_weights(found, [0], [1]) is None
 
 
 def test_a_gain_that_hangs_on_one_family_is_none():
@@ -120,28 +120,28 @@ def test_a_gain_that_hangs_on_one_family_is_none():
     outcome = []
     for small in (0.3, 0.75):
         gains = {kind: [1.5, 6.0 if kind == "blur" else small] for kind in KINDS}
-        outcome.append(weighed(arena(gains, 1000, 200), [0], [1]) is not None)
+        outcome.append(fit_weights(arena(gains, 1000, 200), [0], [1]) is not None)
     assert outcome == [False, True]
 
 
 def test_a_default_at_its_best_keeps_its_weights():
     perfect = arena({kind: [9.0, 9.0] for kind in KINDS}, 400, 64)
-    assert weighed(perfect, [0], [1]) is None
+    assert fit_weights(perfect, [0], [1]) is None
     alike = arena({kind: [1.0, 0.9, 0.9] for kind in KINDS}, 1000, 200)
-    assert weighed(alike, [0, 1, 2], []) is None
+    assert fit_weights(alike, [0, 1, 2], []) is None
 
 
 def test_without_two_families_in_each_group_nothing_is_learnt():
     kinds = [kind for kind in KINDS if family(kind) in {"noise", "mixture", "inversion", "shuffle"}]
     found = arena({kind: [1.0, 1.6] for kind in kinds}, 1000, 200)
-    assert weighed(found, [0], [1]) is None
+    assert fit_weights(found, [0], [1]) is None
 
 
 def test_your_own_images_have_to_gain_as_well():
     gains = {kind: [1.0, 1.4] for kind in KINDS}
     for own, holds in ((1.4, True), (-1.0, False)):
         found = replace(arena(gains | {YOURS: [1.0, own]}, 1000, 200), weights={YOURS: 2.0})
-        assert (weighed(found, [0], [1]) is not None) is holds
+        assert (fit_weights(found, [0], [1]) is not None) is holds
 
 
 def test_of_those_that_rank_alike_one_is_enough():
@@ -150,10 +150,10 @@ def test_of_those_that_rank_alike_one_is_enough():
     made = {kind: np.repeat(rng.normal((1.0, 1.5), 1, (64, 2)), [1, 3], axis=1) for kind in KINDS}
     known[:, 2] = np.exp(known[:, 2])  # another scale, the same order
     made = {kind: np.column_stack([x[:, :2], np.exp(x[:, 2]), x[:, 3]]) for kind, x in made.items()}
-    found = Arena.of(known, made)
+    found = Scoreboard.of(known, made)
     assert found.distinct([0, 1, 2, 3]) == [0, 1]
     assert promising(found, [0], [1, 2, 3]) == [0, 1]
-    assert weighed(found, [0], [1, 2, 3]).columns == (0, 1)
+    assert fit_weights(found, [0], [1, 2, 3]).columns == (0, 1)
 
 
 def test_a_loss_where_something_is_kept_is_borne_only_against_a_gain_four_times_as_large():
@@ -166,7 +166,7 @@ def test_a_loss_where_something_is_kept_is_borne_only_against_a_gain_four_times_
         odds = {f: np.log(after[f] / (1 - after[f])) - np.log(before[f] / (1 - before[f])) for f in after}
         lost = -np.mean([x for f, x in odds.items() if f in NEAR])
         won = np.mean([x for f, x in odds.items() if f not in NEAR])
-        outcome.append((lost / won, weighed(found, [0], [1]) is not None))
+        outcome.append((lost / won, fit_weights(found, [0], [1]) is not None))
     assert outcome[0][0] < 0.25
     assert outcome[1][0] > 0.25
     assert [held for _, held in outcome] == [True, False]
@@ -187,7 +187,7 @@ def test_a_detector_that_fails_gets_no_weight():
         asked.append(list(columns))
         return []
 
-    ruling = ruled(["a", "b", "upside", "broken"], [2, 0, 3], known, made, again)
+    ruling = select_combination(["a", "b", "upside", "broken"], [2, 0, 3], known, made, again)
     assert ruling.columns == (0, 1)
     assert "clearly below one half on 9 of 9 kinds" in ruling.why[2]
     assert "not a finite number for 0.1%" in ruling.why[3]
@@ -200,11 +200,11 @@ def test_a_member_that_is_upside_down_stays_if_the_others_see_less_without_it():
     gains = {kind: [6.0, 0.0 if kind == "blur" else 6.0, -0.4] for kind in KINDS}
     gains["blur"] = [-0.5, -0.5, 8.0]
     known, made = scores(gains)
-    ruling = ruled(["a", "b", "gen"], [0, 1, 2], known, made, lambda columns: [])
+    ruling = select_combination(["a", "b", "gen"], [0, 1, 2], known, made, lambda columns: [])
     assert ruling.columns == (0, 1, 2)
     gains["blur"] = [6.0, 6.0, -0.4]
     known, made = scores(gains)
-    ruling = ruled(["a", "b", "gen"], [0, 1, 2], known, made, lambda columns: [])
+    ruling = select_combination(["a", "b", "gen"], [0, 1, 2], known, made, lambda columns: [])
     assert ruling.columns == (0, 1)
 
 
@@ -212,7 +212,7 @@ def test_a_default_of_nothing_but_upside_down_members_is_replaced():
     """Also where the mean over families is above one half, because one family is seen."""
     gains = {kind: [2.0, 6.0 if kind in ("blur", "inversion", "solid") else -0.4] for kind in KINDS}
     known, made = scores(gains)
-    ruling = ruled(["a", "gen"], [1], known, made, lambda columns: [])
+    ruling = select_combination(["a", "gen"], [1], known, made, lambda columns: [])
     assert ruling.columns == (0,)
     assert "no member of the default holds" in ruling.why[0]
 

@@ -11,29 +11,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .renamed import install as _find_renamed_modules
 from .version import __version__
+
+_find_renamed_modules()
 
 if TYPE_CHECKING:
     from . import audit, detectors, remedies
     from .arrays import Activations, Preprocess
-    from .classifier import OpenSetClassifier, fit, load
     from .errors import KnownotError
     from .fooling import Fooling, fool
     from .images import open_images
     from .models import open_model
+    from .openset.classifier import OpenSetClassifier, fit, load
+    from .openset.verdicts import Verdicts
     from .report.build import write_report
-    from .verdicts import Verdicts
 
 _HOMES = {
     "Activations": "arrays",
     "Fooling": "fooling",
     "KnownotError": "errors",
-    "OpenSetClassifier": "classifier",
+    "OpenSetClassifier": "openset.classifier",
     "Preprocess": "arrays",
-    "Verdicts": "verdicts",
-    "fit": "classifier",
+    "Verdicts": "openset.verdicts",
+    "fit": "openset.classifier",
     "fool": "fooling",
-    "load": "classifier",
+    "load": "openset.classifier",
     "open_images": "images",
     "open_model": "models",
     "write_report": "report.build",

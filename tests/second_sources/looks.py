@@ -11,7 +11,7 @@ import torch
 from scipy import special
 
 from knownot.arrays import Activations
-from knownot.detectors.gram import SMALLEST, GramRows
+from knownot.detectors.methods.gram import SMALLEST, GramRows
 
 from .distances import inverse, within
 from .sight import Array, Sight

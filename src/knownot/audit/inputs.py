@@ -8,11 +8,11 @@ from dataclasses import asdict
 import numpy as np
 
 from ..arrays import Preprocess
+from ..fitting.auxiliary import alike
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
 from ..models import Model
-from ..second import alike
 from .look import Spread
 from .record import Finding, Number, Share
 from .sections import Channel, Inputs, Trial

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..arrays import Preprocess
 from ..calibration import images_needed
-from ..choosing import choose, enough, watch
 from ..detectors import Detector, Recipe
 from ..errors import CalibrationError
-from ..fitting import Decided, decide, fitted_on, measured_on
+from ..fitting.extraction import Extractor, HoldOut, Subsample
+from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on
 from ..images import Images
 from ..models import Model
-from ..walk import HoldOut, Walk, Watch
+from ..selection.choice import choose, enough, watch
 from .helping import GUARANTEE
 from .look import Seen, look
 
@@ -36,10 +36,10 @@ class Known:
     alpha: float
     seed: int
     progress: bool
-    watch: Watch = field(init=False)  # some of those that calibrate
+    watch: Subsample = field(init=False)  # some of those that calibrate
     seen: Seen = field(init=False)
     new: Seen | None = field(init=False, default=None)  # of calibration images
-    rules: dict[str, Decided] = field(default_factory=dict)
+    rules: dict[str, CalibratedDetector] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     why_none: str = ""  # why there are no rules at all
@@ -104,10 +104,10 @@ class Known:
 
     def _decided(
         self, name: str, detector: Any, recipe: Recipe, parts: np.ndarray, predicted: np.ndarray, numbers: np.ndarray
-    ) -> Decided:
+    ) -> CalibratedDetector:
         evidence = 0
         if detector.chooses and len(parts):
-            walk = Walk(self.model, self.way, self.size, 0, self.seed, False)
+            walk = Extractor(self.model, self.way, self.size, 0, self.seed, False)
             offers = replace(self.model.offers, labels=self.images.labelled)
             chosen = choose(
                 detector, recipe, parts, numbers, self.watch, walk=walk, offers=offers, needed=self.needed,

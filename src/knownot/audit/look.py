@@ -9,11 +9,11 @@ import numpy as np
 
 from ..arrays import Activations, Preprocess, softmax
 from ..errors import ImagesError
+from ..fitting.extraction import HoldOut, Subsample, computed, keys_of
+from ..fitting.preprocessing import in_order
 from ..images import Images
 from ..models import Model
-from ..preprocessing import in_order
 from ..progress import bar
-from ..walk import HoldOut, Watch, computed, keys_of
 
 MISTAKES, SUREST = 12, 4  # kept as pictures
 SIDE = 64
@@ -111,7 +111,7 @@ def look(
     size: int,
     order: np.ndarray | None = None,
     labelled: bool = True,
-    watch: Watch | None = None,
+    watch: Subsample | None = None,
     hold: HoldOut | None = None,
     progress: bool = False,
 ) -> Iterator[tuple[Activations, np.ndarray]]:

@@ -14,11 +14,11 @@ from ..arrays import Activations, Preprocess
 from ..calibration import check_options
 from ..detectors.base import number
 from ..errors import ImagesError, ModelError
+from ..fitting.extraction import batch_size_for
+from ..fitting.preprocessing import class_order
 from ..images import Images, open_images
 from ..models import open_model
-from ..preprocessing import class_order
 from ..version import __version__
-from ..walk import batch_size_for
 from . import classes, helping, inputs, plane, probabilities, strange, trials
 from .helping import DETECTORS, GUARANTEE, Names
 from .known import DELTA, Known

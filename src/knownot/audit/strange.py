@@ -10,13 +10,13 @@ import numpy as np
 from ..arrays import Activations, Preprocess
 from ..detectors.base import moved
 from ..errors import KnownotError
-from ..evidence import pixels_of
-from ..fitting import Decided
+from ..fitting.many import CalibratedDetector
 from ..images import Images, open_images
 from ..images.preprocess import apply
 from ..measure import auroc_interval
 from ..models import Model
 from ..outliers import OUTLIERS, make
+from ..selection.diagnostics import pixels_of
 from .look import Seen, look
 from .record import Finding, Number, Share
 from .sections import Unknown, UnknownKind
@@ -127,7 +127,7 @@ def show(model: Model, kinds: Iterable[Kind], size: int, progress: bool) -> tupl
 
 
 def section(
-    shown: list[Shown], rules: Mapping[str, Decided], names: tuple[str, ...], alpha: float
+    shown: list[Shown], rules: Mapping[str, CalibratedDetector], names: tuple[str, ...], alpha: float
 ) -> tuple[Unknown, dict[str, np.ndarray]]:
     """(the section, pictures)."""
     quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}
@@ -146,7 +146,9 @@ def section(
     return Unknown(_findings(lines, threshold, alpha), threshold, tuple(lines)), pictures
 
 
-def _line(one: Shown, rules: Mapping[str, Decided], quick: Mapping[str, object], names: tuple[str, ...]) -> UnknownKind:
+def _line(
+    one: Shown, rules: Mapping[str, CalibratedDetector], quick: Mapping[str, object], names: tuple[str, ...]
+) -> UnknownKind:
     confidence, said = one.seen.confidence, one.seen.said
     caught: dict[str, Share] = {}
     area: dict[str, Number] = {}

@@ -8,11 +8,11 @@ import numpy as np
 
 from ..arrays import Preprocess, softmax
 from ..errors import OptionError
+from ..fitting.auxiliary import alike
+from ..fitting.preprocessing import Confusion, in_order, size_for
 from ..images import Images, open_images
 from ..images.preprocess import apply, candidates
 from ..models import Model
-from ..preprocessing import Confusion, in_order, size_for
-from ..second import alike
 
 TRIED = 512  # labelled known images that every way is tried on
 

@@ -11,21 +11,21 @@ import numpy as np
 
 from ..arrays import Activations, Preprocess
 from ..calibration import check_options, images_needed
-from ..choosing import choose as choose_detectors
-from ..choosing import watch
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
 from ..detectors.reducing import reducing
 from ..errors import KnownotError, OptionError
-from ..evidence import Check, answers, auroc_of, flags
-from ..fitting import Decided, decide, fitted_on, measured_on
-from ..images import apart, open_images
+from ..fitting.auxiliary import Auxiliary, open_auxiliary
+from ..fitting.extraction import Extractor, Subsample, batch_size_for
+from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on
+from ..fitting.preprocessing import choose, class_order
+from ..images import check_disjoint, open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
-from ..preprocessing import choose, class_order
-from ..second import Second, open_second
-from ..walk import Walk, Watch, batch_size_for
+from ..selection.choice import choose as choose_detectors
+from ..selection.choice import watch
+from ..selection.diagnostics import Check, answers, auroc_of, flags
 from .page import page
 
 EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
@@ -116,9 +116,9 @@ def compare(
     opened = open_model(model)
     if features is None and features_preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
-    other = None if features is None else Second(open_second(features), None)
+    other = None if features is None else Auxiliary(open_auxiliary(features), None)
     images, held = open_images(known, labels), open_images(*calibration)
-    apart(images, held)
+    check_disjoint(images, held)
     offers = opened.offers if other is None else other.beside(opened.offers)
     offers = replace(offers, labels=images.labelled)
     recipes: dict[str, Recipe] = {}
@@ -142,8 +142,8 @@ def compare(
     reductions = [one for recipe in recipes.values() for one in recipe.reductions(offers)]
     shown = reducing(opened, reductions)  # no map outlives its batch
 
-    def walk(passes: Iterable[Pass]) -> Walk:
-        return Walk(passing(shown, each_once(passes), way), way, size, 0, seed, progress, other)
+    def walk(passes: Iterable[Pass]) -> Extractor:
+        return Extractor(passing(shown, each_once(passes), way), way, size, 0, seed, progress, other)
 
     learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
     refused: dict[int, str] = {}
@@ -156,7 +156,7 @@ def compare(
     looking = walk(one for detector in fitted for one in detector.passes)
     batches = looking.over(held, "calibrate", class_order(held, opened, names)[1], names, None, watch=seen)
     parts, predicted = measured_on(fitted, (a for a, _ in batches))
-    rules: dict[str, Decided] = {}
+    rules: dict[str, CalibratedDetector] = {}
     choices: dict[str, tuple[Check, ...]] = {}
     classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
     for name, detector, mine in zip(recipes, fitted, parts, strict=True):
@@ -207,7 +207,7 @@ def compare(
     return Comparison(lines, alarms, accuracy, left_out, remarks, checks, choices, scores)
 
 
-def _checked(rules: Mapping[str, Decided], walk: Walk, seen: Watch, seed: int) -> tuple[Check, ...]:
+def _checked(rules: Mapping[str, CalibratedDetector], walk: Extractor, seen: Subsample, seed: int) -> tuple[Check, ...]:
     """Of each detector, as it is used, against made outliers; the known images are some that ranked or calibrated."""
     detectors = [rule.detector for rule in rules.values()]
 
@@ -226,7 +226,7 @@ def _checked(rules: Mapping[str, Decided], walk: Walk, seen: Watch, seed: int) -
 
 def _scored(
     quick: Mapping[str, Detector],
-    walk: Walk,
+    walk: Extractor,
     source: Any,
     name: str,
     order: np.ndarray | None,

@@ -37,8 +37,8 @@ def command(output: Path, as_json: bool, quiet: bool) -> None:
 
 def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:
     """Unpack, show the problem, fit, predict and report; what came out."""
-    from ..classifier import fit, load
     from ..models import open_model
+    from ..openset.classifier import fit, load
     from .fit import facts as fit_facts
     from .predict import predict_to
 

@@ -76,8 +76,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
     (class sub-folders are its labels), a Parquet file or a glob of images.
     """
-    from ..classifier import fit
-    from ..steps import detector_for
+    from ..openset.classifier import fit
+    from ..openset.steps import detector_for
 
     asked = size_of(size)
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, unsafe_pickle=unsafe_pickle)
@@ -104,16 +104,16 @@ def _second(features: str | None, preprocess: str | None, size: str | None, embe
         if preprocess or size or embedding:
             raise OptionError("--features-preprocess, -size and -embedding say more of --features, which is missing.")
         return {}
-    from ..second import open_second
+    from ..fitting.auxiliary import open_auxiliary
 
     asked = size_of(size, "--features-size")
-    opened = open_second(thing_of(features, calls=False), size=asked, embedding=embedding)
+    opened = open_auxiliary(thing_of(features, calls=False), size=asked, embedding=embedding)
     way = preprocess_of(preprocess, asked, opened.input.channels or 3, "--features-preprocess")
     return {"features": opened, "features_preprocess": way}
 
 
 def _words(osc: Any, output: Path) -> str:
-    from ..evidence import table
+    from ..selection.diagnostics import table
 
     record = osc.record
     accuracy = (

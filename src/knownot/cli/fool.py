@@ -66,7 +66,7 @@ def command(classifier: str, output: Path, classes: tuple[str, ...], count: int,
 
     asked, way = size_of(size), None
     if (Path(classifier) / MANIFEST).is_file():
-        from ..classifier import load
+        from ..openset.classifier import load
 
         if asked or unsafe_pickle:
             raise OptionError("--size and --unsafe-pickle are for classifiers that are not fitted yet: leave them out.")

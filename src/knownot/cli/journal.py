@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError, missing_extra
-from ..gallery import Gallery
-from ..verdicts import COLUMNS, Verdicts, row_of
+from ..openset.gallery import Gallery
+from ..openset.verdicts import COLUMNS, Verdicts, row_of
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 

@@ -39,7 +39,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
     come; a run that was stopped goes on where it was when the same command is given again.
     """
-    from ..classifier import load
+    from ..openset.classifier import load
 
     osc = load(
         saved,

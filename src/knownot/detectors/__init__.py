@@ -1,7 +1,7 @@
 """Every scoring method: one file each, one line each in the table `DETECTORS`. `knownot.detectors()` shows it.
 
 The classes of the methods are here by the table alone: `knownot.detectors.KNN` is the KNN that it names. In typed code
-import them from their own modules, `from knownot.detectors.knn import KNN`.
+import them from their own modules, `from knownot.detectors.methods.knn import KNN`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .combined import default_recipe
 from .given import beside_default, given
 from .plugged import all_rows
 from .resolve import configure, label, resolve, working
-from .table import DETECTORS, Row, Rows, classes, methods, rows
+from .table import DETECTORS, Row, Rows, classes, method_classes, rows
 
 __all__ = [  # the classes are those of the table
     "DETECTORS",
@@ -30,18 +30,18 @@ __all__ = [  # the classes are those of the table
     "default_recipe",
     "given",
     "label",
-    "methods",
+    "method_classes",
     "moved",
     "resolve",
     "rows",
     "working",
-    *methods(),
+    *method_classes(),
 ]
 
 
 def __getattr__(name: str) -> Any:
     try:
-        return methods()[name]
+        return method_classes()[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 

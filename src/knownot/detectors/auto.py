@@ -22,7 +22,7 @@ SAMPLE = 4_000  # known images kept as activations, to fit again without some of
 
 @dataclass(frozen=True)
 class Auto(Detector):
-    r"""The default combination, changed only where evidence is strong: see `knownot.choosing`.
+    r"""The default combination, changed only where evidence is strong: see `knownot.selection.choice`.
 
         score(x) = that of the members it starts from, until they are chosen
 

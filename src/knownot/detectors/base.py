@@ -89,7 +89,7 @@ class Detector(Fitted):
     """A fitted scorer.
 
     ranks: whether `rank` learns anything, so that images have to be set apart for it.
-    chooses: whether its members are yet to be chosen by evidence (see `knownot.choosing`).
+    chooses: whether its members are yet to be chosen by evidence (see `knownot.selection.choice`).
     """
 
     ranks: ClassVar[bool] = False

@@ -11,11 +11,11 @@ from ..arrays import Activations, Array, Head, Offers
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
 from ..stats import Want, one_blas_thread
 from .base import Detector, Recipe, number
-from .fdbd import FDBD
-from .gen import GEN
-from .knn import KNN
-from .mahalanobis import Mahalanobis
-from .msp import MSP
+from .methods.fdbd import FDBD
+from .methods.gen import GEN
+from .methods.knn import KNN
+from .methods.mahalanobis import Mahalanobis
+from .methods.msp import MSP
 from .passes import Pass, each_once
 
 FARTHEST = 1e6  # nats of a tail, so that a sum of them stays a number in float32

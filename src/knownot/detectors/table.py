@@ -10,13 +10,16 @@ from typing import Any
 
 from .recipe import Recipe
 
-WITH_REMEDIES = ("network.Network", "weighted_energy.WeightedEnergy")  # scorers that retraining leaves, in no line
+WITH_REMEDIES = (
+    ".network.Network",
+    "weighted_energy.WeightedEnergy",
+)  # scorers that retraining leaves, in no line
 
 
 def _class(path: str) -> type[Any]:
-    """The class KNN of the module knn beside this one, for "knn.KNN"."""
+    """The class KNN of the module knn of `methods`, for "knn.KNN"; with a dot before, of a module beside this one."""
     module, _, name = path.rpartition(".")
-    found: type[Any] = getattr(importlib.import_module(f".{module}", __package__), name)
+    found: type[Any] = getattr(importlib.import_module(f".{module}", f"{__package__}.methods"), name)
     return found
 
 
@@ -26,12 +29,12 @@ def _of(path: str, options: Mapping[str, Any] | None = None, *, paper: str = "",
 
 def _shaped(shaper: str, summary: str, detector: str = "energy.Energy") -> Recipe:
     options = {"shaper": _of(shaper), "detector": _of(detector)}
-    return _of("shaped.Shaped", options, paper=_class(shaper).paper, summary=summary)
+    return _of(".shaped.Shaped", options, paper=_class(shaper).paper, summary=summary)
 
 
 DETECTORS: dict[str, Recipe] = {
-    "default": _of("combined.Combined"),
-    "auto": _of("auto.Auto"),
+    "default": _of(".combined.Combined"),
+    "auto": _of(".auto.Auto"),
     "msp": _of("msp.MSP"),
     "maxlogit": _of("maxlogit.MaxLogit"),
     "energy": _of("energy.Energy"),
@@ -110,7 +113,9 @@ DETECTORS: dict[str, Recipe] = {
     "vra": _shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
     "ras": _shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features"),
     "optfs": _shaped(
-        "optfs.OptFS", "largest logit of features weighted by what values of their size contribute", "maxlogit.MaxLogit"
+        "optfs.OptFS",
+        "largest logit of features weighted by what values of their size contribute",
+        "maxlogit.MaxLogit",
     ),
 }
 
@@ -153,7 +158,7 @@ def rows() -> Rows:
     return Rows(row(name, recipe) for name, recipe in DETECTORS.items())
 
 
-def methods() -> dict[str, type[Any]]:
+def method_classes() -> dict[str, type[Any]]:
     """Every detector and shaper of the table, those inside others included, and those of remedies, by class name."""
     kinds = {kind for recipe in DETECTORS.values() for kind in kinds_in(recipe)} | {*map(_class, WITH_REMEDIES)}
     return {kind.__name__: kind for kind in sorted(kinds, key=lambda kind: kind.__name__)}
@@ -161,7 +166,7 @@ def methods() -> dict[str, type[Any]]:
 
 def classes() -> dict[str, type[Any]]:
     """Every dataclass that the state of a fitted detector of the table is built of, by its name."""
-    return {kind.__name__: kind for method in methods().values() for kind in state_of(method)}
+    return {kind.__name__: kind for method in method_classes().values() for kind in state_of(method)}
 
 
 def kinds_in(recipe: Recipe) -> Iterator[type[Any]]:

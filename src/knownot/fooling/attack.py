@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Preprocess
-from ..classifier import OpenSetClassifier
 from ..detectors.base import number, one_of
 from ..errors import ModelError, OptionError, unknown_name
+from ..fitting.extraction import batch_size_for
 from ..models import Model, open_model
+from ..openset.classifier import OpenSetClassifier
 from ..progress import bar
-from ..walk import batch_size_for
 from . import ascent, evolution
 from .chain import sized
 from .cppn import Cppn

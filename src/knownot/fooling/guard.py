@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Activations
-from ..classifier import OpenSetClassifier
+from ..openset.classifier import OpenSetClassifier
 from .slopes import slopes_of
 
 KNOTS = np.concatenate([np.linspace(0, 0.9, 19), np.linspace(0.91, 1, 10)])  # quantiles of calibration scores
@@ -18,7 +18,7 @@ SLACK = 1.5  # times the p-value at which an image is just accepted
 
 
 @dataclass(frozen=True)
-class Guard:
+class DetectorConstraint:
     """See the module. suspicion: -log p summed over the detector's members, made smooth: p-values are steps, and the
     same smallest one whatever is further out, so there they are continued as an exponential tail."""
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Activations, Preprocess, softmax
-from ..classifier import OpenSetClassifier
 from ..detectors.formulas import logsumexp
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, MissingExtraError, UnsoundError
+from ..fitting.extraction import computed
 from ..images.base import Batch
 from ..models import Model
-from ..walk import computed
+from ..openset.classifier import OpenSetClassifier
 from .chain import Chain
-from .guard import Guard
+from .guard import DetectorConstraint
 
 DAMP = 10.0  # nats of suspicion from which on they count less and less
 ROUNDING = 1e-3  # of log-odds: another batch size may compute a little less
@@ -62,7 +62,7 @@ class Sight:
 
     def __init__(self, model: Model, way: Preprocess, target: float, osc: OpenSetClassifier | None) -> None:
         self.chain, self.looking = Chain(way, model.input), model
-        self.guard = None if osc is None else Guard(osc)
+        self.guard = None if osc is None else DetectorConstraint(osc)
         self.second = None if osc is None else osc.second
         self.eyes = [Eye("", model, self.chain, self.chain.size)]
         if osc is not None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..errors import ImagesError, KnownotError
 from ..plugins import loaded
-from .apart import apart
 from .base import Batch, Images
-from .kinds import is_image_file
+from .disjoint import check_disjoint
+from .file_types import is_image_file
 
-__all__ = ["Batch", "Images", "apart", "open_images"]
+__all__ = ["Batch", "Images", "check_disjoint", "open_images"]
 
 READERS: tuple[
     str, ...

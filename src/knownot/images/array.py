@@ -9,9 +9,9 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError
+from .batching import Entries, Entry, choice
+from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .labels import Names, names_of, resolve
-from .numbers import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
-from .rows import Entries, Entry, choice
 
 BLOCK = 256  # images whose layout and alpha are dealt with at a time
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .kinds import is_not, sniff
-from .quiet import quiet
+from .file_types import is_not, sniff
+from .silence import quiet
 
 MAX_PIXELS = 178_956_970  # where Pillow by default refuses too: half a gigabyte of RGB
 ORIENTATION = 0x0112  # EXIF tag

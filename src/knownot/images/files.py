@@ -12,10 +12,10 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, LabelsError
-from .kinds import ENDINGS, is_image_file
+from .batching import Entries, Entry, choice, common_size
+from .file_types import ENDINGS, is_image_file
+from .image_arrays import as_numpy, is_array
 from .labels import Names, index_of, names_of, resolve
-from .numbers import as_numpy, is_array
-from .rows import Entries, Entry, choice, common_size
 
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImagesError, LabelsError
-from .numbers import as_numpy
+from .image_arrays import as_numpy
 
 Names = tuple[str, ...] | None
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, missing_extra
-from .ahead import fetched
+from .batching import Entries, Entry, choice, common_size
 from .labels import Names, names_of, renumbered, resolve, to_integers
-from .rows import Entries, Entry, choice, common_size
+from .prefetch import fetched
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "png", "bytes", "content")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y", "cls")

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..arrays import InputSpec, layout_of
 from ..errors import ImagesError, InputError, LabelsError
+from .batching import Entries, Entry, common_size
+from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .labels import Names, names_of, resolve, to_integers
-from .numbers import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
-from .rows import Entries, Entry, common_size
 
 END = object()
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "input_1")

@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import ModelError
 from .base import Model
 from .embedding import Embedding
-from .folder import in_folder
 from .none_classes import NoneClasses
+from .saved import in_folder
 
 __all__ = ["Model", "open_model"]
 

@@ -221,7 +221,7 @@ def dots(
         for tick in d.axes.get_yticklabels():
             tick.set_color(INK["ink"])
         d.axes.set_ylim(-0.6, n - 0.4)
-        begin = max(0.0, np.floor(20 * (least if low is None else low)) / 20)
+        begin = float(np.clip(np.floor(20 * (least if low is None else low)) / 20, 0, 0.95))  # where all are 1, too
         d.axes.set_xlim(begin, 1 + 0.02 * (1 - begin))
         _percent(d.axes.xaxis)
         d.axes.set_xlabel(label)

@@ -9,17 +9,15 @@ Each remedy of the table is a function of this package: `retrain` with its name 
 from __future__ import annotations
 
 import functools
-import sys
-from types import ModuleType
 from typing import Any
 
 from .base import Outcome, Remedied, Remedy, Settings, Task
-from .comparing import compare
-from .outcome import Compared
+from .comparison.compare import compare
+from .comparison.result import Compared
+from .methods.stream import from_stream
 from .retraining import retrain
 from .saved import load
 from .table import REMEDIES, remedy_class
-from .wild import from_stream
 
 __all__ = [
     "REMEDIES",
@@ -46,14 +44,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *(name.replace("-", "_") for name in REMEDIES)]
-
-
-class _Package(ModuleType):
-    """So that `remedies.mixoe` stays the remedy when the module of that name has been imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name.replace("_", "-") in REMEDIES):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..classifier import OpenSetClassifier, fit
 from ..detectors import Detector, Recipe, beside_default, configure, given, label
 from ..errors import OptionError
 from ..models import Model
+from ..openset.classifier import OpenSetClassifier, fit
 
 if TYPE_CHECKING:
-    from .data import Outliers, Pool
+    from .training.data import Outliers, Pool
 
 MODES = ("head", "full")
 

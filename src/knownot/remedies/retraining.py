@@ -13,13 +13,13 @@ import numpy as np
 from ..arrays import Preprocess
 from ..detectors.base import number
 from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
+from ..fitting.extraction import batch_size_for
+from ..fitting.preprocessing import choose, class_order
 from ..images import Images, open_images
 from ..models import Model, open_model
-from ..preprocessing import choose, class_order
-from ..walk import batch_size_for
 from .base import Remedied, Remedy, Settings, Task, chosen_mode
-from .data import Outliers, Pool, outliers_of, read
 from .table import remedy_class
+from .training.data import Outliers, Pool, outliers_of, read
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy

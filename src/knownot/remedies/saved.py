@@ -8,12 +8,12 @@ from typing import Any
 from .. import saving
 from ..detectors import Detector, Recipe, classes
 from ..errors import OptionError, SavedError
-from ..modelfile import described, reopened
-from ..models import folder as model_folder
 from ..models import open_model
+from ..models import saved as model_folder
+from ..models.reopen import described, reopened
 from ..version import __version__
 from .base import Remedied
-from .frameworks import also_saved
+from .training.frameworks import also_saved
 
 KIND = "retrained classifier"
 WORDS = (

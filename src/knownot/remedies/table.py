@@ -11,7 +11,7 @@ from ..errors import unknown_name
 if TYPE_CHECKING:
     from .base import Remedy
 
-# Name: (module of this package, class). Modules import a framework when they train, not before.
+# Name: (module of `methods`, class). Modules import a framework when they train, not before.
 REMEDIES: Mapping[str, tuple[str, str]] = {
     "none-class": ("none_class", "NoneClass"),
     "outlier-exposure": ("outlier_exposure", "OutlierExposure"),
@@ -19,16 +19,16 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "entropic": ("entropic", "Entropic"),
     "objectosphere": ("entropic", "Objectosphere"),
     "mixoe": ("mixoe", "MixOE"),
-    "logitnorm": ("norms", "LogitNorm"),
-    "t2fnorm": ("norms", "T2FNorm"),
+    "logitnorm": ("logitnorm", "LogitNorm"),
+    "t2fnorm": ("logitnorm", "T2FNorm"),
     "rotpred": ("rotpred", "RotPred"),
     "pixmix": ("pixmix", "PixMix"),
-    "none-head": ("beside", "NoneHead"),
-    "discriminator": ("beside", "Discriminator"),
-    "opengan": ("adversarial", "OpenGAN"),
-    "vos": ("virtual", "VOS"),
+    "none-head": ("none_head", "NoneHead"),
+    "discriminator": ("none_head", "Discriminator"),
+    "opengan": ("discriminator", "OpenGAN"),
+    "vos": ("vos", "VOS"),
     "joint": ("joint", "Joint"),
-    "stream": ("wild", "Stream"),
+    "stream": ("stream", "Stream"),
 }
 
 
@@ -37,5 +37,5 @@ def remedy_class(name: str) -> type[Remedy]:
     if name not in REMEDIES:
         raise unknown_name("remedy", name, REMEDIES)
     module, kind = REMEDIES[name]
-    found: type[Remedy] = getattr(importlib.import_module(f".{module}", __package__), kind)
+    found: type[Remedy] = getattr(importlib.import_module(f".methods.{module}", __package__), kind)
     return found

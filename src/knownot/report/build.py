@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classifier import OpenSetClassifier
-from ..gallery import Gallery
-from ..verdicts import Verdicts
+from ..openset.classifier import OpenSetClassifier
+from ..openset.gallery import Gallery
+from ..openset.verdicts import Verdicts
 from ..version import __version__
 from .data import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData
 from .html import write_report as write

@@ -1,0 +1,1 @@
+"""One file per published score, named as in the table."""

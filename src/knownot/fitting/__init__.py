@@ -1,0 +1,1 @@
+"""From labelled known images to fitted, calibrated detectors."""

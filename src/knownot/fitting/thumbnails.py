@@ -1,0 +1,43 @@
+"""Small pictures of known images, kept at fit time to show people what an incoming image looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Activations, softmax
+
+SIDE = 64  # pixels of a thumbnail's longer side
+
+
+def eyes(batch: Activations) -> np.ndarray:
+    """What neighbours are looked up by, rows of unit length, [n, d] float32: features, or probabilities without."""
+    rows = batch.features if batch.features is not None else softmax(batch.logits)
+    rows = np.asarray(rows, dtype=np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def squared(thumb: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A thumbnail [h, w, 3] uint8 enlarged (nearest pixel) to fill a grey square [side, side, 3] on its longer side."""
+    height, width = thumb.shape[:2]
+    longer = max(height, width)
+    rows, columns = (np.arange(max(1, side * n // longer)) * n // max(1, side * n // longer) for n in (height, width))
+    big = thumb[rows][:, columns]
+    canvas = np.full((side, side, 3), 128, dtype=np.uint8)
+    top, left = (side - big.shape[0]) // 2, (side - big.shape[1]) // 2
+    canvas[top : top + big.shape[0], left : left + big.shape[1]] = big
+    return canvas
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Thumbnails of some known images, to show what an incoming image looks like to the classifier."""
+
+    thumbs: np.ndarray  # [m, side, side, 3] uint8
+    eyes: np.ndarray  # [m, d] float32, unit rows
+    labels: np.ndarray  # [m] int64, -1 where unknown
+
+    def nearest(self, eyes_: np.ndarray, k: int = 3) -> np.ndarray:
+        """Indices of the k known images most alike (cosine), the nearest first, [n, <= k]."""
+        return np.argsort(-(eyes_ @ self.eyes.T), axis=1, kind="stable")[:, :k]

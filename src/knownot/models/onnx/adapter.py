@@ -1,0 +1,253 @@
+"""ONNX classifiers: read from the graph, served by onnxruntime, everything wanted in one run per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from ...arrays import Activations, Head, InputSpec, Offers, Preprocess
+from ...errors import InputError, ModelError, OptionError, unknown_name
+from ..base import Model, probe, verify_head
+from . import stages as onnx_stages
+from .file import OnnxFile
+from .graph import Graph, session
+from .head import Found
+from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
+from .probe import Look, as_it_is, best, look, outputs, tensors_of
+
+PREFIX = "knownot/"  # of the tensors that are added
+Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
+HALF = {10, 16}  # TensorProto: float16, bfloat16
+
+
+class OnnxModel(Model):
+    """An ONNX classifier, open for reading. The file or proto is not changed; a copy in memory has more outputs.
+
+    The logits are those that the last linear layer computes: in a quantised graph before they are rounded.
+    """
+
+    framework = "onnx"
+
+    def __init__(
+        self,
+        file: OnnxFile,
+        run: onnxruntime.InferenceSession,
+        spec: InputSpec,
+        dtype: np.dtype,
+        offers: Offers,
+        head: Head | None,
+        stage_layers: Mapping[str, str],
+        *,
+        names: tuple[str, ...] | None = None,
+        preprocess: Preprocess | None = None,
+        notes: Sequence[str] = (),
+        serve: Serve | None = None,
+    ) -> None:
+        self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
+        self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
+        self._file, self._who = file, file.who
+        self._run, self._dtype = run, dtype
+        self.input_name = run.get_inputs()[0].name
+        self._serve = serve
+        self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
+
+    def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
+        run = self._serving(tuple(maps))
+        size = self.input.batch
+        if not len(batch):
+            raise InputError(f"A batch without images, of shape {batch.shape}, has no activations.")
+        chunks = [batch] if size is None else [batch[i : i + size] for i in range(0, len(batch), size)]
+        if size is not None and (short := size - len(chunks[-1])):
+            chunks[-1] = np.concatenate([chunks[-1], np.repeat(chunks[-1][-1:], short, axis=0)])
+        parts = [self._one(run, chunk) for chunk in chunks]
+        rows = [
+            np.concatenate(x)[: len(batch)] if len(parts) > 1 else x[0][: len(batch)] for x in zip(*parts, strict=True)
+        ]
+        wrong = next((x.shape for x in rows if len(x) != len(batch)), None)
+        if wrong:
+            raise ModelError(
+                f"{self._who} gives an output of shape {wrong} for {len(batch)} images. Export it with a dynamic batch "
+                "axis, or a fixed one."
+            )
+        names = [o.name.removeprefix(PREFIX) for o in run.get_outputs()]
+        return Activations.of(dict(zip(names, rows, strict=True)))
+
+    def _serving(self, maps: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        """The session with these maps among its outputs, made when they are first asked for; the last one is kept."""
+        if not maps:
+            return self._run
+        if self._with_maps[0] != maps:
+            assert self._serve is not None
+            self._with_maps = (maps, self._serve(maps))
+        return self._with_maps[1]
+
+    def _one(self, run: onnxruntime.InferenceSession, chunk: np.ndarray) -> list[np.ndarray]:
+        if self._dtype.kind in "iu":
+            info = np.iinfo(self._dtype)
+            chunk = np.clip(np.rint(chunk), info.min, info.max)
+        chunk = np.ascontiguousarray(chunk, dtype=self._dtype)
+        try:
+            return list(run.run(None, {self.input_name: chunk}))
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise ModelError(
+                f"onnxruntime could not run {self._who} on a batch of shape {chunk.shape} {chunk.dtype}: {error} "
+                "If the classifier wants another size of image, give it: size=(height, width)."
+            ) from error
+
+    @property
+    def fingerprint(self) -> str:
+        return self._file.fingerprint
+
+    def save(self, folder: Path) -> str:
+        return self._file.copy_to(Path(folder))
+
+
+def opened(
+    thing: Any,
+    *,
+    head: str | None = None,
+    stages: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    layout: str | None = None,
+    providers: Sequence[Any] | None = None,
+    threads: int = 0,
+    embedding: bool = False,
+    **options: Any,
+) -> OnnxModel:
+    """Open an ONNX classifier: a path (external data beside it) or an `onnx.ModelProto`.
+
+    head: name of the last linear layer's node or tensor, or of the output to use. stages: names of nodes or tensors.
+    size: (height, width), when the graph leaves them open. layout: "NCHW" or "NHWC", when the shape does not tell.
+    providers: of onnxruntime, the CPU's if none are given. threads: of onnxruntime, 0 for its own choice.
+    embedding: the output as it is stands for the logits, whatever computes it.
+
+    Raises ModelError when it is no classifier, cannot be read or its head does not reproduce its logits;
+    OptionError for unknown names and options.
+    """
+    for name in options:
+        raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    for given in providers or ():
+        name = given if isinstance(given, str) else given[0]
+        if name not in onnxruntime.get_available_providers():
+            raise unknown_name("onnxruntime provider", str(name), onnxruntime.get_available_providers())
+    file = OnnxFile(thing)
+    graph = Graph(file)
+
+    def opener(model: bytes, optimise: bool) -> onnxruntime.InferenceSession:
+        return session(model, graph, providers=providers, threads=threads, optimise=optimise)
+
+    value = image_input(graph)
+    dtype = dtype_of(value)
+    found = [as_it_is(f) for f in outputs(graph, head)] if embedding else outputs(graph, head)
+    named = None if stages is None else [graph.tensor_of(s, "stage", _computed_names(graph)) for s in stages]
+    candidates = onnx_stages.candidates(graph, [f.logits for f in found]) if named is None else named
+    seen = look(graph, [*tensors_of(found), *candidates], input_spec(graph, value, size, layout), dtype, opener)
+    chosen, classes, notes = best(graph, found, seen)
+    tensors = _stage_layouts(graph, named, candidates, chosen, seen)
+    layers = {f"stage{i}": tensor for i, tensor in enumerate(tensors, 1)}
+    earlier = tuple(layers) if named is not None else tuple(layers)[:-1]
+    if chosen.head is None:
+        notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
+
+    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
+        return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
+
+    offered = {
+        "probabilities": True,
+        "logits": True,
+        "features": chosen.features is not None,
+        "head": chosen.head is not None,
+        "stages": bool(earlier),
+        "maps": bool(layers),
+    }
+    model = OnnxModel(
+        file,
+        opener(_served(graph, chosen, layers, tensors), True),
+        seen.spec,
+        dtype,
+        Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
+        chosen.head,
+        layers,
+        names=class_names(file.metadata, classes),
+        preprocess=preprocess(graph, value, seen.spec),
+        notes=(*seen.notes, *notes),
+        serve=serve,
+    )
+    _check(model, graph, chosen)
+    return model
+
+
+def _stage_layouts(
+    graph: Graph, named: Sequence[str] | None, candidates: Sequence[str], chosen: Found, seen: Look
+) -> dict[str, str]:
+    """{tensor: layout} of the stages: those named, or those found upstream of the output."""
+    layouts = onnx_stages.layouts(graph, seen.spec.layout)
+    if named is None:
+        upstream = graph.upstream([chosen.logits])
+        shapes = {name: seen.shapes[name] for name in candidates if name in upstream}
+        return onnx_stages.choose(graph, shapes, layouts, seen.n)
+    found = {}
+    for name in named:
+        shape = seen.shapes[name]
+        if len(shape) not in (3, 4) or shape[0] != seen.n:
+            raise OptionError(
+                f"stages: {name!r} has shape {shape} for {seen.n} images; a stage is [n, k, h, w] or tokens [n, t, d]."
+            )
+        found[name] = "NTC" if len(shape) == 3 else layouts.get(name, "NCHW")
+    return found
+
+
+def _served(
+    graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str], maps: Sequence[str] = ()
+) -> bytes:
+    """The graph whose outputs are the activations."""
+    nodes = {"logits": onnx_stages.flat(chosen.logits, f"{PREFIX}logits")}
+    if chosen.features is not None:
+        name = f"{PREFIX}features"
+        pooled = onnx_stages.mean(chosen.features, name, "NCHW", graph.opset)
+        nodes["features"] = pooled if chosen.pooled else onnx_stages.flat(chosen.features, name)
+    for stage, tensor in layers.items():
+        path = f"stages/{stage}"
+        nodes[path] = onnx_stages.mean_and_std(tensor, PREFIX + path, tensors[tensor], graph.opset)
+    for name in maps:
+        path = f"maps/{name}"
+        nodes[path] = onnx_stages.channels_first(layers[name], PREFIX + path, tensors[layers[name]], graph.opset)
+    return graph.with_outputs([n for made in nodes.values() for n in made], [PREFIX + name for name in nodes])
+
+
+def _computed_names(graph: Graph) -> list[str]:
+    nodes = [n for n in graph.nodes if n.op_type in onnx_stages.COMPUTING and n.output[0] not in graph.constants]
+    return [*(n.name for n in nodes if n.name), *(n.output[0] for n in nodes)]
+
+
+def _check(model: OnnxModel, graph: Graph, chosen: Found) -> None:
+    """Raise ModelError unless a probe gives finite logits that the head reproduces, image by image."""
+    batch = probe(model.input)
+    first = model.forward(batch)
+    if not all(np.isfinite(x).all() for x in first.named().values()):
+        bad = [name for name in graph.initializers if not np.isfinite(graph.floats(name)).all()]
+        why = f"its weights {', '.join(map(repr, bad[:3]))} are not finite" if bad else "it overflows"
+        raise ModelError(
+            f"{graph.who} computes NaN or infinity for a random image: {why}. Export it again, or retrain it."
+        )
+    logits = first.logits
+    if not chosen.softmax and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        raise ModelError(
+            f"{graph.who} gives probabilities that come from {chosen.end}, not from a softmax that knownot could look "
+            f"behind. Open a function that runs it instead: open_model(lambda images: session.run(None, "
+            f"{{'{model.input_name}': images}})[...])."
+        )
+    if model.head is not None:
+        half = any(t.data_type in HALF for t in graph.initializers.values())
+        verify_head(model.head, first, tolerance=1e-2 if half else 1e-3)
+    again = model.forward(np.stack([batch[0], batch[0]])).logits[0]
+    if not np.allclose(again, logits[0], rtol=0, atol=1e-3 * max(1.0, float(np.abs(logits).max()))):
+        raise ModelError(
+            f"{graph.who} gives an image other scores when another image stands beside it in the batch (or the second "
+            "time), as a graph exported in training mode does. Export it in evaluation mode: model.eval()."
+        )

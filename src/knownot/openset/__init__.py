@@ -1,0 +1,1 @@
+"""The open-set classifier: `fit`, predict, save, load, and what comes out."""

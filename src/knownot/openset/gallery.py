@@ -1,0 +1,62 @@
+"""Small pictures for people: the most telling incoming images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..fitting.thumbnails import SIDE, squared
+from .verdicts import Verdicts
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The most unknown images and those nearest to the threshold, with what is needed to show them."""
+
+    unknown: Verdicts | None = None
+    unknown_thumbs: np.ndarray | None = None  # [<= size, side, side, 3]
+    unknown_eyes: np.ndarray | None = None  # [<= size, d]
+    borderline: Verdicts | None = None
+    borderline_thumbs: np.ndarray | None = None
+    borderline_eyes: np.ndarray | None = None
+
+    def with_batch(
+        self,
+        verdicts: Verdicts,
+        thumbs: Sequence[np.ndarray],
+        eyes_: np.ndarray,
+        threshold: float,
+        size: int = 24,
+    ) -> Gallery:
+        """Also these (readable images only). threshold: the p-value at which images are unknown."""
+        squares = np.stack([squared(t) for t in thumbs]) if len(thumbs) else np.empty((0, SIDE, SIDE, 3), np.uint8)
+        new = (verdicts, squares, eyes_)
+        # A saturated p-value ties at 1 / (n + 1): the score decides which is more unknown.
+        most = self._kept(self.unknown, self.unknown_thumbs, self.unknown_eyes, *new, lambda v: -v.score, size)
+        most = _only(most, lambda v: v.unknown)
+        near = self._kept(
+            self.borderline,
+            self.borderline_thumbs,
+            self.borderline_eyes,
+            *new,
+            lambda v: np.abs(np.log(v.p_value) - np.log(threshold)),
+            size,
+        )
+        return Gallery(*most, *near)
+
+    @staticmethod
+    def _kept(verdicts, thumbs, eyes_, new_verdicts, new_thumbs, new_eyes, key, size):  # type: ignore[no-untyped-def]
+        if verdicts is not None:
+            new_verdicts = Verdicts.concat([verdicts, new_verdicts])
+            new_thumbs = np.concatenate([thumbs, new_thumbs])
+            new_eyes = np.concatenate([eyes_, new_eyes])
+        best = np.argsort(key(new_verdicts), kind="stable")[:size]
+        return new_verdicts.take(best), new_thumbs[best], new_eyes[best]
+
+
+def _only(kept, which):  # type: ignore[no-untyped-def]
+    verdicts, thumbs, eyes_ = kept
+    rows = np.flatnonzero(which(verdicts))
+    return verdicts.take(rows), thumbs[rows], eyes_[rows]

@@ -1,0 +1,210 @@
+"""What comes out: one verdict per image, in the order of the images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import missing_extra
+
+COLUMNS = (
+    "id",
+    "status",
+    "label",
+    "class_name",
+    "p_value",
+    "score",
+    "closed_label",
+    "closed_class",
+    "confidence",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one image. `status` is "known", "unknown" or "unreadable"."""
+
+    id: str
+    status: str
+    label: int
+    class_name: str
+    p_value: float
+    score: float
+    closed_label: int
+    closed_class: str
+    confidence: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Answers for n images, as columns.
+
+    label: the classifier's class for known images, -1 for unknown and for unreadable ones.
+    p_value: share of held-out known images that look at least as unknown; NaN where unreadable.
+    score: the detector's, larger = more unknown. closed_label, confidence: what the classifier alone says
+    (its class and its softmax probability). error: why an image could not be read, None where it could.
+    members, member_p_values: for each detector that took part, its own p-values, [n, m].
+    """
+
+    ids: tuple[str, ...]
+    label: np.ndarray  # [n] int64
+    p_value: np.ndarray  # [n] float64
+    score: np.ndarray  # [n] float32
+    closed_label: np.ndarray  # [n] int64, -1 where unreadable
+    confidence: np.ndarray  # [n] float32
+    error: tuple[str | None, ...]
+    member_p_values: np.ndarray  # [n, m] float64
+    members: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    promise: str = ""  # the guarantee, in words
+    seconds: float = 0.0
+    gallery: Any = field(default=None, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def unreadable(self) -> np.ndarray:  # [n] bool
+        return np.array([e is not None for e in self.error], dtype=bool)
+
+    @property
+    def unknown(self) -> np.ndarray:  # [n] bool; unreadable images are neither known nor unknown
+        return (self.label < 0) & ~self.unreadable
+
+    @property
+    def known(self) -> np.ndarray:  # [n] bool
+        return self.label >= 0
+
+    @property
+    def status(self) -> list[str]:
+        return [
+            "unreadable" if e is not None else "known" if k >= 0 else "unknown"
+            for e, k in zip(self.error, self.label, strict=True)
+        ]
+
+    @property
+    def class_name(self) -> list[str]:
+        """The class of known images, "unknown" for unknown ones, "" for unreadable ones."""
+        words = {"known": None, "unknown": "unknown", "unreadable": ""}
+        return [words[s] if s != "known" else self.name_of(k) for s, k in zip(self.status, self.label, strict=True)]  # type: ignore[misc]
+
+    @property
+    def closed_class(self) -> list[str]:
+        return [self.name_of(k) for k in self.closed_label]
+
+    def name_of(self, k: int) -> str:
+        """The name of an output of the classifier."""
+        return "" if k < 0 else self.class_names[k] if k < len(self.class_names) else str(int(k))
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        known, unknown, bad = (int(x.sum()) for x in (self.known, self.unknown, self.unreadable))
+        text = f"{len(self):,} image{'s' * (len(self) != 1)}: {known:,} known, {unknown:,} unknown, {bad:,} unreadable"
+        return f"{text}; {self.promise}" if self.promise else text
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of `COLUMNS`, by name."""
+        return {
+            "id": list(self.ids),
+            "status": self.status,
+            "label": self.label,
+            "class_name": self.class_name,
+            "p_value": self.p_value,
+            "score": self.score,
+            "closed_label": self.closed_label,
+            "closed_class": self.closed_class,
+            "confidence": self.confidence,
+            "error": list(self.error),
+        }
+
+    def __iter__(self) -> Iterator[Verdict]:
+        columns = [x.tolist() if isinstance(x, np.ndarray) else x for x in self.columns().values()]
+        return (Verdict(*row) for row in zip(*columns, strict=True))
+
+    def __getitem__(self, row: int) -> Verdict:
+        return next(iter(self.take([range(len(self))[row]])))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Verdicts:
+        """The verdicts of some rows, by index."""
+        rows = np.asarray(rows, dtype=np.int64)
+        chosen: dict[str, Any] = {
+            f.name: x[rows] if isinstance(x, np.ndarray) else tuple(x[i] for i in rows)
+            for f in fields(self)
+            if f.name in PER_IMAGE
+            for x in [getattr(self, f.name)]
+        }
+        return replace(self, **chosen, gallery=None)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Verdicts], **changes: Any) -> Verdicts:
+        """One after the other; what is not per image is taken from the first."""
+        first = parts[0]
+        joined: dict[str, Any] = {}
+        for f in fields(cls):
+            given = [getattr(p, f.name) for p in parts]
+            if f.name in PER_IMAGE:
+                joined[f.name] = (
+                    np.concatenate(given) if isinstance(given[0], np.ndarray) else tuple(x for g in given for x in g)
+                )
+            else:
+                joined[f.name] = given[0]
+        joined["seconds"] = sum(p.seconds for p in parts)
+        return cls(**{**joined, "gallery": first.gallery, **changes})
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`, one row per image."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise missing_extra("pandas", "parquet", "to_pandas()") from error
+        frame = pd.DataFrame(self.columns())
+        for name, p in zip(self.members, self.member_p_values.T, strict=True):
+            frame[f"p_value: {name}"] = p
+        return frame
+
+    def to_parquet(self, path: str | Path) -> None:
+        """A Parquet file, one row per image."""
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise missing_extra("pyarrow", "parquet", "to_parquet()") from error
+        columns = {name: pa.array(x, from_pandas=False) for name, x in self.columns().items()}
+        columns["error"] = pa.array(list(self.error), type=pa.string())
+        for name, p in zip(self.members, self.member_p_values.T, strict=True):
+            columns[f"p_value: {name}"] = pa.array(p)
+        pq.write_table(pa.table(columns), path)
+
+    def to_csv(self, path: str | Path) -> None:
+        """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for v in self:
+                row = [getattr(v, name) for name in COLUMNS]
+                writer.writerow(["" if x is None or x != x else x for x in row])
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """One JSON object per line and image; null where there is no number."""
+        import json
+
+        with Path(path).open("w", encoding="utf-8") as file:
+            for v in self:
+                file.write(json.dumps(row_of(v)) + "\n")
+
+
+PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values")
+
+
+def row_of(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain JSON values, NaN as None."""
+    row = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
+    return {name: None if isinstance(x, float) and x != x else x for name, x in row.items()}

@@ -1,0 +1,1 @@
+"""Remedies side by side, and none: measured on the same splits."""

@@ -1,0 +1,1 @@
+"""Trainings of Keras classifiers, on any of its backends."""

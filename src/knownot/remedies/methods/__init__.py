@@ -1,0 +1,1 @@
+"""One file per remedy, named as in the table."""

@@ -1,0 +1,181 @@
+"""Head-only remedies: a small network beside the classifier's own head learns what is none; the classifier stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...detectors.base import number
+from ...detectors.network import Network
+from ...errors import LabelsError
+from ...models import Model
+from ...progress import bar
+from ..base import Outcome, Remedy, Task
+from ..training.activations import Seen, look, places_of, scale_of
+from ..training.mlp import Checkpoint, Layers, Loss, binary, classes, trained
+
+RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Beside(Remedy):
+    """A remedy that trains a small network beside the classifier on outliers; the classifier stays.
+
+    hidden: units of the layers between, 0 for a linear one. decay: of the weights. places: what it reads, paths as in
+    `Activations.named`; None for features and all earlier stages.
+    """
+
+    hidden: int | Sequence[int] = 64
+    decay: float = 0.1
+    places: str | Sequence[str] | None = None
+
+    outliers = "required"
+    modes = ("head",)
+    keeps = ("head",)
+
+    def settled(self, task: Task) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """(units of each layer, what is read). Raises OptionError for options out of range."""
+        return checked(self.hidden, self.decay), asked_places(self.places, task.opened)
+
+
+@dataclass(frozen=True)
+class NoneHead(Beside):
+    r"""A head of c + 1 outputs, the last for none of the classes, on features *and* earlier stages.
+
+        min  mean over known of -log p(label | x) + mean over outliers of -log p(none | x), each weighing one half
+        score(x) = log p(none) - log p(known)
+
+    The classifier's own answer does not change, so its accuracy does not. Outliers, made or given, are looked at once.
+    On the last features alone it does not beat the default detectors; with the stages it does (docs/measured.md).
+    """
+
+    name = "none-head"
+    paper = "Zhang & LeCun 2017, arXiv:1511.03719; on stages: here"
+    summary = "a second head with an output for none of the classes, on features and stages; the classifier stays"
+
+    def retrain(self, task: Task) -> Outcome:
+        hidden, places = self.settled(task)
+        seen = look(task, places)
+        if len(np.unique(seen.labels)) < 2:
+            raise LabelsError(
+                "A head of the classes needs images of two classes at least. Give more, or 'discriminator'."
+            )
+        c = task.classes
+        net, history, mean, std = learnt(
+            self.name, task, seen, places, hidden, self.decay, c + 1, seen.labels, c, classes
+        )
+        return Outcome(detector=as_detector(net, mean, std, places, c), history=history, notes=(SAME,))
+
+
+@dataclass(frozen=True)
+class Discriminator(Beside):
+    r"""A network that tells known images from outliers, on features *and* earlier stages.
+
+        min  mean over known of -log(1 - p(unknown | x)) + mean over outliers of -log p(unknown | x)
+        score(x) = log-odds of unknown
+
+    Bitterwolf, Meinke, Augustin & Hein, ICML 2022, show that this is what most methods with training outliers estimate
+    in part. There it is trained on pixels; here on what the classifier computes, in seconds. `opengan` also fights a
+    generator.
+    """
+
+    name = "discriminator"
+    paper = "Bitterwolf et al. 2022, arXiv:2206.09880; on stages: here"
+    summary = "a network that tells known images from outliers by features and stages; the classifier stays"
+
+    def retrain(self, task: Task) -> Outcome:
+        hidden, places = self.settled(task)
+        seen = look(task, places)
+        known, unknown = np.zeros(len(seen.labels), bool), True
+        net, history, mean, std = learnt(self.name, task, seen, places, hidden, self.decay, 1, known, unknown, binary)
+        return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME,))
+
+
+SAME = "The classifier is the same, bit for bit: only a scorer beside it was trained."
+
+
+def checked(hidden: int | Sequence[int], decay: float) -> tuple[int, ...]:
+    """The units of each layer; one number is one layer, 0 none. Raises OptionError for options out of range."""
+    sizes = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    sizes = () if sizes == (0,) else sizes
+    for size in sizes:
+        number("hidden", size, 1, 100_000, whole=True)
+    number("decay", decay, 0, 1)
+    return sizes
+
+
+def asked_places(places: str | Sequence[str] | None, opened: Model) -> tuple[str, ...]:
+    """Those asked for, as names or as one text with commas; None: all that the classifier shows."""
+    if places is None:
+        return places_of(opened)
+    return tuple(places.split(",")) if isinstance(places, str) else tuple(places)
+
+
+def learnt(
+    name: str,
+    task: Task,
+    seen: Seen,
+    places: tuple[str, ...],
+    hidden: Sequence[int],
+    decay: float,
+    outputs: int,
+    targets: np.ndarray,
+    none: int | bool,
+    loss: Loss,
+) -> tuple[Layers, tuple[dict[str, float], ...], np.ndarray, np.ndarray]:
+    """(network, history, mean, std). targets [n] of the known images; none: that of outliers."""
+    known, unknown = seen.rows("known", places), seen.rows("outliers", places)
+    mean, std = scale_of(known)
+    known, unknown = (((x - mean) / std).astype(np.float32) for x in (known, unknown))
+    settings = task.settings
+    rng = np.random.default_rng([settings.seed, 21])
+    start = Layers.drawn([known.shape[1], *hidden, outputs], rng)
+    batch = min(settings.batch_size, len(known))
+    steps = len(known) // batch
+    per = by_class(seen.labels) if settings.balanced else None
+    key = f"{name};{start.arrays[0].shape};{hidden};{decay};{places};{settings.seed};{settings.epochs};{batch};"
+    key += f"{settings.learning_rate};{settings.balanced};{digest(known)};{digest(unknown)}"
+
+    def draw(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        own = np.random.default_rng([settings.seed, epoch, 22])
+        order = own.permutation(len(known)) if per is None else balanced(per, len(known), own)
+        others = spread(len(unknown), steps * batch, own)
+        for i in range(0, steps * batch, batch):
+            a, b = order[i : i + batch], others[i : i + batch]
+            yield np.concatenate([known[a], unknown[b]]), np.concatenate([targets[a], np.full(batch, none)])
+
+    with bar(f"train {name}", 2 * settings.epochs * steps * batch, settings.progress) as advance:
+        net, history = trained(
+            start, draw, loss, epochs=settings.epochs, steps=steps, rate=settings.learning_rate or RATE, decay=decay,
+            checkpoint=Checkpoint(settings.folder, name, key), advance=advance,
+        )  # fmt: skip
+    return net, tuple(history), mean, std
+
+
+def as_detector(net: Layers, mean: np.ndarray, std: np.ndarray, places: tuple[str, ...], known: int = 0) -> Network:
+    """The state of a detector is float64."""
+    weights, biases = (tuple(a.astype(np.float64) for a in part) for part in (net.weights, net.biases))
+    return Network(weights, biases, mean, std, places, known, net.slope)
+
+
+def by_class(labels: np.ndarray) -> list[np.ndarray]:
+    return [np.flatnonzero(labels == c) for c in np.unique(labels)]
+
+
+def balanced(per: Sequence[np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
+    """n rows in random order, each class as often as any other."""
+    chosen = [rows[spread(len(rows), -(-n // len(per)), rng)] for rows in per]
+    return rng.permutation(np.concatenate(chosen))[:n]
+
+
+def spread(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n of m rows, each once before any comes again."""
+    return np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
+
+
+def digest(rows: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()[:16]

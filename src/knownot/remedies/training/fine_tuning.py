@@ -1,0 +1,214 @@
+"""What the remedies that change weights by a loss share: from a task to a trained copy of the classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ...errors import ModelError, UnsoundError
+from ...models import Model
+from ..base import Outcome, Remedy, Settings, Task
+from ..retraining import learning_rate
+from .batches import Plan, check_augment
+from .data import Drawn, Outliers, Pool
+from .frameworks import framework_of
+from .loop import Arrays, Loss, Outputs, Remember, Tuner, part_way, train
+
+SAMPLE = 1024  # known images that options left open are chosen by
+VALIDATED = 2_000  # validation images whose loss is followed
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a framework's module is to train. weight [c + k, d], bias [c + k]: the head to begin with.
+
+    extra: {name: outputs} of further linear layers on the features, that only the loss sees; steps: in all.
+    needs_features: whether the loss reads features, which not every model can show while it is trained.
+    own: {name: start} of parameters of the remedy's, that are trained with the weights. memory: {name: start} of what
+    the loss knows of the steps before, of which each step makes the next by `remember`, without gradients.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    loss: Loss
+    settings: Settings
+    learning_rate: float
+    steps: int
+    extra: Mapping[str, int] = field(default_factory=dict)
+    needs_features: bool = False
+    own: Mapping[str, np.ndarray] = field(default_factory=dict)
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
+    remember: Remember = lambda xp, out, batch: {}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the classifier computed for some images, before anything is trained."""
+
+    features: np.ndarray  # [n, d]
+    logits: np.ndarray  # [n, c]
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
+
+
+class FineTuning(Remedy):
+    """A remedy that is a loss. needs_features: whether it reads features. extra: see `Job`."""
+
+    needs_features: ClassVar[bool] = False
+    extra: ClassVar[Mapping[str, int]] = {}
+
+    def checked(self, task: Task) -> None:
+        """Raise OptionError for options out of range."""
+
+    def settled(self, task: Task, known: Look, outliers: Look | None) -> Self:
+        """With nothing left open. known, outliers: what the classifier makes of some of them."""
+        return self
+
+    def rows(self, task: Task, known: Look, outliers: Look | None) -> tuple[np.ndarray, np.ndarray]:
+        """(weight [k, d], bias [k]) of the none-classes to be added to the head."""
+        d = known.features.shape[1]
+        return np.zeros((0, d)), np.zeros(0)
+
+    def own(self, task: Task, known: Look) -> Mapping[str, np.ndarray]:
+        """Parameters of its own, see `Job`."""
+        return {}
+
+    def memory(self, task: Task, known: Look) -> Mapping[str, np.ndarray]:
+        """What is known before the first step, see `Job`."""
+        return {}
+
+    def remember(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is known after a step."""
+        return {}
+
+    def batch(self, task: Task, plan: Plan, step: int) -> Arrays:
+        """What a step trains on. The default: known images with their labels, then outliers, whose targets are 0.
+
+        "x" as the pool gives it, "targets" [n, c], "known" and "outlier": weights of rows [n].
+        """
+        known, drawn, labels = plan.images(step)
+        targets = np.zeros((len(known) + len(drawn), task.classes), np.float32)
+        targets[np.arange(len(known)), labels] = 1
+        is_known = np.arange(len(targets)) < len(known)
+        x = (
+            np.concatenate([task.known.inputs(known), task.known.inputs(drawn)])
+            if len(drawn)
+            else task.known.inputs(known)
+        )
+        return {
+            "x": x,
+            "targets": targets,
+            "known": is_known.astype(np.float32),
+            "outlier": (~is_known).astype(np.float32),
+        }
+
+    @abstractmethod
+    def loss(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:
+        """[] of the tensors of a batch."""
+
+    def after(self, task: Task, model: Any, own: Mapping[str, np.ndarray]) -> Outcome:
+        """What comes back, beside the history. own: its parameters as they are then."""
+        return Outcome(model)
+
+    def retrain(self, task: Task) -> Outcome:
+        check_augment(task.settings.augment)
+        self.checked(task)
+        framework = framework_of(task.opened)
+        head = task.opened.head
+        if head is None or "none" in task.opened.offers.kinds:
+            raise ModelError(
+                "This classifier shows no linear head that could be trained. Name it with head=."
+                if head is None
+                else "This classifier has none-classes already: retrain the one that it was made from."
+            )
+        seen = looked(task.opened, _some(task.known, task.settings.seed))
+        strange = None
+        if task.outliers is not None:
+            n = min(SAMPLE, 4 * task.settings.batch_size)
+            strange = looked(task.opened, replace(task.known, x=task.outliers.draw(n, task.settings.seed, 0, 0)))
+        me = self.settled(task, seen, strange)
+        rows, bias = me.rows(task, seen, strange)
+        weight = np.concatenate([np.asarray(head.weight, np.float64), rows]).astype(np.float32)
+        both = np.concatenate([np.asarray(head.bias, np.float64), bias]).astype(np.float32)
+        cached = task.settings.mode == "head"
+        own = _cached(task) if cached else task
+        plan = Plan(own.known, own.outliers, own.settings)
+        checking = Plan(
+            own.validation.take(np.arange(min(len(own.validation), VALIDATED))),
+            own.outliers,
+            replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
+        )
+        job = Job(
+            weight, both, me.loss, task.settings, learning_rate(task.settings), plan.steps * task.settings.epochs,
+            me.extra, me.needs_features, me.own(task, seen), me.memory(task, seen), me.remember,
+        )  # fmt: skip
+        trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
+        layout = (lambda x: x) if cached else task.opened.input.to_layout
+
+        def given(which: Plan, step: int) -> Arrays:
+            arrays = dict(me.batch(own, which, step))
+            return arrays | {"x": layout(arrays["x"])}
+
+        past = 1_000_000 * checking.steps  # an epoch of its own, so that outliers are drawn that are not trained on
+        validation = [given(checking, past + i) for i in range(checking.steps)]
+        start = trainer.weights()
+        history = train(
+            trainer, lambda step: given(plan, step), plan.steps, validation, task.settings, _identity(me, task, plan)
+        )
+        end = trainer.weights()
+
+        def at(share: float) -> Any:
+            trainer.assign(part_way(start, end, share))
+            model = trainer.finished()
+            return framework.with_head(task.opened, *model) if cached else model
+
+        outcome = me.after(task, at(1.0), trainer.own())
+        return replace(outcome, history=history, at=at, notes=(*outcome.notes, *trainer.notes))
+
+
+def looked(opened: Model, pool: Pool, batch_size: int = 256) -> Look:
+    """One pass. Raises UnsoundError when the classifier shows no features."""
+    if "features" not in opened.offers.kinds:
+        raise UnsoundError("This classifier shows no features, what its last linear layer reads. Name it with head=.")
+    parts = []
+    for at in range(0, len(pool), batch_size):
+        seen = opened.forward(opened.input.to_layout(pool.inputs(pool.x[at : at + batch_size]))).check()
+        parts.append((np.asarray(seen.features), np.asarray(seen.logits)))
+    features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    return Look(features, logits, pool.labels)
+
+
+def _some(pool: Pool, seed: int) -> Pool:
+    rows = np.random.default_rng([seed, 6]).permutation(len(pool))[:SAMPLE]
+    return pool.take(np.sort(rows))
+
+
+def _cached(task: Task) -> Task:
+    """The same task with features in the place of images: one pass over all, and an epoch's worth of outliers."""
+
+    def features(pool: Pool) -> Pool:
+        return Pool(looked(task.opened, pool).features, pool.labels, None)
+
+    outliers: Outliers | None = None
+    if task.outliers is not None:
+        plan = Plan(task.known, task.outliers, task.settings)
+        drawn = [task.outliers.draw(plan.others, task.settings.seed, 0, i * plan.others) for i in range(plan.steps)]
+        x = np.concatenate(drawn)
+        outliers = Drawn(features(Pool(x, np.full(len(x), -1), task.known.way)))
+    return replace(task, known=features(task.known), validation=features(task.validation), outliers=outliers)
+
+
+def _identity(remedy: Remedy, task: Task, plan: Plan) -> str:
+    """Of all that decides what comes out, apart from the settings."""
+    digest = hashlib.sha256(task.opened.fingerprint.encode())
+    digest.update(f"{remedy.name} {[getattr(remedy, f.name) for f in fields(remedy)]}".encode())  # type: ignore[arg-type]
+    digest.update(f"{task.known.x.shape} {task.known.way} {plan.steps} {plan.others}".encode())
+    digest.update(np.ascontiguousarray(task.known.labels).tobytes())
+    digest.update(np.ascontiguousarray(task.known.x[:: max(1, len(task.known) // 64)]).tobytes())
+    if task.outliers is not None:
+        digest.update(task.outliers.words.encode())
+    return digest.hexdigest()
