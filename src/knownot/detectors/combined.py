@@ -169,18 +169,24 @@ class Combined(Detector):
         xp = array_namespace(parts)
         total = xp.zeros_like(parts[:, 0])
         for i, reference in enumerate(self.references):
-            r = reference.shape[0]
             column = xp.asarray(parts[:, i], copy=True)  # contiguous, which torch wants
-            below = xp.searchsorted(reference, column, side="left")
-            surprise = -xp.log((1 + r - xp.astype(below, parts.dtype)) / (r + 1))
-            if self.rates and self.rates[i]:
-                beyond = xp.clip(column - reference[-1], min=0.0) * self.rates[i]
-                surprise = surprise + xp.clip(beyond, max=FARTHEST)
-            total = total + (self.weights[i] * surprise if self.weights else surprise)
+            said = surprise(column, reference, self.rates[i] if self.rates else 0.0)
+            total = total + (self.weights[i] * said if self.weights else said)
         return total
 
     def score(self, batch: Activations) -> Array:
         return self.join(self.parts(batch))
+
+
+def surprise(scores: Array, reference: Array, rate: float) -> Array:
+    """[n]: minus the log of p-values by ascending reference scores, with a tail of that rate (see `Combined`)."""
+    xp = array_namespace(scores)
+    r = reference.shape[0]
+    below = xp.searchsorted(reference, scores, side="left")
+    counted = -xp.log((1 + r - xp.astype(below, scores.dtype)) / (r + 1))
+    if not rate:
+        return counted
+    return counted + xp.clip(xp.clip(scores - reference[-1], min=0.0) * rate, max=FARTHEST)
 
 
 def tail_rate(reference: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..detectors.combined import FARTHEST, tail_rate
+from ..detectors.combined import surprise, tail_rate
 from ..outliers import OUTLIERS
 from .diagnostics import LEFT_OUT
 
@@ -162,12 +162,10 @@ def _among(known: np.ndarray) -> np.ndarray:
 
 def _against(known: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     """-log p [k, m] of unknown images, compared with the known ones as `Combined` does. NaN counts as most known."""
-    n, out = len(known), []
+    out = []
     for reference, column in zip(_numbers(known).T, _numbers(unknown).T, strict=True):
         ordered = np.sort(reference)
-        counted = -np.log((1 + n - np.searchsorted(ordered, column, side="left")) / (n + 1))
-        rate = tail_rate(ordered) if ordered[0] > LOWEST else 0.0
-        out.append(counted + (np.minimum(np.maximum(column - ordered[-1], 0) * rate, FARTHEST) if rate else 0))
+        out.append(surprise(column, ordered, tail_rate(ordered) if ordered[0] > LOWEST else 0.0))
     return np.stack(out, axis=1)
 
 
