@@ -49,7 +49,7 @@ class Comparison:
     """lines: detector × unknown set. false_alarms: {detector: {known set: share called unknown}}.
 
     accuracy: {known set: accuracy, NaN without labels}. left_out: {detector: why it cannot be used on this classifier}.
-    checks: what known images and made outliers say of each detector, flags first of all (`diagnostics.table` prints it).
+    checks: what known images and made outliers say of each detector, flags first (`diagnostics.table` prints it).
     choices: {detector that chose: what of each candidate}.
     scores: {set: {detector: scores [n]}}, of known and unknown sets, for whoever wants to look further.
     """
