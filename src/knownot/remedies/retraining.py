@@ -17,7 +17,8 @@ from ..fitting.extraction import batch_size_for
 from ..fitting.preprocessing import choose, class_order
 from ..images import Images, open_images
 from ..models import Model, open_model
-from .base import Remedied, Remedy, Settings, Task, chosen_mode
+from .base import Remedy, Settings, Task, chosen_mode
+from .saved import Remedied
 from .table import remedy_class
 from .training.data import Outliers, Pool, outliers_of, read
 
@@ -98,7 +99,7 @@ def retrain(
         raise UnsoundError(
             f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {are.mean():.2%}, by "
             f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
-            f"became wrong, {better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more "
+            f"became wrong, {better} right). Give a smaller learning_rate (it was {settings.rate:g}), more "
             "known images, fewer epochs, a smaller ratio of outliers"
             + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
             + "; or accept it with a larger tolerance=."
@@ -129,6 +130,14 @@ def retrain(
     )
 
 
+def from_stream(model: Any, known: Any, labels: Any = None, *, wild: Any, **options: Any) -> Remedied:
+    """`retrain("stream", …)`: learn from images that nobody has sorted, known and unknown ones among each other.
+
+    wild: anything that `open_images` reads. options: of `retrain`, of `Stream` and of `Settings`.
+    """
+    return retrain("stream", model, known, labels, outliers=wild, **options)
+
+
 def _reopened(model: Any, none_classes: int, task: Task) -> Model:
     """A retrained model, opened as the user's own was."""
     opened = task.opened
@@ -137,12 +146,6 @@ def _reopened(model: Any, none_classes: int, task: Task) -> Model:
     again = open_model(model, **{name: x for name, x in asked.items() if x is not None})
     again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
     return again
-
-
-def learning_rate(settings: Settings) -> float:
-    """That asked for, or the usual one: small where all weights move."""
-    usual = {"full": 1e-4, "head": 1e-2}[settings.mode]
-    return usual if settings.learning_rate is None else settings.learning_rate
 
 
 def prepared(

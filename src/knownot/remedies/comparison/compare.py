@@ -13,8 +13,9 @@ from ...detectors.base import number
 from ...errors import OptionError
 from ...images import open_images
 from ...models import Model, open_model
-from ..base import Remedied, chosen_mode
+from ..base import chosen_mode
 from ..retraining import retrain
+from ..saved import Remedied
 from ..table import REMEDIES, remedy_class
 from .measure import CLEAN, measured, reason
 from .result import NONE, Compared, Line, Tried

@@ -17,7 +17,7 @@ from ...fooling import fool
 from ...measure import auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ...models import Model
 from ...outliers import make
-from ..base import recipe_of
+from ..saved import recipe_of
 from ..training.data import Pool
 from .result import Line
 from .splits import Splits, plain

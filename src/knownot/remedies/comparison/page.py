@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
@@ -12,7 +12,10 @@ from markupsafe import Markup
 
 from ...plots import Measured, dots, number, percent, stylesheet, visible
 from ...version import __version__
-from .result import NONE, WORDS, Compared
+from .scorers import NONE, WORDS
+
+if TYPE_CHECKING:
+    from .result import Compared
 
 ROWS = 24  # of the plot
 

@@ -12,17 +12,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...version import __version__
+from .scorers import NONE, SCORERS, WORDS
 
-NONE = "none"
 SCHEMA = 1
-SCORERS = ("default", "auto", "own", "default + own", "auto + own")
-WORDS = {
-    "default": "the default detectors",
-    "auto": "the automatic choice",
-    "own": "the remedy's scorer alone",
-    "default + own": "default and the remedy's scorer",
-    "auto + own": "auto and the remedy's scorer",
-}
 
 
 @dataclass(frozen=True)
@@ -178,7 +170,7 @@ class Compared:
         """
         if json_path is not None:
             self.write_json(json_path)
-        from .page import render
+        from .page import render  # its template engine is for pages alone
 
         _written(Path(path), render(self))
 

@@ -12,7 +12,7 @@ from ...detectors import Detector, moved, resolve
 from ...detectors.base import number, one_of
 from ...errors import ImagesError, UnsoundError
 from ...stats import gather
-from ..base import Outcome, Remedied, Task
+from ..base import Outcome, Task
 from ..training.activations import Seen, look, places_of
 from ..training.gradients import LastLayer
 from ..training.mlp import binary
@@ -111,13 +111,3 @@ FILTERS = {"default": by_default, "gradient": by_gradient}
 def activations(part: Any) -> Activations:
     """As detectors read them; "logits" are log probabilities here, the logits up to a constant."""
     return Activations.of(dict(part))
-
-
-def from_stream(model: Any, known: Any, labels: Any = None, *, wild: Any, **options: Any) -> Remedied:
-    """`retrain("stream", …)`: learn from images that nobody has sorted, known and unknown ones among each other.
-
-    wild: anything that `open_images` reads. options: of `retrain`, of `Stream` and of `Settings`.
-    """
-    from ..retraining import retrain
-
-    return retrain("stream", model, known, labels, outliers=wild, **options)

@@ -13,7 +13,6 @@ import numpy as np
 from ...errors import ModelError, UnsoundError
 from ...models import Model
 from ..base import Outcome, Remedy, Settings, Task
-from ..retraining import learning_rate
 from .batches import Plan, check_augment
 from .data import Drawn, Outliers, Pool
 from .frameworks import framework_of
@@ -143,7 +142,7 @@ class FineTuning(Remedy):
             replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
         )
         job = Job(
-            weight, both, me.loss, task.settings, learning_rate(task.settings), plan.steps * task.settings.epochs,
+            weight, both, me.loss, task.settings, task.settings.rate, plan.steps * task.settings.epochs,
             me.extra, me.needs_features, me.own(task, seen), me.memory(task, seen), me.remember,
         )  # fmt: skip
         trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
