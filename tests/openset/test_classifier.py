@@ -18,7 +18,8 @@ from knownot.errors import (
     OptionError,
     UnsoundError,
 )
-from knownot.fitting.many import decide
+from knownot.fitting.many import calibrate
+from knownot.fitting.options import CalibrationOptions
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 
@@ -132,7 +133,7 @@ def test_ranking_and_calibration_images_are_different_ones():
 
     parts = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     combined = Combined((Energy(), Energy(2.0)), ("a", "b"))
-    done = decide(combined, parts, np.zeros(400, int), alpha=0.05, guarantee="pac", delta=0.01, seed=0)
+    done = calibrate(combined, parts, np.zeros(400, int), CalibrationOptions())
     for ranking, calibrating in zip(done.detector.references, done.references, strict=True):
         assert not set(ranking.tolist()) & set(calibrating.tolist())
         assert len(ranking) + len(calibrating) == 400
@@ -149,7 +150,7 @@ def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
     for i in range(splits):
         order = rng.permutation(len(parts))
         for guarantee, seen in rates.items():
-            done = decide(osc.detector, parts[order[:n]], zeros, alpha=alpha, guarantee=guarantee, delta=delta, seed=i)
+            done = calibrate(osc.detector, parts[order[:n]], zeros, CalibrationOptions(alpha, guarantee, delta, i))
             scores = done.detector.join(parts[order[n:]])
             p = done.calibration.p_value(scores, np.zeros(len(scores)))
             seen.append(done.calibration.unknown(p, np.zeros(len(scores))).mean())

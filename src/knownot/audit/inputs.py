@@ -13,7 +13,7 @@ from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
 from ..models import Model
-from .look import Spread
+from .notes import Spread
 from .record import Finding, Number, Share
 from .sections import Channel, Inputs, Trial
 from .trials import TRIED, Answers, Fed, answers

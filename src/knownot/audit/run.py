@@ -11,17 +11,18 @@ from datetime import datetime
 from typing import Any
 
 from ..arrays import Activations, Preprocess
-from ..calibration import check_options
 from ..detectors.base import number
 from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
+from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import class_order
+from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..models import open_model
 from ..version import __version__
 from . import classes, helping, inputs, plane, probabilities, strange, trials
 from .helping import DETECTORS, GUARANTEE, Names
-from .known import DELTA, Known
+from .known import pass_known
 from .page import Audit
 from .record import SCHEMA, ordered
 from .sections import Map, Record, Subject
@@ -65,7 +66,7 @@ def audit(
     The classifier is left as it was. The same seed gives the same numbers. Without labels the sections that need
     them say so. Raises InputError for what cannot be read at all.
     """
-    check_options(alpha, DELTA, GUARANTEE)
+    CalibrationOptions(alpha, GUARANTEE).check()
     number("fooling", fooling, 0, whole=True)
     if each is not None:
         number("each", each, 2, whole=True)
@@ -83,21 +84,28 @@ def audit(
     judged, judged_order = (held, held_order) if held is not None and held.labelled else (images, order)
     names = names or _named(model, known, calibration, unknown)
     features = None if opened.head is None else int(opened.head.weight.shape[1])
-    recipes, left_out = helping.recipes(detectors, replace(opened.offers, labels=images.labelled), features)
+    offers = replace(opened.offers, labels=images.labelled)
+    recipes, left_out = helping.recipes(detectors, offers, features)
 
     size = batch_size or batch_size_for(opened, preprocess)
     with timed("preprocessing"):
         fed, tried = trials.fed(opened, judged, preprocess, judged_order, size=size, seed=seed)
     size = batch_size or batch_size_for(opened, fed.way)
-    job = Known(opened, images, held, (order, held_order), fed.way, size, alpha, seed, progress, left_out=left_out)
-    job.passed(recipes, timed)
+    job = pass_known(
+        FitJob(
+            opened, offers, recipes, images, held, None, fed.way, called, order, size,
+            CalibrationOptions(alpha, GUARANTEE, seed=seed), progress,
+        ),
+        left_out, timed,
+    )  # fmt: skip
     seen = job.new or job.seen
     x, kept = job.watch.pictures()
     kinds = strange.made(x, kept, fed.way, each or strange.each_of(*x.shape[1:3]), seed)
     with timed("fooling images"):
         fools, said = strange.fooling(opened, x, fed.way, fooling, seed)
     with timed("unknown images"):
-        shown, more = strange.show(opened, [*kinds, *fools, *strange.yours(sets, fed.way, seed)], size, progress)
+        passes = [one for rule in job.rules.values() for one in rule.detector.passes]
+        shown, more = strange.show([*kinds, *fools, *strange.yours(sets, fed.way, seed)], job.job, passes)
         unknown_, pictures = strange.section(shown, job.rules, called, alpha)
     with timed("sections"):
         inputs_, fix = inputs.section(opened, judged, fed, tried, seen.spread, judged_order, size=size, seed=seed)

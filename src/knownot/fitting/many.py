@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration, images_needed, images_needed_sentence
+from ..calibration import Calibration
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import gather, one_blas_thread
+from .extraction import Extractor, Observer
+from .options import CalibrationOptions
+from .preprocessing import class_order
+from .sampling import HoldOut, Subsample
+from .setup import FitJob
+
+T = TypeVar("T")
 
 NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
 ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
@@ -71,6 +79,70 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
 
 
 @dataclass(frozen=True)
+class PassResults:
+    """Detectors fitted on the known images, and their members' scores of the images that calibrate, by name."""
+
+    job: FitJob
+    known: Extractor
+    fitted: Mapping[str, Detector]
+    refused: Mapping[str, str]  # {name: why the known images show it to be unsound}
+    hold: HoldOut | None  # known images held out to calibrate
+    calibration: Extractor | None = None  # the pass over images that are only there to calibrate
+    watch: Subsample | None = None  # some of the images that calibrate, where they are kept
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
+    predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+
+
+def fit_known(
+    job: FitJob, observers: Sequence[Observer] = (), *, strict: bool = True, judges: bool = True
+) -> PassResults:
+    """One pass over the known images fits every detector of the job. A `HoldOut` among the observers keeps some images.
+
+    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
+    raise LabelsError where labels and outputs do not belong together.
+    """
+    hold = _first(HoldOut, observers)
+    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
+    names = job.names if judges else None
+    batches = known.run(job.images, "known", observers, order=job.order, names=names)
+    refused: dict[int, str] = {}
+    fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.offers, None if strict else refused)
+    for _ in batches:  # where nobody has walked yet, as nothing is gathered
+        pass
+    if judges:
+        known.judge(job.names, job.trials)
+    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
+    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
+    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold)
+
+
+def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
+    """With the scores of the images that calibrate: those held out, or else one pass over images of their own, for the
+    observers. Raises CalibrationError when there is none."""
+    job, detectors, hold = found.job, list(found.fitted.values()), found.hold
+    own, watch = None, None if hold is None else hold.watch
+    if job.held is None:
+        kept = [] if hold is None or not hold.kept else [hold.activations()]
+        parts, predicted = measured_on(detectors, kept)
+        numbers = np.empty(0) if hold is None else hold.numbers
+    else:
+        own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
+        order = class_order(job.held, job.model, job.names, which="calibration")[1]
+        batches = own.run(job.held, "calibration", observers, order=order, names=job.names if judges else None)
+        parts, predicted = measured_on(detectors, (activations for activations, _ in batches))
+        if judges:
+            own.judge(job.names, job.trials)
+        numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
+    scores = dict(zip(found.fitted, parts, strict=True))
+    return replace(found, calibration=own, watch=watch, parts=scores, predicted=predicted, numbers=numbers)
+
+
+def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
+    return next((one for one in observers if isinstance(one, kind)), None)
+
+
+@dataclass(frozen=True)
 class CalibratedDetector:
     """A detector with its rule. references: each member's scores of the calibration images, ascending."""
 
@@ -79,15 +151,12 @@ class CalibratedDetector:
     references: tuple[np.ndarray, ...]
 
 
-def decide(
+def calibrate(
     detector: Detector,
     parts: np.ndarray,
     predicted: np.ndarray,
+    options: CalibrationOptions,
     *,
-    alpha: float,
-    guarantee: str,
-    delta: float,
-    seed: int,
     numbers: np.ndarray | None = None,
     evidence: int = 0,
 ) -> CalibratedDetector:
@@ -99,11 +168,11 @@ def decide(
     many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = random_numbers(len(parts), seed) if numbers is None else numbers
-    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, alpha, guarantee, delta)
+    numbers = random_numbers(len(parts), options.seed) if numbers is None else numbers
+    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, options)
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
-    calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
+    calibration = Calibration.of(scores, predicted[rest], **options.rule)
     return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
 
 
@@ -112,19 +181,17 @@ def random_numbers(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 3]).random(n)
 
 
-def _split(
-    order: np.ndarray, ranks: bool, evidence: int, alpha: float, guarantee: str, delta: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _split(order: np.ndarray, ranks: bool, evidence: int, options: CalibrationOptions) -> tuple[np.ndarray, np.ndarray]:
     """(rows that rank the members, rows that calibrate), of rows in random order."""
     n = len(order)
     if not ranks:
         return np.empty(0, np.int64), np.sort(order[evidence:])
-    needed = images_needed(alpha, delta, guarantee)
+    needed = options.needed
     rank = max(min(n // 2, n - needed), evidence)
     if rank < 10:
         raise CalibrationError(
             f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
-            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
+            f"least 10 others rank the members' scores. {options.sentence} Give more "
             "images, guarantee='marginal', a larger alpha, or a single detector."
         )
     return np.sort(order[:rank]), np.sort(order[rank:])

@@ -20,22 +20,24 @@ from ..detectors.passes import passing
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import batch_size_for, begun, computed
+from ..fitting.extraction import Computed, batch_size_for, computed, extracted
+from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import Trial
-from ..fitting.thumbnails import SIDE, Bank, eyes
+from ..fitting.setup import PassOptions
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
 from ..images import Batch, Images, open_images
 from ..images.model_input import first_checked
-from ..images.prefetch import overlapped
-from ..models import Model
+from ..models import Model, open_model
 from ..models.reopen import described, reopened
 from ..progress import bar
+from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .recalibration import recalibrate, with_rule
-from .steps import Record, Rule, chosen, looked, make_record, prepared
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
 from .verdicts import Verdicts
 
 
@@ -107,10 +109,7 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            asked = ((batch, begun(self.looking, batch, self.second)) for batch in batches)
-            for batch, (verdicts, activations, fine) in overlapped(
-                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked
-            ):
+            for batch, verdicts, activations, fine in extracted(self.looking, batches, self.second, self._verdicts):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
@@ -238,11 +237,10 @@ class OpenSetClassifier:
                 "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
             )
 
-    def _verdicts(
-        self, batch: Batch, activations: Activations, fine: np.ndarray, errors: list[str | None]
-    ) -> tuple[Verdicts, Activations, np.ndarray]:
-        """Verdicts [n] of what was `computed` of a batch, the activations of its fine images, and which rows of
-        `batch.x` those are."""
+    def _verdicts(self, batch: Batch, found: Computed) -> tuple[Batch, Verdicts, Activations, np.ndarray]:
+        """(the batch, verdicts [n] of what was `computed` of it, the activations of its fine images, which rows of
+        `batch.x` those are)."""
+        activations, fine, errors = found
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -278,13 +276,13 @@ class OpenSetClassifier:
             self.class_names,
             self.promise,
         )
-        return made, activations, fine
+        return batch, made, activations, fine
 
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
         empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
-        return self._verdicts(empty, *computed(self.model, empty))[0]
+        return self._verdicts(empty, computed(self.model, empty))[1]
 
 
 def fit(
@@ -336,19 +334,21 @@ def fit(
     some 1,200 made outliers with detector="auto").
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
-    job = prepared(
-        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
-        detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
-        features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
-        batch_size=batch_size, thumbnails=thumbnails, progress=progress,
+    begin = time.perf_counter()
+    options = CalibrationOptions(alpha, guarantee, delta, seed)
+    options.check()
+    job = set_up(
+        open_model(model, head=head, stages=stages), (known, labels), (calibration, calibration_labels),
+        (features, features_preprocess), options, detector=detector_for(model, detector), unknown=unknown is not None,
+        preprocess=preprocess, class_names=class_names, passes=PassOptions(batch_size, progress),
     )  # fmt: skip
-    found = looked(job)
-    choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice)
-    record = make_record(job, found, choice, decided)
+    shown = Thumbnails(thumbnails, seed)
+    found = run_passes(job, shown)
+    decided, choice = decide(found, ONE, score_unknown(found, unknown))
+    record = make_record(found, choice, decided, begin)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
-        record, job.second,
+        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
+        job.second,
     )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Activations
-from ...detectors import Detector, moved, resolve
+from ...detectors import moved, resolve
 from ...detectors.base import number, one_of
 from ...errors import ImagesError, UnsoundError
-from ...stats import gather
+from ...fitting.many import fitted_on, measured_on
 from ..base import Outcome, Task
 from ..training.activations import Seen, look, places_of
 from ..training.gradients import LastLayer
@@ -89,20 +89,14 @@ def by_default(task: Task, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
 
     Their members are ranked on the same validation images: no guarantee rests on the threshold.
     """
-    opened = task.opened
-    recipe, _ = resolve("default", opened.offers)
+    recipe, _ = resolve("default", task.opened.offers)
     known = activations(seen.known)
     cuts = [slice(i, i + CHUNK) for i in range(0, len(known), CHUNK)]
-    found = gather([(known.take(cut), seen.labels[cut]) for cut in cuts], recipe.wants(opened.offers).values())
-    detector: Detector = moved(recipe.fit(found, opened.head, opened.offers), np, np.float32)
-
-    def parts(batch: Activations) -> np.ndarray:
-        rows = [np.asarray(detector.parts(batch.take(slice(i, i + CHUNK)))) for i in range(0, len(batch), CHUNK)]
-        return np.concatenate(rows)
-
-    validation, wild = parts(activations(seen.validation)), parts(activations(seen.outliers or {}))
-    ranked = moved(detector.rank(validation), np, np.float32)
-    return np.asarray(ranked.join(validation)), np.asarray(ranked.join(wild))
+    (detector,) = fitted_on([recipe], [(known.take(cut), seen.labels[cut]) for cut in cuts], task.opened)
+    parts = [measured_on([detector], [activations(part)])[0][0] for part in (seen.validation, seen.outliers or {})]
+    ranked = moved(detector.rank(parts[0]), np, np.float32)
+    validation, wild = (np.asarray(ranked.join(part)) for part in parts)
+    return validation, wild
 
 
 FILTERS = {"default": by_default, "gradient": by_gradient}
