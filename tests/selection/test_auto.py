@@ -156,7 +156,7 @@ def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
         kept.append(choosing.watch(seed))
         return kept[0]
 
-    monkeypatch.setattr("knownot.openset.steps.watch", watched)
+    monkeypatch.setattr("knownot.selection.decision.watch", watched)
     osc = fitted(model, sets, SMALL)
     evidence, _ = kept[0].rows(osc.record.evidence)
     column = osc.detector.members.index("mahalanobis")

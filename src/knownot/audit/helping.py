@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import Offers
 from ..detectors import Recipe, resolve
 from ..errors import UnsoundError
+from .known import Known
 from .record import Finding, Share
 from .sections import Command, DetectorLine, Help, UnknownKind
 from .words import pc
@@ -63,28 +64,22 @@ def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tupl
 
 def section(
     lines: Sequence[UnknownKind],
-    detectors: Mapping[str, int],
-    left_out: Mapping[str, str],
-    *,
-    alpha: float,
-    new: bool,
+    known: Known,
     names: Names,
     fix: str,
-    trains: bool,
-    why_none: str = "",
 ) -> Help:
-    """detectors: {name: calibration images}. fix: the preprocessing to be used, if it is not the one that was fed.
-    trains: whether the classifier can be retrained as it is.
-    """
+    """fix: the preprocessing to be used, if it is not the one that was fed."""
+    alpha, trains = known.job.options.alpha, known.job.model.trainable
+    detectors = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
     rows = sorted((_row(d, n, lines) for d, n in detectors.items()), key=lambda r: -(r.caught or 0))
-    finding, remedy = _findings(rows, alpha, why_none, trains)
+    finding, remedy = _findings(rows, alpha, known.why_none, trains)
     return Help(
         (finding,),
         alpha,
         GUARANTEE,
-        new,
+        known.new is not None,
         tuple(rows),
-        dict(left_out),
+        dict(known.left_out),
         _commands(rows, names, fix, remedy, alpha, trains),
     )
 

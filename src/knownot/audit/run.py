@@ -10,19 +10,21 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
+from ..arguments import number
 from ..arrays import Activations, Preprocess
-from ..detectors.base import number
 from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
 from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import class_order
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
-from ..models import open_model
+from ..models import Model, open_model
 from ..version import __version__
 from . import classes, helping, inputs, plane, probabilities, strange, trials
 from .helping import DETECTORS, GUARANTEE, Names
-from .known import pass_known
+from .known import Known, pass_known
 from .page import Audit
 from .record import SCHEMA, ordered
 from .sections import Map, Record, Subject
@@ -81,59 +83,89 @@ def audit(
     called, order = class_order(images, opened, class_names)
     held_order = None if held is None else class_order(held, opened, called)[1]
     # Accuracy is judged on images that are new to the classifier where there are any.
-    judged, judged_order = (held, held_order) if held is not None and held.labelled else (images, order)
+    judged = (held, held_order) if held is not None and held.labelled else (images, order)
     names = names or _named(model, known, calibration, unknown)
-    features = None if opened.head is None else int(opened.head.weight.shape[1])
     offers = replace(opened.offers, labels=images.labelled)
-    recipes, left_out = helping.recipes(detectors, offers, features)
-
-    size = batch_size or batch_size_for(opened, preprocess)
+    recipes, left_out = helping.recipes(detectors, offers, _features(opened))
     with timed("preprocessing"):
-        fed, tried = trials.fed(opened, judged, preprocess, judged_order, size=size, seed=seed)
-    size = batch_size or batch_size_for(opened, fed.way)
-    job = pass_known(
-        FitJob(
-            opened, offers, recipes, images, held, None, fed.way, called, order, size,
-            CalibrationOptions(alpha, GUARANTEE, seed=seed), progress,
-        ),
-        left_out, timed,
+        size = batch_size or batch_size_for(opened, preprocess)
+        fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
+    job = FitJob(
+        opened, offers, recipes, images, held, None, fed.way, called, order,
+        batch_size or batch_size_for(opened, fed.way), CalibrationOptions(alpha, GUARANTEE, seed=seed), progress,
     )  # fmt: skip
-    seen = job.new or job.seen
-    x, kept = job.watch.pictures()
-    kinds = strange.made(x, kept, fed.way, each or strange.each_of(*x.shape[1:3]), seed)
-    with timed("fooling images"):
-        fools, said = strange.fooling(opened, x, fed.way, fooling, seed)
-    with timed("unknown images"):
-        passes = [one for rule in job.rules.values() for one in rule.detector.passes]
-        shown, more = strange.show([*kinds, *fools, *strange.yours(sets, fed.way, seed)], job.job, passes)
-        unknown_, pictures = strange.section(shown, job.rules, called, alpha)
+    passed = pass_known(job, left_out, timed)
+    return _record(passed, judged, (fed, tried), sets, names, (fooling, each), timed)
+
+
+def _record(
+    known: Known,
+    judged: tuple[Images, np.ndarray | None],
+    feeding: tuple[trials.Fed, dict[str, tuple[Preprocess | None, trials.Answers]]],
+    sets: Mapping[str, Images],
+    names: Names,
+    counts: tuple[int, int | None],
+    timed: _Timer,
+) -> Audit:
+    """Look at unknown images, and say what all of it says. judged: labelled images and their order; feeding: the
+    preprocessing and what was tried; counts: (fooling images, made images of every kind)."""
+    job, seed = known.job, known.job.options.seed
+    seen = known.new or known.seen
+    shown, notes = _unknown(known, sets, *counts, timed)
+    unknown_, pictures = strange.section(shown, known.rules, job.names, job.options.alpha)
     with timed("sections"):
-        inputs_, fix = inputs.section(opened, judged, fed, tried, seen.spread, judged_order, size=size, seed=seed)
-        probabilities_ = probabilities.section(opened.offers, seen, seed)
-        classes_ = classes.section(seen, called)
-        help_ = helping.section(
-            unknown_.lines, {d: len(rule.calibration.scores) for d, rule in job.rules.items()}, job.left_out,
-            alpha=alpha, new=held is not None, names=names, fix=fix, why_none=job.why_none,
-            trains=opened.trainable,
-        )  # fmt: skip
+        inputs_, fix = inputs.section(job.model, judged[0], *feeding, seen.spread, judged[1], size=job.size, seed=seed)
+        sections: dict[str, Any] = {
+            "inputs": inputs_,
+            "probabilities": probabilities.section(job.model.offers, seen, seed),
+            "classes": classes.section(seen, job.names),
+            "unknown": unknown_,
+            "help": helping.section(unknown_.lines, known, names, fix),
+        }
     with timed("map"):
-        map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)
-    sections: dict[str, Any] = {"inputs": inputs_, "probabilities": probabilities_, "classes": classes_}
-    sections |= {"unknown": unknown_, "help": help_, "map": map_}
+        sections["map"] = _map(known.watch.rows(plane.KNOWN)[0], shown, seed)
     if fix:
         sections |= {name: _doubted(s) for name, s in sections.items() if name != "inputs"}
-    bad = [b for s in (job.seen, job.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
-    subject = Subject(
-        names.model, opened.framework, opened.offers.classes, features, tuple(opened.offers.stages), names.known,
-        len(job.seen.labels), bool((seen.labels >= 0).any()), names.calibration,
-        0 if job.new is None else len(job.new.labels), NOT_NEW if job.new is None else NEW, tuple(sets), alpha, seed,
-        len(bad), tuple(bad[:50]),
-        tuple(dict.fromkeys([*opened.notes, *job.notes, *said, *more, *images.notes, *images.label_notes])),
-    )  # fmt: skip
+    bad = [b for s in (known.seen, known.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     findings = ordered([f for s in sections.values() for f in s.findings])
     pictures |= {f"mistake-{i}": w.thumb for i, w in enumerate(seen.wrong)}
+    subject = _subject(known, names, tuple(sets), bad, notes)
     return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections, pictures=pictures))
+
+
+def _unknown(
+    known: Known, sets: Mapping[str, Images], fooling: int, each: int | None, timed: _Timer
+) -> tuple[list[strange.Shown], list[str]]:
+    """(what the classifier computes of made images, of images that fool it and of the user's own, notes)."""
+    job, seed = known.job, known.job.options.seed
+    x, kept = known.watch.pictures()
+    kinds = strange.made(x, kept, job.way, each or strange.each_of(*x.shape[1:3]), seed)
+    with timed("fooling images"):
+        fools, said = strange.fooling(job.model, x, job.way, fooling, seed)
+    with timed("unknown images"):
+        passes = [one for rule in known.rules.values() for one in rule.detector.passes]
+        shown, more = strange.show([*kinds, *fools, *strange.yours(sets, job.way, seed)], job, passes)
+    return shown, [*said, *more]
+
+
+def _subject(
+    known: Known, names: Names, sets: tuple[str, ...], bad: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> Subject:
+    job, model, images, new = known.job, known.job.model, known.job.images, known.new
+    said = dict.fromkeys([*model.notes, *known.notes, *notes, *images.notes, *images.label_notes])
+    return Subject(
+        model=names.model, framework=model.framework, classes=model.offers.classes, features=_features(model),
+        stages=tuple(model.offers.stages), known=names.known, images=len(known.seen.labels),
+        labelled=bool(((new or known.seen).labels >= 0).any()), calibration=names.calibration,
+        calibration_images=0 if new is None else len(new.labels), measured_on=NOT_NEW if new is None else NEW,
+        unknown=sets, alpha=job.options.alpha, seed=job.options.seed, unreadable=len(bad),
+        first_unreadable=tuple(bad[:50]), notes=tuple(said),
+    )  # fmt: skip
+
+
+def _features(model: Model) -> int | None:
+    return None if model.head is None else int(model.head.weight.shape[1])
 
 
 class _Timer:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import number, one_of
 from ..arrays import Preprocess
-from ..detectors.base import number, one_of
 from ..errors import ModelError, OptionError, unknown_name
-from ..fitting.extraction import batch_size_for
+from ..fitting.extraction import batch_size_for, forward
 from ..models import Model, open_model
 from ..openset.classifier import OpenSetClassifier
 from ..progress import bar
@@ -84,22 +84,11 @@ def fool(
     fooled = probability >= target
     if adaptive and accepted is not None:
         fooled &= accepted
+    members = "" if osc is None else ", ".join(osc.detector.members)
     return Fooling(
-        images,
-        wanted,
-        probability,
-        fooled,
-        accepted,
-        p_value,
-        used,
-        names,
-        method,
-        adaptive,
-        float(target),
-        int(seed),
-        time.perf_counter() - begin,
-        "" if osc is None else ", ".join(osc.detector.members),
-    )
+        images, wanted, probability, fooled, accepted, p_value, used, names, method, adaptive, float(target), int(seed),
+        time.perf_counter() - begin, members,
+    )  # fmt: skip
 
 
 def _check(
@@ -173,11 +162,9 @@ def _measured(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """(probability of the wanted class, accepted, p-value), each [n], as for any other image."""
     inputs = sight.chain.input(images)
-    odds = [
-        log_odds(model.activations(inputs[i : i + batch]).logits, wanted[i : i + batch])
-        for i in range(0, len(images), batch)
-    ]
-    probability = (1 + np.tanh(np.concatenate(odds) / 2)) / 2  # the sigmoid, without overflow
+    seen = forward(model, (inputs[i : i + batch] for i in range(0, len(images), batch)))
+    odds = log_odds(np.concatenate([np.asarray(one.check().logits) for one in seen]), wanted)
+    probability = (1 + np.tanh(odds / 2)) / 2  # the sigmoid, without overflow
     if osc is None:
         return probability, None, None
     verdicts = osc.predict(inputs if osc.preprocess is None else images, gallery=False)

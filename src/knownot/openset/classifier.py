@@ -18,12 +18,12 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, SavedError
+from ..errors import ActivationsError, ImagesError, ModelError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, computed, extracted
 from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import Trial
-from ..fitting.setup import PassOptions
+from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
 from ..images import Batch, Images, open_images
 from ..images.model_input import first_checked
@@ -337,11 +337,12 @@ def fit(
     begin = time.perf_counter()
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()
-    job = set_up(
-        open_model(model, head=head, stages=stages), (known, labels), (calibration, calibration_labels),
-        (features, features_preprocess), options, detector=detector_for(model, detector), unknown=unknown is not None,
-        preprocess=preprocess, class_names=class_names, passes=PassOptions(batch_size, progress),
-    )  # fmt: skip
+    opened = open_model(model, head=head, stages=stages)
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
     found = run_passes(job, shown)
     decided, choice = decide(found, ONE, score_unknown(found, unknown))

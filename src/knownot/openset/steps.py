@@ -13,15 +13,14 @@ import numpy as np
 from .. import saving
 from ..arrays import Preprocess
 from ..detectors import beside_default, classes, resolve
-from ..errors import ModelError, OptionError, SavedError
+from ..errors import OptionError, SavedError
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, measured_on, score_calibration
 from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import Trial
-from ..fitting.setup import FitJob, PassOptions, open_sources
+from ..fitting.setup import FitJob, PassOptions, Sources
 from ..fitting.setup import set_up as agree
 from ..fitting.thumbnails import Thumbnails
 from ..images import open_images
-from ..models import Model
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
@@ -68,23 +67,15 @@ def detector_for(model: Any, asked: Any) -> Any:
 
 
 def set_up(
-    model: Model,
-    known: tuple[Any, Any],
-    calibration: tuple[Any, Any],
-    features: tuple[Any, Preprocess | None],
-    options: CalibrationOptions,
-    *,
+    sources: Sources,
     detector: Any,
-    unknown: bool,
+    options: CalibrationOptions,
     preprocess: Preprocess | None,
     class_names: Sequence[str] | None,
     passes: PassOptions,
+    unknown: bool,
 ) -> FitJob:
-    """Open everything, and say what does not go together. known, calibration: (images, labels); features: (the second
-    network, its preprocessing); unknown: whether unknown images were given."""
-    if not model.offers.classes:
-        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
-    sources = open_sources(model, known, calibration, features)
+    """Agree on everything before any image is walked over. unknown: whether unknown images were given."""
     recipe, notes = resolve(detector, sources.offers)
     if unknown and not recipe.kind.chooses:
         raise OptionError(

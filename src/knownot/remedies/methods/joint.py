@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...errors import ModelError, UnsoundError
 from ..base import Outcome, Remedy, Task
 from ..training.activations import scale_of

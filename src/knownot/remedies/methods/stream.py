@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import number, one_of
 from ...arrays import Activations
 from ...detectors import moved, resolve
-from ...detectors.base import number, one_of
 from ...errors import ImagesError, UnsoundError
 from ...fitting.many import fitted_on, measured_on
 from ..base import Outcome, Task
 from ..training.activations import Seen, look, places_of
 from ..training.gradients import LastLayer
-from ..training.mlp import binary
-from .none_head import SAME, Beside, as_detector, learnt
+from .none_head import SAME, Beside, as_detector, is_unknown, learnt
 
 FEWEST = 20
 CHUNK = 1024
@@ -63,9 +62,7 @@ class Stream(Beside):
             )
         found = {place: rows[chosen] for place, rows in (seen.outliers or {}).items()}
         seen = Seen(seen.known, seen.labels, seen.validation, found)
-        net, history, mean, std = learnt(
-            self.name, task, seen, places, hidden, self.decay, 1, np.zeros(len(seen.labels), bool), True, binary
-        )
+        net, history, mean, std = learnt(self, task, seen, places, hidden, is_unknown(seen))
         return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME, note))
 
 
