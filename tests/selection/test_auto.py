@@ -135,7 +135,7 @@ def test_it_stays_with_a_default_that_holds_and_says_so(osc, sets):
 def test_what_decides_is_neither_evidence_nor_ranking(osc, sets):
     record = osc.record
     assert record.evidence == 250
-    assert (record.ranking, record.calibration) == (500, 500)  # the evidence may rank
+    assert (record.ranking, record.calibration) == (250, 750)  # the evidence may rank
     assert record.made == 64 * sum(kind.proper for kind in OUTLIERS.values())
     assert len(osc.references[0]) == record.calibration
     assert len(osc.detector.references[0]) == record.ranking

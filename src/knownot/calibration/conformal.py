@@ -173,14 +173,14 @@ class Calibration:
     def cost(self, ranking: int = 0) -> str:
         """What the rule spends of alpha, and what more images would buy, in one sentence for people.
 
-        ranking: calibration images beside these that rank the members of a combination; of more images as large a
-        share would.
+        ranking: calibration images beside these that rank the members of a combination; of more images as many would.
         """
         if self.expected is None:
             return (
                 f"A known image is called unknown when p <= {self.alpha:.3g} among the images of its predicted class."
             )
-        n, more = len(self.scores), 2 * (len(self.scores) + ranking)
+        n = len(self.scores)
+        more = 2 * (n + ranking)
         text = (
             f"A known image is called unknown when p <= {self.p_threshold:.3g}; expected: {percent(self.expected)} of "
         )
@@ -188,7 +188,7 @@ class Calibration:
         if self.guarantee == "pac" and self.expected < 0.9 * self.alpha:
             then, marginal = (
                 allowed_rank(m, self.alpha, guarantee, self.delta) / (m + 1)
-                for m, guarantee in ((3 * n, "pac"), (n, "marginal"))
+                for m, guarantee in ((n + more, "pac"), (n, "marginal"))
             )
             text += f"; with {more:,} more calibration images {percent(then)}, with guarantee='marginal' "
             text += f"{percent(marginal)} (on average only)"
