@@ -15,7 +15,7 @@ from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread
+from ..stats import gather, one_blas_thread, raised
 
 NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
 FEWEST, RANKING = 10, (30, 75)  # images that rank the members of a combination: at least, and of how many is chosen
@@ -74,7 +74,8 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
 
 @dataclass(frozen=True)
 class CalibratedDetector:
-    """A detector with its rule. references: each member's scores of the calibration images, ascending."""
+    """A detector with its rule. references: each member's scores of the calibration images, ascending and
+    raised by what rounding may add."""
 
     detector: Detector
     calibration: Calibration
@@ -106,7 +107,7 @@ def decide(
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
     calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
-    return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
 
 
 def random_numbers(n: int, seed: int) -> np.ndarray:
