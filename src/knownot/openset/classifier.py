@@ -60,6 +60,13 @@ class OpenSetClassifier:
         """The guarantee, in words."""
         return self.calibration.sentence
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
+        second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
+        things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
+        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
@@ -147,8 +154,7 @@ class OpenSetClassifier:
         with saving.replacing(Path(folder)) as draft:
             file = self.model.save(draft) if include_model else None
             about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-            things = {name: getattr(self, name) for name in names}
+            things = {name: getattr(self, name) for name in SAVED}
             if self.second is not None:
                 about["second"] = self.second.saved(
                     draft, include_model if include_features is None else include_features
@@ -321,4 +327,5 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     return osc
 
 
+SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
