@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +64,7 @@ class Journal:
         self.folder = self.output.with_name(self.output.name + ".partial")
         self.file, self._draft = self.folder / "rows.sqlite", self.folder / f"output{output.suffix.lower()}"
         self.notes: list[str] = []
+        self._digest = digest
         self._rows: sqlite3.Connection
         self.keys = bytearray()  # of the source's images, in order, KEY bytes each
         self._lock = Lock(self.folder / "lock", str(output))
@@ -85,12 +85,15 @@ class Journal:
     def plan(self, source: Images) -> Plan:
         """Which images of `source` have a row, and which are to be looked at."""
         stamps = None if source.once or source.only(np.empty(0, np.int64)) is None else source.stamps()
+        if stamps is None:
+            with self._telling():
+                self._run = self._numbered(f"in order: {self._digest}")
         rows, others = self._count("run = ?", self._run), self._count("run != ?", self._run)
         if stamps is None:
             with self._telling():
-                self._run = self._numbered(uuid.uuid4().hex)  # of this run only
+                self._rows.execute("DELETE FROM rows WHERE run = ?", (self._run,))
             notes = ("This source cannot tell which of its images are the same: all are looked at again.",)
-            return Plan(None, np.empty(0, np.int64), left=rows, others=others, notes=notes if rows else ())
+            return Plan(None, np.empty(0, np.int64), others=others, notes=notes if rows else ())
         new, again, seen = [], [], set()
         for number, key in enumerate(stamps):
             self.keys += key

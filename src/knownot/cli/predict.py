@@ -199,7 +199,7 @@ def _tell(journal: Journal, plan: Plan) -> None:
     said = [*journal.notes, *plan.notes]
     if plan.used:
         said.append(f"Going on with an unfinished run: {counted(plan.used, 'row')} of it {_are(plan.used)} used.")
-    if plan.left and plan.new is not None:
+    if plan.left:
         said.append(
             f"{counted(plan.left, 'row')} of an unfinished run {_are(plan.left)} left out: the images are no longer "
             "there or no longer the same."

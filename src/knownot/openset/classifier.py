@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
 from .gallery import Gallery
+from .pickling import as_files, check_process, from_files
+from .replacing import left_by_a_kill, replacing
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
 
@@ -50,6 +53,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     @property
     def alpha(self) -> float:
@@ -90,6 +94,7 @@ class OpenSetClassifier:
         so_far: Gallery | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        check_process(self.process)
         source = open_images(images)
         self._fits(source)
         shown = so_far or Gallery()
@@ -151,18 +156,25 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        with saving.replacing(Path(folder)) as draft:
-            file = self.model.save(draft) if include_model else None
-            about = {"knownot": __version__, **described(self.model, file)}
-            things = {name: getattr(self, name) for name in SAVED}
-            if self.second is not None:
-                about["second"] = self.second.saved(
-                    draft, include_model if include_features is None else include_features
-                )
-                things["second_preprocess"] = self.second.preprocess
-            files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
-            saving.write(draft, things, about=about, files=files)
+        if not str(folder):
+            raise SavedError("An empty text names no folder to save into.")
+        with replacing(Path(folder)) as draft:
+            self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
+
+    def _write(self, folder: Path, include_model: bool = True, include_features: bool = True) -> None:
+        file = self.model.save(folder) if include_model else None
+        about = {"knownot": __version__, **described(self.model, file)}
+        things = {name: getattr(self, name) for name in SAVED}
+        if self.second is not None:
+            about["second"] = self.second.saved(folder, include_features)
+            things["second_preprocess"] = self.second.preprocess
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        saving.write(folder, things, about=about, files=files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
+        return from_files, (as_files(self._write),)
 
     @cached_property
     def _quick(self) -> Detector:
@@ -308,6 +320,8 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     that was fitted.
     """
     folder = Path(folder)
+    if missing := left_by_a_kill(folder):
+        raise SavedError(f"There is no folder {str(folder)!r}.{missing}")
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
     opened = reopened(about, model, folder, files, who="classifier", option="model")
     said, way = about.get("second"), things.pop("second_preprocess", None)
