@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import helpers_toy as toy
+from helpers import toy
 import knownot
 from knownot.cli.journal import Journal
 from knownot.cli.locking import Lock

@@ -164,6 +164,36 @@ class Calibration:
             "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
         }[self.guarantee]
 
+    @property
+    def expected(self) -> float | None:
+        """The share of known images that the rule rejects, on average over calibration sets: k / (m + 1), the mean of
+        Beta(k, m + 1 - k). None for "class-conditional", where each class has its own."""
+        return None if self.guarantee == "class-conditional" else self.p_threshold
+
+    def cost(self, ranking: int = 0) -> str:
+        """What the rule spends of alpha, and what more images would buy, in one sentence for people.
+
+        ranking: calibration images beside these that rank the members of a combination; of more images as large a
+        share would.
+        """
+        if self.expected is None:
+            return (
+                f"A known image is called unknown when p <= {self.alpha:.3g} among the images of its predicted class."
+            )
+        n, more = len(self.scores), 2 * (len(self.scores) + ranking)
+        text = (
+            f"A known image is called unknown when p <= {self.p_threshold:.3g}; expected: {percent(self.expected)} of "
+        )
+        text += "known images"
+        if self.guarantee == "pac" and self.expected < 0.9 * self.alpha:
+            then, marginal = (
+                allowed_rank(m, self.alpha, guarantee, self.delta) / (m + 1)
+                for m, guarantee in ((3 * n, "pac"), (n, "marginal"))
+            )
+            text += f"; with {more:,} more calibration images {percent(then)}, with guarantee='marginal' "
+            text += f"{percent(marginal)} (on average only)"
+        return text + "."
+
     def _p_threshold(self, predicted: np.ndarray) -> np.ndarray | float:
         # p takes the values j / (m + 1) only, so p <= alpha and p <= k / (m + 1) are the same rule; the small
         # slack keeps 0.05 <= 0.05 true in floating point.

@@ -28,6 +28,7 @@ from .journal import Journal, Plan
     help="A .csv, .jsonl or .parquet file.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
+@click.option("--alpha", type=float, help="Another share of known images that may be rejected.  [as fitted]")
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
@@ -40,9 +41,9 @@ from .journal import Journal, Plan
 )
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @machine_options
-def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, model: str | None,
-            features: str | None, batch_size: int | None, restart: bool, raw_cells: bool, strict: bool,
-            as_json: bool, quiet: bool) -> int:  # fmt: skip
+def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
+            model: str | None, features: str | None, batch_size: int | None, restart: bool, raw_cells: bool,
+            strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -56,6 +57,8 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         model=None if model is None else thing_of(model),
         features=None if features is None else thing_of(features, calls=False),
     )
+    if alpha is not None:
+        osc = osc.with_alpha(alpha)
     run = predict_to(
         osc, list(images), output, report=report, batch_size=batch_size, restart=restart, quiet=quiet, raw=raw_cells
     )

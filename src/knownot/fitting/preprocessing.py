@@ -78,6 +78,8 @@ def class_order(
     Raises LabelsError when the images' class names cannot be those of the classifier's outputs.
     """
     c = model.offers.classes
+    if class_names is not None and list(class_names) == [str(k) for k in range(c)]:
+        class_names = None  # numbers are no names: folders may say what the outputs are called
     outputs = tuple(class_names) if class_names is not None else model.class_names
     if outputs is not None and len(outputs) != c:
         if class_names is not None:

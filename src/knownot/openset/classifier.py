@@ -33,9 +33,11 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .replacing import left_by_a_kill, replacing
+from .recalibration import recalibrate, with_rule
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
 
@@ -70,6 +72,12 @@ class OpenSetClassifier:
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
         return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+
+    @property
+    def cost(self) -> str:
+        """What the promise costs: the threshold of p, the share of known images that it rejects, and what more
+        calibration images would buy, in words."""
+        return self.calibration.cost(self.record.ranking)
 
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
@@ -111,7 +119,7 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            asked = ((batch, begun(self._looking, batch, self.second)) for batch in batches)
+            asked = ((batch, begun(self.looking, batch, self.second)) for batch in batches)
             for batch, (verdicts, activations, fine) in overlapped(
                 lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked
             ):
@@ -149,6 +157,56 @@ class OpenSetClassifier:
                 senseless[i] = f"the score of {name} is {x[i]}"
         return scores, parts, senseless
 
+    def with_alpha(
+        self, alpha: float, *, guarantee: str | None = None, delta: float | None = None
+    ) -> OpenSetClassifier:
+        """The same classifier with another rule, from the same calibration images: nothing is computed again.
+
+        alpha: the share of known images that may be rejected. guarantee, delta: as in `fit`, unchanged if left out.
+        Raises CalibrationError when there are too few calibration images for it, saying how many it takes. Who tries
+        several and keeps the one that they like on these images has chosen by them: keep others for the last word.
+        """
+        return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
+
+    def recalibrated(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        alpha: float | None = None,
+        guarantee: str | None = None,
+        delta: float | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> OpenSetClassifier:
+        """The same classifier and detector, its threshold from other calibration images: another camera, another site.
+
+        images: known images (anything that `open_images` reads), new to the classifier and of the kind that will
+        arrive; labels: their classes, if there are any, to tell the accuracy. One forward pass over them, and nothing
+        else. alpha, guarantee, delta: unchanged if left out. seed: which of the images rank the members of a
+        combination. Raises CalibrationError when they are too few, ImagesError, LabelsError.
+        """
+        rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
+        return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
+
+    def evaluate(
+        self,
+        known: Any,
+        labels: Any = None,
+        *,
+        unknown: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Evaluation:
+        """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
+
+        known: labelled known images (anything that `open_images` reads) that neither trained the classifier nor
+        calibrated; labels: their classes, unless sub-folders or the source tell. unknown: images, or {name: images}.
+        One forward pass over each. Raises LabelsError without labels, ImagesError.
+        """
+        return evaluate(self, known, labels, unknown, batch_size, progress)
+
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
 
@@ -182,7 +240,7 @@ class OpenSetClassifier:
         return moved(self.detector, np, np.float32)
 
     @cached_property
-    def _looking(self) -> Model:
+    def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
         return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
 

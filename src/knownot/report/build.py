@@ -53,7 +53,7 @@ def build(
             preprocessing=record.preprocessing,
             accuracy=record.accuracy,
         ),
-        guarantee=osc.promise[0].upper() + osc.promise[1:] + ".",
+        guarantee=f"{osc.promise[0].upper()}{osc.promise[1:]}. {osc.cost}",
         alpha=osc.alpha,
         counts=Counts(*counts),
         calibration_scores=osc.calibration.scores,
