@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from ..stats import one_blas_thread
 from ..version import __version__
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
+from .pickling import as_files, check_process, from_files
+from .replacing import left_by_a_kill, replacing
 from .recalibration import recalibrate, with_rule
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
@@ -52,6 +55,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     @property
     def alpha(self) -> float:
@@ -61,6 +65,13 @@ class OpenSetClassifier:
     def promise(self) -> str:
         """The guarantee, in words."""
         return self.calibration.sentence
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
+        second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
+        things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
+        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -91,6 +102,7 @@ class OpenSetClassifier:
         so_far: Gallery | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        check_process(self.process)
         source = open_images(images)
         self._fits(source)
         shown = so_far or Gallery()
@@ -202,19 +214,25 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        with saving.replacing(Path(folder)) as draft:
-            file = self.model.save(draft) if include_model else None
-            about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-            things = {name: getattr(self, name) for name in names}
-            if self.second is not None:
-                about["second"] = self.second.saved(
-                    draft, include_model if include_features is None else include_features
-                )
-                things["second_preprocess"] = self.second.preprocess
-            files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
-            saving.write(draft, things, about=about, files=files)
+        if not str(folder):
+            raise SavedError("An empty text names no folder to save into.")
+        with replacing(Path(folder)) as draft:
+            self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
+
+    def _write(self, folder: Path, include_model: bool = True, include_features: bool = True) -> None:
+        file = self.model.save(folder) if include_model else None
+        about = {"knownot": __version__, **described(self.model, file)}
+        things = {name: getattr(self, name) for name in SAVED}
+        if self.second is not None:
+            about["second"] = self.second.saved(folder, include_features)
+            things["second_preprocess"] = self.second.preprocess
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        saving.write(folder, things, about=about, files=files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
+        return from_files, (as_files(self._write),)
 
     @cached_property
     def _quick(self) -> Detector:
@@ -360,6 +378,8 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     that was fitted.
     """
     folder = Path(folder)
+    if missing := left_by_a_kill(folder):
+        raise SavedError(f"There is no folder {str(folder)!r}.{missing}")
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
     opened = reopened(about, model, folder, files, who="classifier", option="model")
     said, way = about.get("second"), things.pop("second_preprocess", None)
@@ -379,4 +399,5 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     return osc
 
 
+SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
