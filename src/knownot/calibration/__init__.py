@@ -10,14 +10,22 @@ from .conformal import (
     p_values,
     percent,
 )
+from .fdr import KnownBound, Selection, known_bound, select
+from .prevalence import UnknownShare, unknown_share
 
 __all__ = [
     "GUARANTEES",
     "Calibration",
+    "KnownBound",
+    "Selection",
+    "UnknownShare",
     "allowed_rank",
     "check_options",
     "images_needed",
     "images_needed_sentence",
+    "known_bound",
     "p_values",
     "percent",
+    "select",
+    "unknown_share",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from .batch import BatchDecisions
 from .common import counted, machine_options, said, thing_of
 from .journal import Journal
 
@@ -25,14 +26,20 @@ from .journal import Journal
     help="A .csv, .jsonl or .parquet file.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
+    "they are written beside the output as <output>.selected.csv.",
+)
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @machine_options
-def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, model: str | None,
-            features: str | None, batch_size: int | None, restart: bool, strict: bool, as_json: bool,
+def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, fdr: float | None,
+            model: str | None, features: str | None, batch_size: int | None, restart: bool, strict: bool, as_json: bool,
             quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
@@ -46,7 +53,9 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         model=None if model is None else thing_of(model),
         features=None if features is None else thing_of(features, calls=False),
     )
-    run = predict_to(osc, list(images), output, report=report, batch_size=batch_size, restart=restart, quiet=quiet)
+    run = predict_to(
+        osc, list(images), output, report=report, fdr=fdr, batch_size=batch_size, restart=restart, quiet=quiet
+    )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
 
@@ -64,6 +73,7 @@ class Run:
     scores: array[float] = field(default_factory=lambda: array("d"))
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    batch: BatchDecisions | None = None
 
     @property
     def images(self) -> int:
@@ -88,6 +98,7 @@ class Run:
             f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
@@ -106,7 +117,7 @@ class Run:
             "resumed": self.resumed,
             "notes": list(self.notes),
             "seconds": self.seconds,
-        }
+        } | ({} if self.batch is None else {"batch": self.batch.facts()})
 
 
 def predict_to(
@@ -115,6 +126,7 @@ def predict_to(
     output: Path,
     *,
     report: Path | None = None,
+    fdr: float | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
@@ -157,6 +169,8 @@ def predict_to(
         counts = (run.known, run.unknown, run.unreadable)
         data = build(osc, np.array(run.scores), counts, run.classes, run.bad, shown, run.seconds, ", ".join(images))
         write_report(report, data)
+    if fdr is not None:
+        run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
     journal.finish(osc.detector.members)
     journal.remove()
     return run

@@ -13,7 +13,16 @@ import numpy as np
 
 from .. import saving
 from ..arrays import Activations, Head, Preprocess, softmax
-from ..calibration import Calibration, p_values
+from ..calibration import (
+    Calibration,
+    KnownBound,
+    Selection,
+    UnknownShare,
+    known_bound,
+    p_values,
+    select,
+    unknown_share,
+)
 from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
@@ -32,6 +41,7 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .batch import marginal_p
 from .gallery import Gallery
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
@@ -111,6 +121,27 @@ class OpenSetClassifier:
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
                 advance(len(batch))
+
+    def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
+        """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
+
+        images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+        """
+        return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
+
+    def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
+        """How many known images there are at most among any that one picks, however they are picked afterwards.
+
+        images: as for `select`. See `calibration.fdr.known_bound`.
+        """
+        return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
+        """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
+
+        See `calibration.prevalence.unknown_share`.
+        """
+        return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
