@@ -12,12 +12,14 @@ from .conformal import (
 )
 from .fdr import KnownBound, Selection, known_bound, select
 from .prevalence import UnknownShare, unknown_share
+from .two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "GUARANTEES",
     "Calibration",
     "KnownBound",
     "Selection",
+    "TwoSample",
     "UnknownShare",
     "allowed_rank",
     "check_options",
@@ -27,5 +29,6 @@ __all__ = [
     "p_values",
     "percent",
     "select",
+    "two_sample_test",
     "unknown_share",
 ]

@@ -8,6 +8,10 @@ import numpy as np
 
 from ..calibration import p_values
 from ..errors import OptionError
+from ..fitting.extraction import batch_size_for, computed
+from ..fitting.thumbnails import eyes
+from ..images import open_images
+from ..progress import bar
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -24,6 +28,29 @@ def verdicts_of(osc: OpenSetClassifier, images: Any) -> Verdicts:
             f"{', '.join(osc.detector.members)}. Give what predict() of this one returned, or the images."
         )
     return images
+
+
+def features_of(osc: OpenSetClassifier, images: Any, *, progress: bool = False) -> tuple[Verdicts, np.ndarray]:
+    """(verdicts [n], features [n, d] of unit length, NaN where unreadable) of images, in one forward pass."""
+    source = open_images(images)
+    osc._fits(source)
+    batches = source.batches(
+        batch_size_for(osc.model, osc.preprocess, osc.second),
+        None if source.ready else osc.preprocess,
+        also=osc.second.preprocess if osc.second is not None and not source.ready else None,
+        spec=osc.model.input,
+    )
+    parts, rows = [osc.nothing], []
+    with bar("features", source.count, progress) as advance:
+        for batch in batches:
+            verdicts, activations, fine = osc._verdicts(batch, *computed(osc._looking, batch, osc.second))
+            seen = eyes(activations)
+            features = np.full((len(batch), seen.shape[1]), np.nan, np.float32)
+            features[batch.rows[fine]] = seen
+            parts.append(verdicts)
+            rows.append(features)
+            advance(len(batch))
+    return Verdicts.concat(parts), np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def marginal_p(osc: OpenSetClassifier, images: Any) -> np.ndarray:

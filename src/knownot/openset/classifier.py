@@ -17,10 +17,12 @@ from ..calibration import (
     Calibration,
     KnownBound,
     Selection,
+    TwoSample,
     UnknownShare,
     known_bound,
     p_values,
     select,
+    two_sample_test,
     unknown_share,
 )
 from ..detectors import Detector, classes
@@ -37,11 +39,12 @@ from ..images.model_input import first_checked
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..models.reopen import described, reopened
+from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
-from .batch import marginal_p
+from .batch import features_of, marginal_p
 from .gallery import Gallery
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
@@ -142,6 +145,30 @@ class OpenSetClassifier:
         See `calibration.prevalence.unknown_share`.
         """
         return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
+        """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
+
+        See `calibration.two_sample.two_sample_test`.
+        """
+        windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
+        return two_sample_test(*windows, permutations=permutations, seed=seed)
+
+    def monitor(
+        self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
+    ) -> Monitor:
+        """Watches a stream: give it verdicts in their order, `monitor.update(osc.predict(batch))` returns alarms.
+
+        false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
+        there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+        """
+        monitor = Monitor(
+            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            false_alarms=false_alarms, seed=seed, name=name,
+        )  # fmt: skip
+        if state is not None and Path(state).exists():
+            monitor.restore(state)
+        return monitor
 
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
