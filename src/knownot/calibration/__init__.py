@@ -9,6 +9,7 @@ from .conformal import (
     images_needed_sentence,
     p_values,
     percent,
+    share,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "images_needed_sentence",
     "p_values",
     "percent",
+    "share",
 ]

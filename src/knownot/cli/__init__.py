@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "Everything on real images that ship with the package.",
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
     "predict": "A verdict for every image: its class, or unknown.",
+    "export": "Classifier, detector and threshold as one ONNX file.",
+    "info": "What a saved folder or an exported file is.",
     "fool": "Images of nothing that the classifier is sure of.",
     "audit": "Why is the classifier so sure, and what would it take? One page.",
     "outliers": "Images of no class, as files.",

@@ -39,7 +39,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
     come; a run that was stopped goes on where it was when the same command is given again.
     """
-    from ..openset.classifier import load
+    from ..export import load
 
     osc = load(
         saved,
@@ -129,9 +129,7 @@ def predict_to(
     task = {
         "images": images,
         "count": source.count,
-        "classifier": osc.model.fingerprint,
-        "second": None if osc.second is None else osc.second.model.fingerprint,
-        "threshold": [osc.calibration.p_threshold, len(osc.calibration.scores)],
+        **osc.identity,
         "report": report is not None,
     }
     journal = Journal(output, task, restart)
@@ -157,7 +155,7 @@ def predict_to(
         counts = (run.known, run.unknown, run.unreadable)
         data = build(osc, np.array(run.scores), counts, run.classes, run.bad, shown, run.seconds, ", ".join(images))
         write_report(report, data)
-    journal.finish(osc.detector.members)
+    journal.finish(osc.members)
     journal.remove()
     return run
 

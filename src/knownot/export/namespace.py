@@ -1,8 +1,8 @@
 """The part of the Python array API standard that detectors use, on arrays that record an ONNX graph.
 
 `moved(detector, namespace, float32).score(activations)` then is the detector's graph: there is no second
-implementation of a score. Names are those of the standard; what no detector uses is not here, and the contract test finds
-it when one does.
+implementation of a score. Names are those of the standard; what no detector uses is not here, and the contract
+test finds it when one does.
 """
 
 from __future__ import annotations
@@ -240,6 +240,10 @@ def squeeze(x: Recorded, /, axis: Axis) -> Recorded:
 
 def expand_dims(x: Recorded, /, *, axis: int = 0) -> Recorded:
     return Recorded(node(op.unsqueeze, x.var, constant([axis], np.int64)))
+
+
+def permute_dims(x: Recorded, /, axes: Sequence[int]) -> Recorded:
+    return Recorded(node(op.transpose, x.var, perm=tuple(axes)))
 
 
 def matrix_transpose(x: Recorded, /) -> Recorded:

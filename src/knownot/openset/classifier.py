@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,20 @@ class OpenSetClassifier:
     def promise(self) -> str:
         """The guarantee, in words."""
         return self.calibration.sentence
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the detectors that take part."""
+        return self.detector.members
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its verdicts depend on, beside the images."""
+        return {
+            "classifier": self.model.fingerprint,
+            "second": None if self.second is None else self.second.model.fingerprint,
+            "threshold": [self.calibration.p_threshold, len(self.calibration.scores)],
+        }
 
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
@@ -157,6 +172,14 @@ class OpenSetClassifier:
             files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
             saving.write(draft, things, about=about, files=files)
         return Path(folder)
+
+    def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
+        """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
+
+        check: images to compare the file with Python by before it is written.
+        """
+        # By name: what exports stands above what is exported.
+        return importlib.import_module("knownot.export").export(self, path, check=check, **options)
 
     @cached_property
     def _quick(self) -> Detector:
