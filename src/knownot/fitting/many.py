@@ -10,13 +10,13 @@ from typing import TypeVar
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration
+from ..calibration import Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread
+from ..stats import gather, one_blas_thread, raised
 from .extraction import Extractor, Observer
 from .options import CalibrationOptions
 from .preprocessing import class_order
@@ -26,6 +26,8 @@ from .setup import FitJob
 T = TypeVar("T")
 
 NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
+FEWEST, RANKING = 10, (30, 75)  # images that rank the members of a combination: at least, and of how many is chosen
+NEARLY = 0.98  # of the most that could be rejected within alpha
 ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
 
 
@@ -144,7 +146,8 @@ def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
 
 @dataclass(frozen=True)
 class CalibratedDetector:
-    """A detector with its rule. references: each member's scores of the calibration images, ascending."""
+    """A detector with its rule. references: each member's scores of the calibration images, ascending and
+    raised by what rounding may add."""
 
     detector: Detector
     calibration: Calibration
@@ -173,7 +176,7 @@ def calibrate(
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
     calibration = Calibration.of(scores, predicted[rest], **options.rule)
-    return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
 
 
 def random_numbers(n: int, seed: int) -> np.ndarray:
@@ -181,17 +184,34 @@ def random_numbers(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 3]).random(n)
 
 
+def images_that_rank(n: int, options: CalibrationOptions) -> int:
+    """How many of n calibration images rank the members of a combination: of 30 to 75, as far as there are enough, the
+    largest number whose rest rejects about as many known images within alpha as any (the rule goes in steps of k).
+
+    Beyond the largest reference p-values go on as an exponential tail, so few references do; every other image makes
+    the threshold less strict. It depends on numbers alone and on no score, so the guarantee holds.
+    """
+    most = min(max(n // 2, FEWEST), RANKING[1], n - options.needed)
+    if options.guarantee == "class-conditional":
+        return most  # each class has its own steps
+
+    spent = {
+        rank: allowed_rank(n - rank, options.alpha, options.guarantee, options.delta) / (n - rank + 1)
+        for rank in range(min(RANKING[0], most), most + 1)
+    }
+    return max(rank for rank, share in spent.items() if share >= NEARLY * max(spent.values()))
+
+
 def _split(order: np.ndarray, ranks: bool, evidence: int, options: CalibrationOptions) -> tuple[np.ndarray, np.ndarray]:
     """(rows that rank the members, rows that calibrate), of rows in random order."""
     n = len(order)
     if not ranks:
         return np.empty(0, np.int64), np.sort(order[evidence:])
-    needed = options.needed
-    rank = max(min(n // 2, n - needed), evidence)
-    if rank < 10:
+    rank = max(images_that_rank(n, options), evidence)
+    if rank < FEWEST:
         raise CalibrationError(
-            f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
-            f"least 10 others rank the members' scores. {options.sentence} Give more "
-            "images, guarantee='marginal', a larger alpha, or a single detector."
+            f"{n} calibration images are too few for a combination of detectors: {options.needed} decide the threshold "
+            f"and at least {FEWEST} others rank the members' scores. {options.sentence} Give "
+            "more images, guarantee='marginal', a larger alpha, or a single detector."
         )
     return np.sort(order[:rank]), np.sort(order[rank:])

@@ -69,6 +69,16 @@ class Images(ABC):
         place (files, arrays in memory)."""
         return iter(())
 
+    def stamps(self) -> Iterator[bytes] | None:
+        """A stamp of 16 bytes for each image, in order, that is the same for the same image in the same place and
+        state (of its file: size and times) only; whoever keeps results by it never mixes those of two images. None
+        where the source cannot tell."""
+        return None
+
+    def only(self, rows: np.ndarray) -> Images | None:
+        """The images of these numbers [m], ascending, as a source of its own; None where it cannot be indexed."""
+        return None
+
     @abstractmethod
     def batches(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -50,15 +51,21 @@ def apply(image: np.ndarray, p: Preprocess) -> np.ndarray:
 
     Raises OptionError for a Preprocess that makes no sense, Unreadable for an image too elongated to resize.
     """
-    table = _table(p)
+    table = pixel_table(p)
     image = _channels(_resized(image, p), p)
     if table.shape[1] == 1:
         return table[:, 0][image]
     return np.stack([table[:, c][image[..., c]] for c in range(image.shape[-1])], axis=-1)
 
 
+def only_resized(p: Preprocess) -> Preprocess:
+    """The same size, cut and filter, pixels left as they are: for a network that does the rest itself."""
+    return replace(p, channels="rgb", scale=1.0, mean=(0.0,), std=(1.0,), name="")
+
+
 @lru_cache(maxsize=64)
-def _table(p: Preprocess) -> np.ndarray:  # [256, 1 or k] float32: where each pixel value goes
+def pixel_table(p: Preprocess) -> np.ndarray:
+    """[256, 1 or k] float32: where each pixel value goes. Raises OptionError for a Preprocess that makes no sense."""
     k = 1 if p.channels == "grey" else 3
     for name, given, allowed in (
         ("channels", p.channels, ("rgb", "bgr", "grey")),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,18 @@ import numpy as np
 
 from .. import saving
 from ..arrays import Activations, Head, Preprocess, softmax
-from ..calibration import Calibration, p_values
+from ..calibration import (
+    Calibration,
+    KnownBound,
+    Selection,
+    TwoSample,
+    UnknownShare,
+    known_bound,
+    p_values,
+    select,
+    two_sample_test,
+    unknown_share,
+)
 from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
@@ -29,14 +42,18 @@ from ..images import Batch, Images, open_images
 from ..images.model_input import first_checked
 from ..models import Model, open_model
 from ..models.reopen import described, reopened
+from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .batch import features_of, marginal_p
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
+from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
+from .replacing import left_by_a_kill, replacing
 from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
 from .verdicts import Verdicts
 
@@ -54,6 +71,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     @property
     def alpha(self) -> float:
@@ -64,11 +82,23 @@ class OpenSetClassifier:
         """The guarantee, in words."""
         return self.calibration.sentence
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
+        second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
+        things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
+        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+
     @property
     def cost(self) -> str:
         """What the promise costs: the threshold of p, the share of known images that it rejects, and what more
         calibration images would buy, in words."""
         return self.calibration.cost(self.record.ranking)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the detectors that take part."""
+        return self.detector.members
 
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
@@ -93,6 +123,7 @@ class OpenSetClassifier:
         so_far: Gallery | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        check_process(self.process)
         source = open_images(images)
         self._fits(source)
         shown = so_far or Gallery()
@@ -118,6 +149,51 @@ class OpenSetClassifier:
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
                 advance(len(batch))
+
+    def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
+        """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
+
+        images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+        """
+        return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
+
+    def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
+        """How many known images there are at most among any that one picks, however they are picked afterwards.
+
+        images: as for `select`. See `calibration.fdr.known_bound`.
+        """
+        return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
+        """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
+
+        See `calibration.prevalence.unknown_share`.
+        """
+        return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
+        """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
+
+        See `calibration.two_sample.two_sample_test`.
+        """
+        windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
+        return two_sample_test(*windows, permutations=permutations, seed=seed)
+
+    def monitor(
+        self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
+    ) -> Monitor:
+        """Watches a stream: give it verdicts in their order, `monitor.update(osc.predict(batch))` returns alarms.
+
+        false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
+        there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+        """
+        monitor = Monitor(
+            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            false_alarms=false_alarms, seed=seed, name=name,
+        )  # fmt: skip
+        if state is not None and Path(state).exists():
+            monitor.restore(state)
+        return monitor
 
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
@@ -201,19 +277,33 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        with saving.replacing(Path(folder)) as draft:
-            file = self.model.save(draft) if include_model else None
-            about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-            things = {name: getattr(self, name) for name in names}
-            if self.second is not None:
-                about["second"] = self.second.saved(
-                    draft, include_model if include_features is None else include_features
-                )
-                things["second_preprocess"] = self.second.preprocess
-            files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
-            saving.write(draft, things, about=about, files=files)
+        if not str(folder):
+            raise SavedError("An empty text names no folder to save into.")
+        with replacing(Path(folder)) as draft:
+            self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
+
+    def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
+        """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
+
+        check: images to compare the file with Python by before it is written.
+        """
+        # By name: what exports stands above what is exported.
+        return importlib.import_module("knownot.export").export(self, path, check=check, **options)
+
+    def _write(self, folder: Path, include_model: bool = True, include_features: bool = True) -> None:
+        file = self.model.save(folder) if include_model else None
+        about = {"knownot": __version__, **described(self.model, file)}
+        things = {name: getattr(self, name) for name in SAVED}
+        if self.second is not None:
+            about["second"] = self.second.saved(folder, include_features)
+            things["second_preprocess"] = self.second.preprocess
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        saving.write(folder, things, about=about, files=files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
+        return from_files, (load, as_files(self._write))
 
     @cached_property
     def _quick(self) -> Detector:
@@ -361,6 +451,8 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     that was fitted.
     """
     folder = Path(folder)
+    if missing := left_by_a_kill(folder):
+        raise SavedError(f"There is no folder {str(folder)!r}.{missing}")
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
     opened = reopened(about, model, folder, files, who="classifier", option="model")
     said, way = about.get("second"), things.pop("second_preprocess", None)
@@ -380,4 +472,5 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     return osc
 
 
+SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}

@@ -14,6 +14,7 @@ from ..models import Model, open_model
 from ..models import saved as model_folder
 from ..models.reopen import described, reopened
 from ..openset.classifier import OpenSetClassifier, fit
+from ..openset.replacing import replacing
 from ..version import __version__
 from .training.frameworks import also_saved
 
@@ -107,7 +108,7 @@ def save(remedied: Remedied, folder: Path) -> Path:
         raise SavedError(f"{str(folder)!r} is a file or holds something else: it is left as it is. Give a new folder.")
     if isinstance(remedied.detector, Recipe):
         raise OptionError("A recipe is not saved; give the remedy's scorer by name, or fitted.")
-    with saving.replacing(folder) as draft:
+    with replacing(folder) as draft:
         _write(remedied, draft)
     return folder
 

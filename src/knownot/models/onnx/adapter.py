@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from array_api_compat import array_namespace
+from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Head, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
-from ..base import Model, probe, verify_head
+from ..base import Call, Model, probe, verify_head
 from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
@@ -20,7 +22,8 @@ from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
 from .probe import Look, as_it_is, best, look, outputs, tensors_of
 
 PREFIX = "knownot/"  # of the tensors that are added
-Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
+Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
+Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]
 HALF = {10, 16}  # TensorProto: float16, bfloat16
 
 
@@ -46,13 +49,14 @@ class OnnxModel(Model):
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
         serve: Serve | None = None,
+        served: Served | None = None,
     ) -> None:
         self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
         self._file, self._who = file, file.who
         self._run, self._dtype = run, dtype
         self.input_name = run.get_inputs()[0].name
-        self._serve = serve
+        self._serve, self._served = serve, served
         self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -97,6 +101,30 @@ class OnnxModel(Model):
                 f"onnxruntime could not run {self._who} on a batch of shape {chunk.shape} {chunk.dtype}: {error} "
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
+
+    def as_onnx(self, folder: Path) -> OnnxModel:
+        return self
+
+    def graph(self, maps: Sequence[str] = ()) -> ModelProto:
+        """The graph of the activations, its outputs of known widths and called "knownot/" and as `Activations.named`
+        calls them; the weights are in it, wherever the file keeps them. Raises ModelError above 2 GB."""
+        assert self._served is not None
+        data, source = self._served(self.known_maps(maps))
+        proto = source.file.with_weights(data)
+        seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
+        del proto.graph.output[:]
+        for path, x in seen.items():
+            sizes = [None, *x.shape[1:]] if x.ndim == 2 or self.input.height else [None, x.shape[1], None, None]
+            proto.graph.output.append(helper.make_tensor_value_info(PREFIX + path, TensorProto.FLOAT, sizes))
+        return proto
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        xp = array_namespace(x)
+        if self._dtype.kind in "iu":
+            info = np.iinfo(self._dtype)
+            x = xp.clip(xp.round(x), min=float(info.min), max=float(info.max))
+        made = call(self.graph(maps), xp.astype(x, self._dtype))
+        return Activations.of({name.removeprefix(PREFIX): value for name, value in made.items()})
 
     @property
     def fingerprint(self) -> str:
@@ -153,9 +181,12 @@ def opened(
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
 
-    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+    def served(maps: Sequence[str]) -> tuple[bytes, Graph]:
         again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
-        return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
+        return _served(again, chosen, layers, tensors, maps), again
+
+    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        return session(*served(maps), providers=providers, threads=threads)
 
     offered = {
         "probabilities": True,
@@ -177,6 +208,7 @@ def opened(
         preprocess=preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
         serve=serve,
+        served=served,
     )
     _check(model, graph, chosen)
     return model
