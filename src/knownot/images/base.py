@@ -69,6 +69,11 @@ class Images(ABC):
         place (files, arrays in memory)."""
         return iter(())
 
+    def equals(self, other: Images) -> bool:
+        """Whether it is seen at once, without decoding, that `other` holds the same images: the same object, files or
+        arrays of the same content. False where only a walk would tell."""
+        return self is other
+
     @abstractmethod
     def batches(
         self,

@@ -57,8 +57,8 @@ class OpenSetClassifier:
 
     @property
     def promise(self) -> str:
-        """The guarantee, in words."""
-        return self.calibration.sentence
+        """The guarantee, in words; or that there is none, and why."""
+        return f"none. {self.record.void}" if self.record.void else self.calibration.sentence
 
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
