@@ -187,7 +187,7 @@ def serve() -> None:
         given = json.loads(line)
         child = os.fork()
         if not child:
-            sys.stdin = open(os.devnull, encoding="utf-8")
+            sys.stdin = io.StringIO()
             sys.stdout.flush()
             file = os.open(given["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(file, 1)
