@@ -48,7 +48,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def quick_graphs() -> Iterator[None]:
     """For tests that trace detectors to ONNX graphs."""
-    from helpers_graph import remembered
+    from helpers.graph import remembered
 
     with remembered():
         yield
@@ -57,7 +57,7 @@ def quick_graphs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
     """The process in which Keras computes on a backend, by the backend's name."""
-    from helpers_backends import Elsewhere
+    from helpers.backends import Elsewhere
 
     running: dict[str, Elsewhere] = {}
 

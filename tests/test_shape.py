@@ -179,3 +179,19 @@ def test_each_package_lists_names_that_exist(module):
     package = __import__(f"knownot.{module}", fromlist=["*"])
     for name in package.__all__:
         assert hasattr(package, name), f"knownot.{module}.__all__ names {name}, which is not there"
+
+
+def test_no_test_file_imports_another_and_their_names_are_unique():
+    files = list(Path(__file__).parent.rglob("*.py"))
+    tests = {path.stem for path in files if path.name.startswith("test_")}
+    assert len(tests) == sum(path.name.startswith("test_") for path in files)
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & tests, path
+
+
+def test_tests_lie_in_folders_named_as_those_of_the_package():
+    folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    assert folders - {"attacks"} <= {path.name for path in ROOT.iterdir() if path.is_dir()}

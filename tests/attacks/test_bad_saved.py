@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot.errors import InputError, KnownotError, SavedError
 
 
