@@ -7,7 +7,9 @@ import numpy as np
 MOST = 1 << 18  # keys kept; beyond, those of smallest key, so that two sets are compared on the same part of all images
 LOOKS = 8_192  # images whose look is kept
 SIDE = 8  # a look is the means of SIDE x SIDE blocks, per channel
-CLOSE = 0.06  # two images look the same: their blocks differ by so much of the picture's own contrast
+# Two images look the same when their blocks differ by so little of the picture's own contrast. Of 300 photographs, JPEG
+# copies of quality 75 and resized ones differ by 0.045 at most, the nearest two different ones by 0.27.
+CLOSE = 0.06
 
 
 class Contents:
@@ -49,15 +51,16 @@ class Contents:
             self._keys = {key for key in self._keys if key < self._below}
         return new
 
-    def looks(self, n: int) -> np.ndarray:
-        """[m, SIDE * SIDE * k] of the images of smallest key, m up to n."""
-        kept = [self._looks[key] for key in sorted(self._looks)[:n]]
+    def looks(self, n: int, apart: Contents | None = None) -> np.ndarray:
+        """[m, SIDE * SIDE * k] of the images of smallest key, m up to n, without those that `apart` has too."""
+        keys = sorted(self._looks if apart is None else self._looks.keys() - apart._keys)
+        kept = [self._looks[key] for key in keys[:n]]
         return np.stack(kept) if kept else np.empty((0, 0), np.float32)
 
 
 def look_of(x: np.ndarray) -> np.ndarray:
     """Block means of an image [h, w, k], its mean taken off and its contrast made one, [SIDE * SIDE * k] float32."""
-    h, w, k = x.shape
+    h, w, _ = x.shape
     rows, columns = (np.arange(SIDE) * size // SIDE for size in (h, w))
     if h < SIDE or w < SIDE:
         blocks = x.reshape(-1).astype(np.float64)
@@ -75,7 +78,7 @@ def lookalikes(held: Contents, known: Contents) -> tuple[int, int]:
 
     Where known images look like each other as often (frames of one film, parts on one belt), this says nothing: (0, n).
     """
-    mine, others = held.looks(1024), known.looks(LOOKS)
+    mine, others = held.looks(1024, known), known.looks(LOOKS)
     if not len(mine) or not len(others) or mine.shape[1] != others.shape[1]:
         return 0, len(mine)
     near = int((_nearest(mine, others) < CLOSE).sum())
@@ -85,7 +88,7 @@ def lookalikes(held: Contents, known: Contents) -> tuple[int, int]:
 
 
 def _nearest(a: np.ndarray, b: np.ndarray, own: bool = False) -> np.ndarray:
-    """Root mean square difference of each of `a` [n, d] to the nearest of `b` [m, d], [n]. own: a are the first of b."""
+    """Root mean square difference of each of `a` [n, d] to the nearest of `b` [m, d], [n]. own: a begin b."""
     square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * (a @ b.T)
     if own:
         square[np.arange(len(a)), np.arange(len(a))] = np.inf

@@ -241,16 +241,6 @@ class Subsample:
     def numbers(self) -> np.ndarray:
         return np.concatenate(self._numbers) if self._numbers else np.empty(0)
 
-    def only(self, which: np.ndarray) -> None:
-        """Forget all images but these, [n] bool in the order of the walk."""
-        if which.all():
-            return
-        keep = self.numbers[which]
-        self._numbers = [keep]
-        self._pictures = [tuple(x[np.isin(p[2], keep)] for x in p) for p in self._pictures]  # type: ignore[misc]
-        parts = [(p, np.isin(p[2], keep)) for p in self._rows]
-        self._rows = [(a.take(k), labels[k], numbers[k]) for (a, labels, numbers), k in parts]
-
     def rows(self, n: int) -> tuple[Activations, np.ndarray]:
         """(activations, labels) of the first n, n at most what was asked for."""
         activations, labels, _ = self._first(n)
@@ -295,9 +285,7 @@ class HoldOut:
             self._chosen = np.zeros(count, dtype=bool)
             self._chosen[self._rng.permutation(count)[:want]] = True
 
-    def split(
-        self, activations: Activations, labels: np.ndarray, index: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take the held-out ones; (the rows that stay, [m] indices, the rows held out).
 
         Copies of an image go where its first one went: one that stays has none held out, and one held out is held out

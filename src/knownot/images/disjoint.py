@@ -7,13 +7,11 @@ from .base import Images
 
 AGAIN = "The calibration images are among the known images that the detectors are fitted on: the same content again."
 VOID = "They would look too well known, and the promise would not hold."
-CURE = (
-    "Give calibration= other images of the classes, or leave it out: a part of the known images is then held out."
-)
+CURE = "Give calibration= other images of the classes, or leave it out: a part of the known images is then held out."
 
 
 def check_disjoint(images: Images, held: Images | None) -> str:
-    """Raise OptionError when images are to calibrate that the detectors are fitted on (the same files, the same memory):
+    """Raise OptionError when images are to calibrate that the detectors are fitted on (the same files or memory):
     they look too well known; ImagesError when one is raw and the other the classifier's own input.
 
     Returns a sentence when they are copies of the same images, "" when nothing of the kind is seen before a walk.

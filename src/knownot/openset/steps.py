@@ -219,7 +219,7 @@ def _held_out(job: FitJob, walk: Extractor, seen: Subsample | None) -> PassResul
         "classifier was trained on them, it treats them better than new images and more than the promised share of "
         "new known images will be rejected. Give calibration= images that the classifier has never seen."
     )
-    notes = (note,)
+    notes: tuple[str, ...] = (note,)
     if hold.moved:
         notes += (
             f"{walk.contents.repeats:,} of the {walk.contents.images:,} known images are the same image again. Such "
@@ -237,13 +237,11 @@ def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | No
     names, order = class_order(held, job.model, job.names, which="calibration")
     batches = again.over(held, "calibrate", order, names, None, watch=seen, apart=walk.contents)
     (parts,), predicted = measured_on([detector], (activations for activations, _ in batches))
-    counts, notes, void = distinct(walk, again, np.concatenate(again.new), job.rule.needed)
+    counts, notes, void = distinct(walk, again, np.concatenate(again.new), job.rule.needed, seen is None)
     again.judge(job.names, job.trials)
     walk.unreadable += again.unreadable
     numbers = random_numbers(len(parts), job.rule.seed) if seen is None else seen.numbers
     parts, predicted, numbers = parts[counts], predicted[counts], numbers[counts]
-    if seen is not None:
-        seen.only(counts)
     rights = (again.confusion.accuracy, again.confusion.images)
     if void:
         warnings.warn(void, UserWarning, stacklevel=4)
@@ -251,12 +249,13 @@ def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | No
 
 
 def distinct(
-    known: Extractor, held: Extractor, new: np.ndarray, needed: int
+    known: Extractor, held: Extractor, new: np.ndarray, needed: int, droppable: bool = True
 ) -> tuple[np.ndarray, tuple[str, ...], str]:
     """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
 
-    new [n]: those that are not among the known images. Where too few of them are left, all count: the detector then has
-    its threshold, but nothing is promised of it. Raises CalibrationError when too few different images were given.
+    new [n]: those that are not among the known images. Where too few of them are left, or detectors were chosen by them
+    already (not droppable), all count: there is a threshold, but nothing is promised of it.
+    Raises CalibrationError when too few different images were given.
     """
     notes: list[str] = []
     void = ""
@@ -272,16 +271,16 @@ def distinct(
             f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
             "detectors are fitted on: the same content, whatever their names."
         )
-        void = "" if left >= needed else f"{said} {VOID} {CURE}"
+        void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
         notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
     near, compared = lookalikes(held.contents, known.contents)
     if near:
         copies = (
-            f"{near:,} of {compared:,} calibration images look like one of the known images, as encoded or resized again."
+            f"{near:,} of {compared:,} calibration images look like one of the known images, encoded or resized again."
         )
         notes.append(f"{copies} {VOID} {CURE}")
         void = void or (notes[-1] if near > SOME * compared else "")
-    return new if not void or left >= needed else np.ones_like(new), tuple(notes), void
+    return new if left >= needed and droppable else np.ones_like(new), tuple(notes), void
 
 
 def _enough_left(left: int, needed: int, why: str) -> None:
