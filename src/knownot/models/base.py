@@ -106,6 +106,10 @@ class Model(ABC):
         """
         raise self._lacks("dropout")
 
+    def confirm(self, batch: np.ndarray) -> None:  # noqa: B027 (nothing to do, unless an adapter has)
+        """Raise ModelError if for real images `batch`, its own input, the logits are not what its own output says. What
+        was checked at opening was checked on random images."""
+
     def offers_or_raise(self, kind: str) -> None:
         if kind not in self.offers.kinds:
             raise self._lacks(kind)

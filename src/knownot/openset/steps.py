@@ -31,6 +31,7 @@ from ..selection.choice import Chosen, choose, enough, watch
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
 
+CONFIRMED = 16  # known images on which the logits are compared with the classifier's own output
 SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
 
 
@@ -170,6 +171,9 @@ def prepared(
     way, trials, found = choose_preprocessing(
         opened, images, preprocess, order, batch_size=size, seed=rule.seed, progress=progress
     )
+    for batch in images.sample(CONFIRMED, rule.seed).batches(CONFIRMED, way, spec=opened.input):
+        opened.confirm(batch.x)
+        break
     if other is not None:
         other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=rule.seed)
         notes = [*said, *notes]
