@@ -15,7 +15,7 @@ from ..arrays import InputSpec
 from ..errors import ImagesError, LabelsError
 from .base import Images
 from .batching import Entries, Entry, choice, common_size
-from .file_types import ENDINGS, is_image_file
+from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
 from .labels import Names, index_of, names_of, resolve
 
@@ -165,6 +165,9 @@ def _glob(pattern: str, labels: Any, names: Names) -> FileImages:
 def _folder(root: Path, labels: Any, names: Names) -> FileImages:
     """Classes are the sub-folders of the first level, in plain sorted order as in torchvision and Keras."""
     found, skipped = _walked(root)
+    if found and all(unread(parts[-1]) for parts in found):
+        why = unread(found[0][-1])
+        raise ImagesError(f"The folder {str(root)!r} holds only images that cannot be read: {found[0][-1]} is {why}.")
     if not found:
         other = f" ({skipped} files are there, but none is an image)" if skipped else ""
         raise ImagesError(
@@ -247,7 +250,7 @@ def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
                 skipped += not _is_folder(child)
             elif _is_folder(child) and Path(child.name).suffix.lower() not in ENDINGS:
                 todo.append(path)
-            elif is_image_file(Path(child.path)):
+            elif is_image_file(Path(child.path)) or unread(child.name):
                 found.append(path)
             else:
                 skipped += 1
