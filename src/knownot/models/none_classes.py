@@ -64,6 +64,9 @@ class NoneClasses(Model):
             own["logits"] = logits
         return self.inner.gradient(batch, own)
 
+    def confirm(self, batch: np.ndarray) -> None:
+        self.inner.confirm(batch)
+
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         return self.inner.dropped(batch, seed)[:, : self.offers.classes]
 

@@ -77,8 +77,8 @@ class OpenSetClassifier:
 
     @property
     def promise(self) -> str:
-        """The guarantee, in words."""
-        return self.calibration.sentence
+        """The guarantee, in words; or that there is none, and why."""
+        return f"none. {self.record.void}" if self.record.void else self.calibration.sentence
 
     @cached_property
     def digest(self) -> str:
