@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,9 @@ def compare(
     options.check()
     opened = open_model(model)
     sources = open_sources(opened, (known, labels), calibration, (features, features_preprocess))
+    if sources.again:
+        text = f"{sources.again} What is measured on them looks better than it is."
+        warnings.warn(text, UserWarning, stacklevel=2)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
     recipes, left_out, notes = _resolved(asked, sources.offers)
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))

@@ -173,11 +173,13 @@ class Extractor:
         order: np.ndarray | None = None,
         names: Sequence[str] | None = None,
         labelled: bool = True,
+        contents: Observer | None = None,
     ) -> Iterator[tuple[Activations, np.ndarray]]:
         """(activations, labels) of the images that the observers let pass, batch by batch.
 
         order: which output each label is. names: of the outputs, for an early LabelsError where labels and outputs do
-        not belong together; without them nobody is told.
+        not belong together; without them nobody is told. contents: sees all images before any is counted, and may leave
+        out those that it has met.
         """
         way = self._checked(images)
         seen = used = 0
@@ -190,7 +192,7 @@ class Extractor:
             seen += len(batch)
             if len(fine):
                 used += len(fine)
-                here = self._labelled(here, order, names, labelled)
+                here = self._labelled(here, order, names, labelled, contents)
                 for observer in observers:
                     here = observer.see(here)
                 self.images += len(here)
@@ -222,17 +224,24 @@ class Extractor:
         return self.way
 
     def _labelled(
-        self, here: Extracted, order: np.ndarray | None, names: Sequence[str] | None, labelled: bool
+        self,
+        here: Extracted,
+        order: np.ndarray | None,
+        names: Sequence[str] | None,
+        labelled: bool,
+        contents: Observer | None,
     ) -> Extracted:
         classes = self.model.offers.classes
         own = here.batch.labels[here.rows]
         labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
-        self.confusion.add(labels, np.argmax(here.activations.logits, axis=1))
+        activations = replace(here.activations, keys=keys_of(here.batch.x[here.fine]))
+        here = replace(here, activations=activations, labels=labels)
+        here = here if contents is None else contents.see(here)
+        self.confusion.add(here.labels, np.argmax(here.activations.logits, axis=1))
         early = 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2
         if early and names is not None:
             judge(self.confusion, names)  # do not fit an hour on labels that do not match
-        activations = replace(here.activations, keys=keys_of(here.batch.x[here.fine]))
-        return replace(here, activations=activations, labels=labels)
+        return here
 
     @property
     def second_is_larger(self) -> bool:

@@ -17,6 +17,7 @@ from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import gather, one_blas_thread, raised
+from .content import Contents
 from .extraction import Extractor, Observer
 from .options import CalibrationOptions
 from .preprocessing import class_order
@@ -89,6 +90,8 @@ class PassResults:
     fitted: Mapping[str, Detector]
     refused: Mapping[str, str]  # {name: why the known images show it to be unsound}
     hold: HoldOut | None  # known images held out to calibrate
+    contents: Contents | None = None  # what was in the known images, where that was looked at
+    held_contents: Contents | None = None  # and in those that are only there to calibrate
     calibration: Extractor | None = None  # the pass over images that are only there to calibrate
     watch: Subsample | None = None  # some of the images that calibrate, where they are kept
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
@@ -97,17 +100,23 @@ class PassResults:
 
 
 def fit_known(
-    job: FitJob, observers: Sequence[Observer] = (), *, strict: bool = True, judges: bool = True
+    job: FitJob,
+    observers: Sequence[Observer] = (),
+    *,
+    strict: bool = True,
+    judges: bool = True,
+    contents: Contents | None = None,
 ) -> PassResults:
     """One pass over the known images fits every detector of the job. A `HoldOut` among the observers keeps some images.
 
     strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
-    raise LabelsError where labels and outputs do not belong together.
+    raise LabelsError where labels and outputs do not belong together. contents: looks at what is in the images; those
+    that calibrate then count once each, and `held_contents` tells which are among the known ones.
     """
     hold = _first(HoldOut, observers)
     known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
     names = job.names if judges else None
-    batches = known.run(job.images, "known", observers, order=job.order, names=names)
+    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
     refused: dict[int, str] = {}
     fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.offers, None if strict else refused)
     for _ in batches:  # where nobody has walked yet, as nothing is gathered
@@ -116,14 +125,14 @@ def fit_known(
         known.judge(job.names, job.trials)
     fine = [name for i, name in enumerate(job.recipes) if i not in refused]
     left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
-    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold)
+    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents)
 
 
 def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
     """With the scores of the images that calibrate: those held out, or else one pass over images of their own, for the
     observers. Raises CalibrationError when there is none."""
     job, detectors, hold = found.job, list(found.fitted.values()), found.hold
-    own, watch = None, None if hold is None else hold.watch
+    own, contents, watch = None, None, None if hold is None else hold.watch
     if job.held is None:
         kept = [] if hold is None or not hold.kept else [hold.activations()]
         parts, predicted = measured_on(detectors, kept)
@@ -131,12 +140,16 @@ def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *,
     else:
         own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
         order = class_order(job.held, job.model, job.names, which="calibration")[1]
-        batches = own.run(job.held, "calibration", observers, order=order, names=job.names if judges else None)
+        contents = None if found.contents is None else Contents(known=found.contents)
+        batches = own.run(
+            job.held, "calibration", observers, order=order, names=job.names if judges else None, contents=contents
+        )
         parts, predicted = measured_on(detectors, (activations for activations, _ in batches))
         if judges:
             own.judge(job.names, job.trials)
         numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
     scores = dict(zip(found.fitted, parts, strict=True))
+    found = replace(found, held_contents=contents)
     return replace(found, calibration=own, watch=watch, parts=scores, predicted=predicted, numbers=numbers)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..arrays import Activations
 from ..errors import CalibrationError
+from .content import MOST
 from .extraction import Extracted, Observer
 from .options import CalibrationOptions
 
@@ -79,6 +80,8 @@ class HoldOut(Observer):
         self.watch = watch
         self._rng = np.random.default_rng([options.seed, 1])
         self._chosen: np.ndarray | None = None
+        self._sides: dict[int, bool] = {}  # of images by their keys: held out?
+        self.moved = 0  # images that were to be held out and are copies of others
         self.latest = np.empty(0)  # random numbers of the images held out of the last batch
         self.kept: list[tuple[Activations, np.ndarray, np.ndarray]] = []  # activations, labels, random numbers
         if count is not None:
@@ -94,22 +97,40 @@ class HoldOut(Observer):
 
     def see(self, images: Extracted) -> Extracted:
         """The images that stay."""
-        stay = self.split(images.activations, images.labels, images.numbers)
+        stay, held = self.split(images.activations, images.labels, images.numbers)
         if self.watch is not None:
-            out = images.take(np.setdiff1d(np.arange(len(images)), stay))
+            out = images.take(held)
             self.watch.add(out.activations, out.labels, out.x, self.latest)
         return images.take(stay)
 
-    def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Take the held-out ones; the rows that stay, [m] indices."""
+    def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the held-out ones; (the rows that stay, [m] indices, the rows held out).
+
+        Copies of an image go where its first one went: one that stays has none held out, and one held out is held out
+        once, its copies left aside.
+        """
         numbers = self._rng.random(len(index))
-        out = self._chosen[index] if self._chosen is not None else numbers < HELD_OUT_SHARE
+        out = self._chosen[index].copy() if self._chosen is not None else numbers < HELD_OUT_SHARE
+        aside = self._copies(activations.keys, out) if activations.keys is not None else np.zeros(len(out), dtype=bool)
         self.latest = numbers[out]
         if out.any():
             self.kept.append((activations.take(out), labels[out], numbers[out]))
             if self._chosen is None and sum(len(k[1]) for k in self.kept) > 2 * HELD_OUT_MOST:
                 self._trim()
-        return np.flatnonzero(~out)
+        return np.flatnonzero(~out & ~aside), np.flatnonzero(out)
+
+    def _copies(self, keys: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Correct `out` [n] for images that were there before; those that are neither held out nor stay, [n] bool."""
+        aside = np.zeros(len(out), dtype=bool)
+        for i, key in enumerate(map(int, keys)):
+            side = self._sides.get(key)
+            if side is None:
+                if len(self._sides) < MOST:
+                    self._sides[key] = bool(out[i])
+                continue
+            self.moved += bool(out[i])
+            out[i], aside[i] = False, side
+        return aside
 
     def activations(self) -> Activations:
         self._trim()

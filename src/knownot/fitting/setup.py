@@ -20,6 +20,8 @@ from .extraction import Extractor, batch_size_for
 from .options import CalibrationOptions
 from .preprocessing import Trial, choose, class_order
 
+CONFIRMED = 16  # known images on which the logits are compared with the classifier's own output
+
 
 @dataclass(frozen=True)
 class PassOptions:
@@ -37,6 +39,7 @@ class Sources:
     images: Images
     held: Images | None
     second: Auxiliary | None = None
+    again: str = ""  # that the calibration images are the known ones again
 
     @property
     def offers(self) -> Offers:
@@ -54,11 +57,12 @@ def open_sources(
     """known, calibration: (images, labels). features: a second network, and how it wants its images."""
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
-    check_disjoint(images, held)
+    again = check_disjoint(images, held)
     other, preprocess = features
     if other is None and preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
-    return Sources(model, images, held, None if other is None else Auxiliary(open_auxiliary(other), preprocess))
+    second = None if other is None else Auxiliary(open_auxiliary(other), preprocess)
+    return Sources(model, images, held, second, again)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ def set_up(
     way, trials, found = choose(
         model, images, preprocess, order, batch_size=size, seed=options.seed, progress=passes.progress
     )
+    for batch in images.sample(CONFIRMED, options.seed).batches(CONFIRMED, way, spec=model.input):
+        model.confirm(batch.x)
+        break
     said: list[str] = []
     if second is not None:
         second, said = second.prepared(images, second.preprocess, model, order, batch_size=size, seed=options.seed)

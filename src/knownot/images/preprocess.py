@@ -71,6 +71,8 @@ def pixel_table(p: Preprocess) -> np.ndarray:
         ("channels", p.channels, ("rgb", "bgr", "grey")),
         ("fit", p.fit, ("crop", "stretch")),
         ("resample", p.resample, tuple(RESAMPLE)),
+        ("orientation", p.orientation, ("turned", "stored")),
+        ("background", p.background, ("white", "black", "ignored")),
     ):
         if given not in allowed:
             raise OptionError(f"Preprocess({name}={given!r}): expected one of {', '.join(map(repr, allowed))}.")
@@ -79,6 +81,8 @@ def pixel_table(p: Preprocess) -> np.ndarray:
             raise OptionError(f"Preprocess({name}={values!r}): expected one finite number, or {k}.")
     if not all(p.std) or not np.isfinite(p.scale):
         raise OptionError(f"Preprocess(scale={p.scale!r}, std={p.std!r}): expected a finite scale and no zero.")
+    if not isinstance(p.depth, int) or not 8 <= p.depth <= 16:
+        raise OptionError(f"Preprocess(depth={p.depth!r}): expected a whole number of bits from 8 to 16.")
     if not 0 < p.crop_share <= 1:
         raise OptionError(f"Preprocess(crop_share={p.crop_share!r}): expected a share above 0 and up to 1.")
     if (p.height is None) != (p.width is None) or any(s is not None and s < 1 for s in (p.height, p.width)):

@@ -65,6 +65,9 @@ class NoneClasses(Wrapper):
             own["logits"] = logits
         return self.inner.gradient(batch, own)
 
+    def confirm(self, batch: np.ndarray) -> None:
+        self.inner.confirm(batch)
+
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         return self.inner.dropped(batch, seed)[:, : self.offers.classes]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,6 +40,7 @@ from ..fitting.preprocessing import Trial
 from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
 from ..images import Batch, Images, open_images
+from ..images.disjoint import CURE, VOID
 from ..images.model_input import first_checked
 from ..models import Model, open_model
 from ..models.reopen import described, reopened
@@ -79,8 +81,8 @@ class OpenSetClassifier:
 
     @property
     def promise(self) -> str:
-        """The guarantee, in words."""
-        return self.calibration.sentence
+        """The guarantee, in words; or that there is none, and why."""
+        return f"none. {self.record.void}" if self.record.void else self.calibration.sentence
 
     @cached_property
     def digest(self) -> str:
@@ -431,12 +433,16 @@ def fit(
     if not opened.offers.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
+    if sources.again:
+        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=2)
     asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
-    found = run_passes(job, shown)
-    decided, choice = decide(found, ONE, score_unknown(found, unknown))
-    record = make_record(found, choice, decided, begin)
+    passed = run_passes(job, shown)
+    if passed.void:
+        warnings.warn(passed.void, UserWarning, stacklevel=2)
+    decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
+    record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
         job.second,

@@ -13,19 +13,23 @@ import numpy as np
 from .. import saving
 from ..arrays import Preprocess
 from ..detectors import beside_default, classes, resolve
-from ..errors import OptionError, SavedError
+from ..errors import CalibrationError, OptionError, SavedError
+from ..fitting.content import Contents, lookalikes
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, measured_on, score_calibration
 from ..fitting.options import CalibrationOptions
 from ..fitting.preprocessing import Trial
+from ..fitting.sampling import HoldOut
 from ..fitting.setup import FitJob, PassOptions, Sources
 from ..fitting.setup import set_up as agree
 from ..fitting.thumbnails import Thumbnails
 from ..images import open_images
+from ..images.disjoint import CURE, VOID
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
 
+SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
 ONE = "detector"  # the name of the only one
 
 
@@ -49,6 +53,7 @@ class Record:
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
     second: str = ""  # the second network, in words; also among the notes
+    void: str = ""  # why nothing can be promised; "" where the promise holds
     seconds: float = 0.0
     version: str = __version__
 
@@ -86,13 +91,87 @@ def set_up(
     return replace(job, notes=(*job.notes, *notes, *of_sources))
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails) -> PassResults:
+@dataclass(frozen=True)
+class Passed:
+    """What the passes gave, without images that calibrate nothing. void: why nothing is promised."""
+
+    found: PassResults
+    notes: tuple[str, ...]
+    void: str = ""
+
+
+def run_passes(job: FitJob, thumbnails: Thumbnails) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any."""
-    watch = subsample(job)
+    watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
-        hold = hold_out(job, job.options.needed, watch)
-        return score_calibration(fit_known(job, (hold, thumbnails)))
-    return score_calibration(fit_known(job, (thumbnails,)), () if watch is None else (watch,))
+        hold = hold_out(job, needed, watch)
+        found = score_calibration(fit_known(job, (hold, thumbnails), contents=contents))
+        return Passed(found, _held_out(found, hold, contents))
+    known = fit_known(job, (thumbnails,), contents=contents)
+    found = score_calibration(known, () if watch is None else (watch,))
+    assert found.held_contents is not None
+    counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
+    parts = {name: part[counts] for name, part in found.parts.items()}
+    found = replace(found, parts=parts, predicted=found.predicted[counts], numbers=found.numbers[counts])
+    return Passed(found, notes, void)
+
+
+def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[str, ...]:
+    left = len(found.predicted)
+    note = (
+        f"No calibration images were given: {left:,} of the known images were held out instead. If the "
+        "classifier was trained on them, it treats them better than new images and more than the promised share of "
+        "new known images will be rejected. Give calibration= images that the classifier has never seen."
+    )
+    if not hold.moved:
+        return (note,)
+    copies = (
+        f"{contents.repeats:,} of the {contents.images:,} known images are the same image again. Such "
+        f"copies calibrate nothing: {left:,} different ones were held out."
+    )
+    _enough_left(left, found.job.options.needed, copies)
+    return (note, copies)
+
+
+def distinct(
+    known: Contents, held: Contents, needed: int, droppable: bool = True
+) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
+
+    Those that are among the known images do not. Where too few of them are left, or detectors were chosen by them
+    already (not droppable), all count: there is a threshold, but nothing is promised of it.
+    Raises CalibrationError when too few different images were given.
+    """
+    notes: list[str] = []
+    void = ""
+    new = held.new
+    of, left = held.images, int(new.sum())
+    if held.repeats:
+        notes.append(
+            f"{held.repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
+            f"the promise rests on {of - held.repeats:,} different ones."
+        )
+        _enough_left(len(new), needed, notes[-1])
+    if not new.all():
+        said = (
+            f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
+            "detectors are fitted on: the same content, whatever their names."
+        )
+        void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
+        notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
+    near, compared = lookalikes(held, known)
+    if near:
+        copies = (
+            f"{near:,} of {compared:,} calibration images look like one of the known images, encoded or resized again."
+        )
+        notes.append(f"{copies} {VOID} {CURE}")
+        void = void or (notes[-1] if near > SOME * compared else "")
+    return new if left >= needed and droppable else np.ones_like(new), tuple(notes), void
+
+
+def _enough_left(left: int, needed: int, why: str) -> None:
+    if left < needed:
+        raise CalibrationError(f"{why} That is too few: {needed:,} are needed. Give more images, or a larger alpha.")
 
 
 def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
@@ -105,11 +184,12 @@ def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
     return parts
 
 
-def make_record(found: PassResults, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
+def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
     """begin: when the fit began, by `time.perf_counter`."""
+    found = passed.found
     job, parts, known, new = found.job, found.parts[ONE], found.known, found.calibration
     right, of = _accuracy(found)
-    notes = [*job.notes, *_held_out(found), *([] if choice is None else [choice.note])]
+    notes = [*job.notes, *passed.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
         notes.append(
             f"The classifier is right on only {right:.1%} of {of:,} labelled known images. If it was better "
@@ -133,7 +213,8 @@ def make_record(found: PassResults, choice: Chosen | None, decided: CalibratedDe
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
         accuracy_images=of,
-        calibration_is_new=job.held is not None,
+        calibration_is_new=job.held is not None and not passed.void,
+        void=passed.void,
         preprocessing=" ".join(job.found),
         trials=job.trials,
         unreadable=tuple(unreadable[:1000]),
@@ -155,13 +236,3 @@ def _accuracy(found: PassResults) -> tuple[float, int]:
         right, of = found.hold.accuracy()
     known = found.known.confusion
     return (right, of) if of else (known.accuracy, known.images)
-
-
-def _held_out(found: PassResults) -> list[str]:
-    if found.hold is None:
-        return []
-    return [
-        f"No calibration images were given: {len(found.predicted):,} of the known images were held out instead. If the "
-        "classifier was trained on them, it treats them better than new images and more than the promised share of "
-        "new known images will be rejected. Give calibration= images that the classifier has never seen."
-    ]
