@@ -149,6 +149,37 @@ def test_the_test_of_circles_can_fail(tmp_path, monkeypatch):
     assert circle() == ["a", "b", "sub/d", "a"]
 
 
+ASKS = {"forward", "begun", "activations"}  # of a model: what it computes of a batch
+
+
+def loops_over_batches(text: str) -> list[str]:
+    """Calls inside loops that ask a model for what it computes."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.For | ast.While):
+            body = node.body
+        elif isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
+            body = [node.elt]
+        else:
+            continue
+        calls = [call for part in body for call in ast.walk(part) if isinstance(call, ast.Call) and call.args]
+        asked = [c for c in calls if getattr(c.func, "attr", "") in ASKS]
+        found += [ast.unparse(call) for call in asked]
+    return found
+
+
+def test_one_place_loops_over_the_batches_of_a_model():
+    """The pass over images; the search for the preprocessing; a model made of several, or written and compared."""
+    assert loops_over_batches("for b in x:\n    y += model.activations(b.x).logits")  # it can fail
+    assert loops_over_batches("z = [model.forward(b) for b in x]")
+    homes = ("fitting/extraction", "fitting/preprocessing", "audit/trials", "models/", "export/", "checks/")
+    homes += ("remedies/training/data",)  # of images in memory, by `extraction.forward`
+    found = {f.relative_to(ROOT).as_posix(): loops_over_batches(f.read_text(encoding="utf-8")) for f in FILES}
+    found = {name: calls for name, calls in found.items() if calls and not name.startswith(homes)}
+    found.pop("remedies/training/activations.py", None)  # `Pool.activations`, which is that
+    assert {k: v for k, v in found.items() if not all("pool.activations" in call for call in v)} == {}
+
+
 def asks_for_the_framework(text: str) -> list[str]:
     """Lines that compare `.framework` with names: what is to be known of it is a field of `Model`, or a table's."""
     sides = [(node.left, *node.comparators) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Compare)]

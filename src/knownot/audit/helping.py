@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from ..arrays import Offers
 from ..detectors import Recipe, resolve
 from ..errors import UnsoundError
-from .known import Known
 from .record import Finding, Share
 from .sections import Command, DetectorLine, Help, UnknownKind
 from .words import pc
@@ -62,25 +61,36 @@ def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tupl
     return found, left
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """detectors: {name: images that decide its threshold}, each for `alpha`; left_out: {name: why}; new: whether these
+    images are new to the classifier; trains: whether it can be retrained as it is; why_none: why there are none."""
+
+    detectors: Mapping[str, int]
+    left_out: Mapping[str, str]
+    alpha: float
+    new: bool
+    trains: bool
+    why_none: str = ""
+
+
 def section(
     lines: Sequence[UnknownKind],
-    known: Known,
+    at: Thresholds,
     names: Names,
     fix: str,
 ) -> Help:
     """fix: the preprocessing to be used, if it is not the one that was fed."""
-    alpha, trains = known.job.options.alpha, known.job.model.trainable
-    detectors = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
-    rows = sorted((_row(d, n, lines) for d, n in detectors.items()), key=lambda r: -(r.caught or 0))
-    finding, remedy = _findings(rows, alpha, known.why_none, trains)
+    rows = sorted((_row(d, n, lines) for d, n in at.detectors.items()), key=lambda r: -(r.caught or 0))
+    finding, remedy = _findings(rows, at.alpha, at.why_none, at.trains)
     return Help(
         (finding,),
-        alpha,
+        at.alpha,
         GUARANTEE,
-        known.new is not None,
+        at.new,
         tuple(rows),
-        dict(known.left_out),
-        _commands(rows, names, fix, remedy, alpha, trains),
+        dict(at.left_out),
+        _commands(rows, names, fix, remedy, at.alpha, at.trains),
     )
 
 

@@ -120,7 +120,7 @@ def _record(
             "probabilities": probabilities.section(job.model.offers, seen, seed),
             "classes": classes.section(seen, job.names),
             "unknown": unknown_,
-            "help": helping.section(unknown_.lines, known, names, fix),
+            "help": helping.section(unknown_.lines, _thresholds(known), names, fix),
         }
     with timed("map"):
         sections["map"] = _map(known.watch.rows(plane.KNOWN)[0], shown, seed)
@@ -161,6 +161,14 @@ def _subject(
         calibration_images=0 if new is None else len(new.labels), measured_on=NOT_NEW if new is None else NEW,
         unknown=sets, alpha=job.options.alpha, seed=job.options.seed, unreadable=len(bad),
         first_unreadable=tuple(bad[:50]), notes=tuple(said),
+    )  # fmt: skip
+
+
+def _thresholds(known: Known) -> helping.Thresholds:
+    images = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
+    return helping.Thresholds(
+        images, known.left_out, known.job.options.alpha, known.new is not None, known.job.model.trainable,
+        known.why_none,
     )  # fmt: skip
 
 
