@@ -47,7 +47,7 @@ def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tupl
         try:
             recipe, _ = resolve(name, offers)
         except UnsoundError as error:
-            left[name] = str(error).split(" Detectors that work here")[0]
+            left[name] = error.problem
             continue
         if recipe.kind.chooses and ((features or 0) > AUTO_FEATURES or offers.classes > AUTO_CLASSES):
             left[name] = (
