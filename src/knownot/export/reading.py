@@ -29,9 +29,29 @@ def load(
 ) -> openset.OpenSetClassifier | ExportedClassifier:
     """Open a saved open-set classifier, a folder, or an exported one, an .onnx file; no code of either is run.
 
-    model: the classifier, when it was left out of the folder (or to use another copy of it); features: the same for
-    the second network. Raises SavedError when the folder or file is damaged, of another format, or a model is not the
-    one that was fitted.
+    Parameters
+    ----------
+    folder : path
+        What `OpenSetClassifier.save` or `export` wrote.
+    model : ModelLike, optional
+        The classifier, when it was left out of the folder (or to use another copy of it).
+    features : ModelLike, optional
+        The same for the second network.
+
+    Returns
+    -------
+    OpenSetClassifier or ExportedClassifier
+
+    Raises
+    ------
+    SavedError
+        The folder or file is damaged, of another format, or a model is not the one that was fitted.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> osc.alpha, osc.class_names
+    (0.05, ('blue', 'columns', 'red', 'stripes'))
     """
     path = Path(folder)
     if path.suffix.lower() != ".onnx" or path.is_dir():
