@@ -97,7 +97,7 @@ def open_model(
         given = {"head": head, "stages": stages, "size": size, "embedding": embedding, "none_classes": none_classes}
         return in_folder(Path(thing), {name: x for name, x in {**given, **options}.items() if x}, open_model)
     # Never remembered: a saved classifier must not open pickles because its first one was.
-    asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
+    asked = {"head": head, "stages": None if stages is None else list(stages), "size": size, **options}
     asked.pop("unsafe_pickle", None)
     opener = _opener(thing)
     if embedding:
