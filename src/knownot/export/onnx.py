@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import ModelProto
 
+from ..arrays import Preprocess
 from ..detectors.base import exact
 from ..errors import KnownotError, ModelError, OptionError, UnsoundError, missing_extra
 from ..models import Model
@@ -22,6 +24,8 @@ from .runtimes import by, runner
 
 if TYPE_CHECKING:
     from ..openset.classifier import OpenSetClassifier
+
+APART = 1e-2  # of the largest value: from which difference on features or stages are read elsewhere
 
 EXACT = (
     "{names} looks for neighbours with an approximate index in Python; the file searches exactly. What it finds is as "
@@ -93,15 +97,20 @@ def _networks(osc: OpenSetClassifier, folder: Path) -> tuple[Model, Model | None
     from .graph import refuse
 
     refuse(osc)
-    model = same_places(osc.model, osc.model.as_onnx(folder), "classifier")
+    model = same_places(osc.model, osc.model.as_onnx(folder, _size(osc.preprocess)), "classifier")
     if osc.second is None:
         return model, None
     home = folder / "second"
     home.mkdir()
     try:
-        return model, same_places(osc.second.model, osc.second.model.as_onnx(home), "second network")
+        other = osc.second.model.as_onnx(home, _size(osc.second.preprocess))
+        return model, same_places(osc.second.model, other, "second network")
     except KnownotError as error:
         raise ModelError(f"The second network (features=): {error}") from error
+
+
+def _size(way: Preprocess | None) -> tuple[int, int] | None:
+    return None if way is None or way.height is None or way.width is None else (way.height, way.width)
 
 
 def same_places(ours: Model, theirs: Model, who: str) -> Model:
@@ -111,14 +120,18 @@ def same_places(ours: Model, theirs: Model, who: str) -> Model:
     from ..models.base import probe
 
     batch = probe(theirs.input, theirs.input.batch or 2)
-    there = {path: x.shape[1:] for path, x in theirs.forward(batch).named().items()}
-    turned = ours.input.to_layout(batch) if ours.input.layout != theirs.input.layout else batch
-    for path, x in ours.forward(turned).named().items():
-        if there.get(path) != x.shape[1:]:
+    there = theirs.forward(batch).named()
+    for path, x in ours.forward(ours.input.to_layout(batch)).named().items():
+        y = there.get(path)
+        same = y is not None and y.shape == x.shape
+        if same and path != "logits":  # these may differ by a constant
+            same = bool(np.abs(x - y).max() <= APART * max(1.0, float(np.abs(x).max())))
+        if not same:
+            what = f"{path} {list(x.shape[1:])}" if y is None or y.shape != x.shape else f"the same values as {path}"
+            shown = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in there.items())
             raise ModelError(
-                f"Converted to ONNX, the {who} does not show {path} {list(x.shape[1:])}, but "
-                f"{ {name: list(shape) for name, shape in there.items()} }. Fit on the converted network: export it to "
-                "ONNX with its framework's tool, knownot fit model.onnx …"
+                f"Converted to ONNX, the {who} does not show {what}; it shows {shown}. Fit on the converted network: "
+                "export it to ONNX with its framework's tool, then knownot fit model.onnx …"
             )
     return theirs
 

@@ -102,7 +102,7 @@ class OnnxModel(Model):
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
 
-    def as_onnx(self, folder: Path) -> OnnxModel:
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> OnnxModel:
         return self
 
     def graph(self, maps: Sequence[str] = ()) -> ModelProto:
