@@ -18,8 +18,10 @@ from ..errors import KnownotError, ModelError, OptionError, UnsoundError, missin
 from ..models import Model
 from ..models.onnx.file import OnnxFile, serialised
 from ..version import __version__
+from .layouts import Layout, layout_of
 from .metadata import ALPHAS, Facts
 from .parity import Parity, compare
+from .precision import converted
 from .runtimes import by, runner
 
 if TYPE_CHECKING:
@@ -54,34 +56,44 @@ class Exported:
         return "\n".join(lines)
 
 
-def export(osc: OpenSetClassifier, path: str | Path, *, check: Any = None, resize: bool = False) -> Exported:
+def export(
+    osc: OpenSetClassifier,
+    path: str | Path,
+    *,
+    check: Any = None,
+    resize: bool = False,
+    layout: str | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
+    calibration_labels: Any = None,
+) -> Exported:
     """Write `osc` as one ONNX file: images in, verdicts out; and a model card beside it.
 
     path: ending with .onnx. check: images to compare the file with Python by, anything that `open_images` reads; made
     ones of every kind where none are given. resize: images of any size are taken, and resized in the graph.
+    layout: "triton": path is the folder of a model, as Triton and OpenVINO Model Server read it.
+    precision: "float16" or "int8": the network is converted, and references and threshold are computed again, on
+    `calibration`, known images that are new to the classifier (with `calibration_labels` its accuracy is told).
 
-    The file is written only when it decides as Python does on every one of these images, but for scores within a
+    The file is written only when it decides as Python does on every one of the images, but for scores within a
     float32 ulp of the threshold.
     Raises UnsoundError where it does not, or for detectors that no graph can compute; ModelError when the classifier
-    cannot be had as ONNX; MissingExtraError without the extra `export`.
+    cannot be had as ONNX; CalibrationError for another precision with too few images; MissingExtraError without the
+    extra `export`.
     """
-    path = _checked(Path(path))
+    place = layout_of(Path(path), layout)
     osc, notes = _exact(osc)
     with tempfile.TemporaryDirectory(prefix="knownot-") as folder:
         model, second = _networks(osc, Path(folder))
+        if precision != "float32":
+            made = converted(osc, model, precision, calibration, calibration_labels, Path(folder))
+            osc, model, notes = made.osc, made.osc.model, [*notes, made.words]
         proto = _built(osc, model, second, resize)
         data = serialised(proto)
         parity = compare(osc, by(model.input.batch, runner(data)), check, resizes=resize).require()
-    facts = replace(described(osc, model, resize=resize), notes=tuple(notes), parity=parity.facts())
-    return write(path, proto, facts, parity)
-
-
-def _checked(path: Path) -> Path:
-    if path.suffix.lower() != ".onnx":
-        raise OptionError(f"{str(path)!r}: expected a name ending with .onnx.")
-    if path.is_dir():
-        raise OptionError(f"{str(path)!r} is a folder; give the name of a file.")
-    return path
+    facts = described(osc, model, resize=resize)
+    facts = replace(facts, notes=tuple(notes), parity=parity.facts(), precision=precision)
+    return write(place, proto, facts, parity)
 
 
 def _exact(osc: OpenSetClassifier) -> tuple[OpenSetClassifier, list[str]]:
@@ -203,14 +215,15 @@ def described(osc: OpenSetClassifier, model: Model, *, resize: bool = False) -> 
     )
 
 
-def write(path: Path, proto: ModelProto, facts: Facts, parity: Parity) -> Exported:
-    """The file with its metadata, at once, and the card beside it."""
+def write(place: Layout, proto: ModelProto, facts: Facts, parity: Parity) -> Exported:
+    """The file with its metadata, at once, then the card and what else the layout has."""
     from .card import card
 
     del proto.metadata_props[:]
     for key, text in facts.written(OnnxFile(proto).fingerprint).items():
         proto.metadata_props.add(key=key, value=text)
     data = serialised(proto)
+    path = place.file
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -219,5 +232,7 @@ def write(path: Path, proto: ModelProto, facts: Facts, parity: Parity) -> Export
     finally:
         draft.unlink(missing_ok=True)
     made = Exported(path, facts, parity, len(data), len(proto.graph.node))
-    path.with_suffix(".README.md").write_text(card(made), encoding="utf-8")
+    place.card.write_text(card(made), encoding="utf-8")
+    for beside, text_of in place.more.items():
+        beside.write_text(text_of(facts), encoding="utf-8")
     return made
