@@ -15,6 +15,13 @@ from .errors import ActivationsError, InputError
 
 Array = Any  # any array of the Python array API standard
 
+# What public functions take; a name for each, since frameworks that are not installed have no types here.
+ModelLike = Any  # what `open_model` opens: a path, a keras.Model, an nn.Module, an onnx.ModelProto, a function, a list
+ImagesLike = Any  # what `open_images` reads: an array, a folder, a glob, paths, Parquet, a loader, an iterable
+LabelsLike = Any  # integers [n], names [n], one-hot [n, c], or {file name or path: label}
+DetectorLike = Any  # a name of `knownot.detectors()`, a list of names, a recipe, {name: recipe}
+PreprocessLike = Any  # a `Preprocess`, or what it can be made of
+
 
 @dataclass(frozen=True)
 class Head:

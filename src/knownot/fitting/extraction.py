@@ -133,11 +133,15 @@ class Observer:
 
 
 def extracted(
-    model: Model, batches: Iterable[Batch], second: Auxiliary | None, work: Callable[[Batch, Computed], R]
+    model: Model,
+    batches: Iterable[Batch],
+    second: Auxiliary | None,
+    work: Callable[[Batch, Computed], R],
+    ahead: bool = True,
 ) -> Iterator[R]:
-    """work(batch, what was computed of it) of each batch, in another thread while the networks are asked."""
+    """work(batch, what was computed of it) of each batch; `ahead`: in another thread while the networks are asked."""
     asked = ((batch, begun(model, batch, second)) for batch in batches)
-    return overlapped(lambda item: work(item[0], item[1]()), asked)
+    return overlapped(lambda item: work(item[0], item[1]()), asked, ahead)
 
 
 def forward(model: Model, inputs: Iterable[np.ndarray]) -> Iterator[Activations]:

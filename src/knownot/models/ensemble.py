@@ -66,12 +66,12 @@ class EnsembleModel(Model):
         features = xp.concat([s.features for s in seen], axis=1) if "features" in self.offers.kinds else None
         return Activations(xp.mean(xp.stack([s.logits for s in seen], axis=0), axis=0), features, stages)
 
-    def as_onnx(self, folder: Path) -> EnsembleModel:
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> EnsembleModel:
         made = []
         for i, m in enumerate(self.members, 1):
             home = Path(folder) / f"member{i}"
             home.mkdir(parents=True, exist_ok=True)
-            made.append(m.as_onnx(home))
+            made.append(m.as_onnx(home, size))
         return EnsembleModel(made)
 
     def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:

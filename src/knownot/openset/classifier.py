@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from .. import saving
-from ..arrays import Activations, Head, Preprocess, softmax
+from ..arrays import (
+    Activations,
+    DetectorLike,
+    Head,
+    ImagesLike,
+    LabelsLike,
+    ModelLike,
+    Preprocess,
+    softmax,
+)
 from ..calibration import (
     Calibration,
     KnownBound,
@@ -57,7 +66,7 @@ from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
 from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
-from .verdicts import Verdicts
+from .verdicts import Verdict, Verdicts
 
 
 @dataclass(frozen=True)
@@ -103,46 +112,89 @@ class OpenSetClassifier:
         return self.detector.members
 
     def predict(
-        self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
-        """One verdict per image of `images` (anything that `open_images` reads), in its order; one forward pass.
+        """One verdict per image of `images`, in its order; one forward pass.
 
-        An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its reason
-        in `error`.
-        gallery: keep thumbnails of the most unknown and the borderline images for the report.
+        An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its
+        reason in `error`.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Anything that `open_images` reads.
+        batch_size : int, optional
+            Images per forward pass; by default from the size of the input.
+        progress : bool, default False
+            Whether to show a progress bar.
+        gallery : bool, default True
+            Keep thumbnails of the most unknown and the borderline images for the report.
+
+        Returns
+        -------
+        Verdicts
+            Columns of n rows.
+
+        Raises
+        ------
+        ImagesError
+            The source cannot be read at all, or is given in another form than the images of `fit`.
+
+        Examples
+        --------
+        >>> verdicts = knownot.load("osc").predict("incoming")
+        >>> len(verdicts), verdicts.p_value.shape
+        (100, (100,))
         """
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
+    def predict_one(self, image: Any) -> Verdict:
+        """The verdict for one image, with as little around the forward pass as there can be: no thread is started.
+
+        image: a file's path or bytes, a Pillow image, or an array [h, w, k], raw uint8 or the classifier's own input.
+        Of many images `predict` takes less time for each. From many threads at once it is right as well.
+        """
+        (verdicts,) = self.stream([image], live=True)
+        return verdicts[0]
+
     def stream(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int | None = None,
         progress: bool = False,
         start: int = 0,
         gallery: bool = False,
         so_far: Gallery | None = None,
+        live: bool = False,
     ) -> Iterator[Verdicts]:
-        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
+
+        live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
+        before the next image is asked for. Otherwise images are read ahead, which is faster.
+        """
         check_process(self.process)
         source = open_images(images)
         self._fits(source)
         shown = so_far or Gallery()
         batches = source.batches(
-            batch_size or batch_size_for(self.model, self.preprocess, self.second),
+            batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             start=start,
             thumbs=SIDE if gallery else 0,
+            ahead=not live,
         )
         if source.ready and self.preprocess is not None:
             batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            for batch, verdicts, activations, fine in extracted(self.looking, batches, self.second, self._verdicts):
+            for batch, verdicts, activations, fine in extracted(
+                self.looking, batches, self.second, self._verdicts, not live
+            ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
@@ -227,16 +279,38 @@ class OpenSetClassifier:
     ) -> OpenSetClassifier:
         """The same classifier with another rule, from the same calibration images: nothing is computed again.
 
-        alpha: the share of known images that may be rejected. guarantee, delta: as in `fit`, unchanged if left out.
-        Raises CalibrationError when there are too few calibration images for it, saying how many it takes. Who tries
-        several and keeps the one that they like on these images has chosen by them: keep others for the last word.
+        Who tries several and keeps the one that they like on these images has chosen by them: keep others for
+        the last word.
+
+        Parameters
+        ----------
+        alpha : float
+            The share of known images that may be rejected.
+        guarantee : str, optional
+            As in `fit`; unchanged if left out.
+        delta : float, optional
+            As in `fit`; unchanged if left out.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            There are too few calibration images for it, and how many it takes.
+
+        Examples
+        --------
+        >>> knownot.load("osc").with_alpha(0.1).promise
+        'at most 10 % of known images are rejected (99 % confidence)'
         """
         return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
 
     def recalibrated(
         self,
-        images: Any,
-        labels: Any = None,
+        images: ImagesLike,
+        labels: LabelsLike = None,
         *,
         alpha: float | None = None,
         guarantee: str | None = None,
@@ -247,18 +321,46 @@ class OpenSetClassifier:
     ) -> OpenSetClassifier:
         """The same classifier and detector, its threshold from other calibration images: another camera, another site.
 
-        images: known images (anything that `open_images` reads), new to the classifier and of the kind that will
-        arrive; labels: their classes, if there are any, to tell the accuracy. One forward pass over them, and nothing
-        else. alpha, guarantee, delta: unchanged if left out. seed: which of the images rank the members of a
-        combination. Raises CalibrationError when they are too few, ImagesError, LabelsError.
+        One forward pass over them, and nothing else.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Known images, new to the classifier and of the kind that will arrive.
+        labels : LabelsLike, optional
+            Their classes, to tell the accuracy.
+        alpha, guarantee, delta : optional
+            As in `fit`; unchanged if left out.
+        batch_size : int, optional
+            Images per forward pass.
+        seed : int, default 0
+            Which of the images rank the members of a combination.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            The images are too few.
+        ImagesError, LabelsError
+            They cannot be read, or their labels are not those of the classifier.
+
+        Examples
+        --------
+        >>> knownot.load("osc").recalibrated("data/val").record.calibration
+        529
         """
         rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
         return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
 
     def evaluate(
         self,
-        known: Any,
-        labels: Any = None,
+        known: ImagesLike,
+        labels: LabelsLike = None,
         *,
         unknown: Any = None,
         batch_size: int | None = None,
@@ -266,9 +368,37 @@ class OpenSetClassifier:
     ) -> Evaluation:
         """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
 
-        known: labelled known images (anything that `open_images` reads) that neither trained the classifier nor
-        calibrated; labels: their classes, unless sub-folders or the source tell. unknown: images, or {name: images}.
-        One forward pass over each. Raises LabelsError without labels, ImagesError.
+        One forward pass over each source.
+
+        Parameters
+        ----------
+        known : ImagesLike
+            Labelled known images that neither trained the classifier nor calibrated.
+        labels : LabelsLike, optional
+            Their classes, unless sub-folders or the source tell.
+        unknown : ImagesLike or dict of str to ImagesLike, optional
+            Unknown images, or several sets by name.
+        batch_size : int, optional
+            Images per forward pass.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        LabelsError
+            There are no labels, or they are in another order than the classifier's outputs.
+        ImagesError
+            A source cannot be read.
+
+        Examples
+        --------
+        >>> found = knownot.load("osc").evaluate("data/val", unknown={"strange": "incoming/0006*.png"})
+        >>> found.accuracy.images, found.unknown[0].caught.images
+        (600, 10)
         """
         return evaluate(self, known, labels, unknown, batch_size, progress)
 
@@ -378,19 +508,19 @@ class OpenSetClassifier:
 
 
 def fit(
-    model: Any,
-    known: Any,
-    labels: Any = None,
+    model: ModelLike,
+    known: ImagesLike,
+    labels: LabelsLike = None,
     *,
-    calibration: Any = None,
-    calibration_labels: Any = None,
-    detector: Any = None,
-    unknown: Any = None,
+    calibration: ImagesLike = None,
+    calibration_labels: LabelsLike = None,
+    detector: DetectorLike = None,
+    unknown: ImagesLike = None,
     alpha: float = 0.05,
     guarantee: str = "pac",
     delta: float = 0.01,
     preprocess: Preprocess | None = None,
-    features: Any = None,
+    features: ModelLike = None,
     features_preprocess: Preprocess | None = None,
     class_names: Sequence[str] | None = None,
     head: str | None = None,
@@ -402,29 +532,85 @@ def fit(
 ) -> OpenSetClassifier:
     """Make a trained classifier say "unknown" for images of none of its classes.
 
-    model: anything that `open_model` opens. known: images of its classes (anything that `open_images` reads), if
-    possible those it was trained on; labels: their classes, unless sub-folders or the source tell.
-    calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
-    of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
-    it treats new images.
-    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. Left out it is
-    "default", for the folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts
-    from the default, and changes it where made outliers and left-out classes show clearly that another choice is better
-    here;
-    unknown: some unknown images of your own, as more evidence for it.
-    alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
-    (on average) or "class-conditional" (on average within each predicted class).
-    preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
-    features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
-    images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
-    members. features_preprocess: how it wants raw images, where it does not say.
-    class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
-    thumbnails: how many known images to keep as small pictures for reports, 0 for none.
-
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
-    number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
-    some 1,200 made outliers with detector="auto").
-    Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
+    number of
+    detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and some
+    1,200 made
+    outliers with detector="auto").
+
+    Parameters
+    ----------
+    model : ModelLike
+        The trained classifier: anything that `open_model` opens. It is left bit for bit as it was.
+    known : ImagesLike
+        Images of its classes (anything that `open_images` reads), if possible those it was trained on.
+    labels : LabelsLike, optional
+        Their classes, unless sub-folders or the source tell.
+    calibration : ImagesLike, optional
+        Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of
+        `known` (at
+        most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it
+        treats new images.
+    calibration_labels : LabelsLike, optional
+        Their classes, to tell the accuracy.
+    detector : DetectorLike, optional
+        A name of `knownot.detectors()`, a list of names (combined), or a configured one. By default "default",
+        for the folder
+        of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts from the default,
+        and changes it
+        where made outliers and left-out classes show clearly that another choice is better here.
+    unknown : ImagesLike, optional
+        Some unknown images of your own, as more evidence for detector="auto".
+    alpha : float, default 0.05
+        The share of known images that may be rejected, 0 to 1.
+    guarantee : {"pac", "marginal", "class-conditional"}, default "pac"
+        At most alpha with confidence 1 - delta; on average; on average within each predicted class.
+    delta : float, default 0.01
+        1 - confidence of "pac".
+    preprocess : PreprocessLike, optional
+        How raw images become the classifier's input; found by itself if left out (see `record.trials`).
+    features : ModelLike, optional
+        A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]);
+        detectors look at
+        its features too ("second/features"), and "default" gets them as members.
+    features_preprocess : PreprocessLike, optional
+        How the second network wants raw images, where it does not say.
+    class_names : sequence of str, optional
+        Names of the classifier's outputs, in order.
+    head : str, optional
+        Name of the last linear layer, if it is not found by itself.
+    stages : sequence of str, optional
+        Names of layers to read as stages, if they are not found by themselves.
+    batch_size : int, optional
+        Images per forward pass; by default from the size of the input.
+    thumbnails : int, default 512
+        How many known images to keep as small pictures for reports, 0 for none.
+    seed : int, default 0
+        Of all that is random: which images are held out, which rank.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    OpenSetClassifier
+
+    Raises
+    ------
+    InputError
+        ModelError, ImagesError, LabelsError or OptionError: something given cannot be used; with the cure.
+    UnsoundError
+        The detector means nothing on this classifier.
+    CalibrationError
+        There are too few calibration images for alpha and the guarantee.
+    ActivationsError
+        The classifier computes NaN or infinity.
+
+    Examples
+    --------
+    >>> import knownot
+    >>> osc = knownot.fit("model.onnx", "data/train", calibration="data/val", progress=False)
+    >>> osc.predict("incoming").summary
+    '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
     begin = time.perf_counter()
     options = CalibrationOptions(alpha, guarantee, delta, seed)

@@ -106,7 +106,7 @@ class OnnxModel(Model):
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
 
-    def as_onnx(self, folder: Path) -> OnnxModel:
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> OnnxModel:
         return self
 
     def graph(self, maps: Sequence[str] = ()) -> ModelProto:
@@ -116,6 +116,10 @@ class OnnxModel(Model):
         data, source = self._served(self.known_maps(maps))
         proto = source.file.with_weights(data)
         seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
+        stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+        nodes = source.ordered(list(proto.graph.node), stored | {v.name for v in proto.graph.input})
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)  # as the standard demands, though onnxruntime does not
         del proto.graph.output[:]
         for path, x in seen.items():
             sizes = [None, *x.shape[1:]] if x.ndim == 2 or self.input.height else [None, x.shape[1], None, None]

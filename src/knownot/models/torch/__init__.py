@@ -258,6 +258,13 @@ class TorchModel(Model):
                 raise ModelError(f"The classifier gave {values.shape[0]} rows of {name} for {len(batch)} images.")
         return Activations.of({key: kept[key] for key in sorted(kept)})
 
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
+        from ..onnx import opened as opened_onnx
+        from . import onnx
+
+        size = size or self.used
+        return opened_onnx(onnx.write(self, folder, size), size=size, embedding=self.embedding)
+
     @property
     def fingerprint(self) -> str:
         return self.network.fingerprint()
