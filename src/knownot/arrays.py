@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_fields
 from .errors import ActivationsError, InputError
 
 Array = Any  # any array of the Python array API standard
@@ -213,6 +214,14 @@ class Preprocess:
     crop_share: float = 1.0
     resample: str = "bilinear"  # "nearest", "bilinear", "bicubic", "lanczos", "box"
     name: str = ""  # of the convention, for people
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a field of another type; ranges are looked at where it is used."""
+        check_fields(self)
+        for name in ("mean", "std"):  # lists, as in JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)

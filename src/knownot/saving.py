@@ -43,7 +43,9 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
     try:
         save_file(arrays, folder / STATE)
     except SafetensorError as error:
-        raise StorageError(f"{folder / STATE} cannot be written: {error}. Is there space, and a right to write?") from error
+        raise StorageError(
+            f"{folder / STATE} cannot be written: {error}. Is there space, and a right to write?"
+        ) from error
     manifest = {
         "format": FORMAT,
         "about": dict(about),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
 from ..errors import ImagesError, KnownotError
 from ..plugins import loaded
 from .base import Batch, Images
@@ -34,6 +35,7 @@ MANY = (
 )
 
 
+@public
 def open_images(source: Any, labels: Any = None, *, class_names: Sequence[str] | None = None) -> Images:
     """Open images for reading: nothing is decoded yet, and nothing of the source is changed.
 

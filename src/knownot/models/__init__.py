@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
 from ..errors import ModelError
 from .base import Model
 from .embedding import Embedding
@@ -36,6 +37,7 @@ OPENERS: tuple[Opener, ...] = (
 )
 
 
+@public
 def open_model(
     thing: Any,
     *,

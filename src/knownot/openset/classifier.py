@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import public
 from ..arrays import Activations, Head, Preprocess, softmax
 from ..calibration import Calibration, p_values
 from ..detectors import Detector, classes
@@ -36,8 +37,8 @@ from ..version import __version__
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
-from .replacing import left_by_a_kill, replacing
 from .recalibration import recalibrate, with_rule
+from .replacing import left_by_a_kill, replacing
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
 
@@ -79,6 +80,7 @@ class OpenSetClassifier:
         calibration images would buy, in words."""
         return self.calibration.cost(self.record.ranking)
 
+    @public
     def predict(
         self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
@@ -91,6 +93,7 @@ class OpenSetClassifier:
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
+    @public
     def stream(
         self,
         images: Any,
@@ -132,6 +135,7 @@ class OpenSetClassifier:
                 before = now
                 advance(len(batch))
 
+    @public
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
 
@@ -157,6 +161,7 @@ class OpenSetClassifier:
                 senseless[i] = f"the score of {name} is {x[i]}"
         return scores, parts, senseless
 
+    @public
     def with_alpha(
         self, alpha: float, *, guarantee: str | None = None, delta: float | None = None
     ) -> OpenSetClassifier:
@@ -168,6 +173,7 @@ class OpenSetClassifier:
         """
         return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
 
+    @public
     def recalibrated(
         self,
         images: Any,
@@ -190,6 +196,7 @@ class OpenSetClassifier:
         rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
         return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
 
+    @public
     def evaluate(
         self,
         known: Any,
@@ -207,6 +214,7 @@ class OpenSetClassifier:
         """
         return evaluate(self, known, labels, unknown, batch_size, progress)
 
+    @public
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
 
@@ -214,8 +222,6 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        if not str(folder):
-            raise SavedError("An empty text names no folder to save into.")
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
@@ -305,6 +311,7 @@ class OpenSetClassifier:
         return self._verdicts(empty, *computed(self.model, empty))[0]
 
 
+@public
 def fit(
     model: Any,
     known: Any,
@@ -370,6 +377,7 @@ def fit(
     )  # fmt: skip
 
 
+@public
 def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:
     """Open a saved open-set classifier; no code of the folder is run.
 
