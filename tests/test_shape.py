@@ -18,9 +18,9 @@ RUNGS = [
     ["stats", "images", "models", "plots"],
     ["detectors", "calibration", "measure", "outliers"],
     ["fitting", "saving"],
-    ["selection"],
+    ["selection", "monitoring"],
     ["openset", "benchmark"],
-    ["report", "fooling", "export", "service", "monitoring"],
+    ["report", "fooling", "export", "service"],
     ["audit", "remedies"],
     ["cli", "checks"],
 ]

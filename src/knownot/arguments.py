@@ -66,7 +66,7 @@ def public(function: F) -> F:
 
 def check(name: str, value: Any, hint: Any) -> Any:
     """`value`, an array as a list where `hint` says a sequence. Raises OptionError unless it is of that type."""
-    if not _fits(hint, value) or (isinstance(value, numbers.Real) and not _finite(value)):
+    if not _fits(hint, value) or (hint is not Any and isinstance(value, numbers.Real) and not _finite(value)):
         raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
     if name == "seed":
         whole(name, value)  # which of NumPy's generators takes no other

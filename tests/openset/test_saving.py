@@ -9,7 +9,7 @@ import pytest
 import knownot
 from helpers import toy
 from knownot import saving
-from knownot.errors import SavedError
+from knownot.errors import SavedError, StorageError
 
 
 @pytest.fixture(scope="module")

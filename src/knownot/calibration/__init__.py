@@ -10,14 +10,25 @@ from .conformal import (
     p_values,
     percent,
 )
+from .fdr import KnownBound, Selection, known_bound, select
+from .prevalence import UnknownShare, unknown_share
+from .two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "GUARANTEES",
     "Calibration",
+    "KnownBound",
+    "Selection",
+    "TwoSample",
+    "UnknownShare",
     "allowed_rank",
     "check_options",
     "images_needed",
     "images_needed_sentence",
+    "known_bound",
     "p_values",
     "percent",
+    "select",
+    "two_sample_test",
+    "unknown_share",
 ]

@@ -1,14 +1,23 @@
-"""Split-conformal p-values and thresholds from known images that nothing else was fitted on."""
+"""Split-conformal p-values and thresholds from known images that nothing else was fitted on.
+
+Rounding: calibration scores are stored raised by what rounding may add to the score of one and the same image
+(`stats.raised`), once, by `Calibration.of`; the score of a new image stays as it is. So an exact copy of a calibration
+image ties with it, in favour of *known*, whatever the size of the batch, and whoever compares (here, or an exported
+graph) counts `stored score >= score` and needs to know nothing of it. `Combined` does the same with the scores that
+rank its members.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..arguments import number
 from ..errors import CalibrationError, OptionError
+from ..stats import raised
 
 SMALLEST = 1e-12
 GUARANTEES = ("pac", "marginal", "class-conditional")
@@ -91,7 +100,7 @@ class Calibration:
     "marginal" (on average over calibration sets) or "class-conditional" (on average, within each predicted class).
     """
 
-    scores: np.ndarray  # [m] float64, ascending
+    scores: np.ndarray  # [m] float64, ascending, raised by what rounding may add (see the module)
     predicted: np.ndarray  # [m] int64, the classifier's class for each
     alpha: float = 0.05
     guarantee: str = "pac"
@@ -112,14 +121,20 @@ class Calibration:
         guarantee: str = "pac",
         delta: float = 0.01,
     ) -> Calibration:
-        """From the scores [m] of known images and the classes [m] that the classifier gave them.
+        """From the scores [m] of known images, as computed, and the classes [m] that the classifier gave them.
 
         Raises CalibrationError when there are too few images for the wanted alpha, saying how many are needed.
         """
         check_options(alpha, delta, guarantee)
         scores = _finite(scores, "calibration scores")
         order = np.argsort(scores, kind="stable")
-        made = cls(scores[order], np.asarray(predicted, dtype=np.int64)[order], alpha, guarantee, delta)
+        made = cls(raised(scores[order]), np.asarray(predicted, dtype=np.int64)[order], alpha, guarantee, delta)
+        made._enough()
+        return made
+
+    def under(self, **rule: Any) -> Calibration:
+        """The same scores under another rule. rule: alpha, guarantee, delta. Raises as `of` does."""
+        made = replace(self, **rule)
         made._enough()
         return made
 
@@ -178,14 +193,14 @@ class Calibration:
     def cost(self, ranking: int = 0) -> str:
         """What the rule spends of alpha, and what more images would buy, in one sentence for people.
 
-        ranking: calibration images beside these that rank the members of a combination; of more images as large a
-        share would.
+        ranking: calibration images beside these that rank the members of a combination; of more images as many would.
         """
         if self.expected is None:
             return (
                 f"A known image is called unknown when p <= {self.alpha:.3g} among the images of its predicted class."
             )
-        n, more = len(self.scores), 2 * (len(self.scores) + ranking)
+        n = len(self.scores)
+        more = 2 * (n + ranking)
         text = (
             f"A known image is called unknown when p <= {self.p_threshold:.3g}; expected: {percent(self.expected)} of "
         )
@@ -193,7 +208,7 @@ class Calibration:
         if self.guarantee == "pac" and self.expected < 0.9 * self.alpha:
             then, marginal = (
                 allowed_rank(m, self.alpha, guarantee, self.delta) / (m + 1)
-                for m, guarantee in ((3 * n, "pac"), (n, "marginal"))
+                for m, guarantee in ((n + more, "pac"), (n, "marginal"))
             )
             text += f"; with {more:,} more calibration images {percent(then)}, with guarantee='marginal' "
             text += f"{percent(marginal)} (on average only)"

@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "A verdict for every image: its class, or unknown.",
     "evaluate": "Accuracy, realised false alarms and unknown images caught, on labelled images.",
     "recalibrate": "Another threshold from other known images, without a new fit.",
+    "watch": "Has something changed? Alarms over a stream of images.",
     "fool": "Images of nothing that the classifier is sure of.",
     "audit": "Why is the classifier so sure, and what would it take? One page.",
     "outliers": "Images of no class, as files.",

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from ..errors import ImagesError, OptionError
+from .batch import BatchDecisions
 from .common import counted, machine_options, said, thing_of
 from .journal import Journal, Plan
 
@@ -29,6 +30,12 @@ from .journal import Journal, Plan
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
 @click.option("--alpha", type=float, help="Another share of known images that may be rejected.  [as fitted]")
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
+    "they are written beside the output as <output>.selected.csv.",
+)
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
@@ -42,8 +49,8 @@ from .journal import Journal, Plan
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
-            model: str | None, features: str | None, batch_size: int | None, restart: bool, raw_cells: bool,
-            strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
+            raw_cells: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -60,7 +67,15 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     if alpha is not None:
         osc = osc.with_alpha(alpha)
     run = predict_to(
-        osc, list(images), output, report=report, batch_size=batch_size, restart=restart, quiet=quiet, raw=raw_cells
+        osc,
+        list(images),
+        output,
+        report=report,
+        fdr=fdr,
+        batch_size=batch_size,
+        restart=restart,
+        quiet=quiet,
+        raw=raw_cells,
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -82,6 +97,7 @@ class Run:
     numbers: array[int] = field(default_factory=lambda: array("q"))  # of the images
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    batch: BatchDecisions | None = None
 
     @property
     def images(self) -> int:
@@ -114,6 +130,7 @@ class Run:
             f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
@@ -132,7 +149,7 @@ class Run:
             "resumed": self.resumed,
             "notes": list(self.notes),
             "seconds": self.seconds,
-        }
+        } | ({} if self.batch is None else {"batch": self.batch.facts()})
 
 
 def predict_to(
@@ -141,6 +158,7 @@ def predict_to(
     output: Path,
     *,
     report: Path | None = None,
+    fdr: float | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
@@ -164,6 +182,8 @@ def predict_to(
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))
+        if fdr is not None:
+            run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
         journal.publish()
         journal.close(remove=True)
     return run

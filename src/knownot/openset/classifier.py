@@ -15,7 +15,18 @@ import numpy as np
 from .. import saving
 from ..arguments import public
 from ..arrays import Activations, Head, Preprocess, softmax
-from ..calibration import Calibration, p_values
+from ..calibration import (
+    Calibration,
+    KnownBound,
+    Selection,
+    TwoSample,
+    UnknownShare,
+    known_bound,
+    p_values,
+    select,
+    two_sample_test,
+    unknown_share,
+)
 from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
@@ -30,10 +41,12 @@ from ..images.model_input import first_checked
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..models.reopen import described, reopened
+from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .batch import features_of, marginal_p
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
@@ -134,6 +147,56 @@ class OpenSetClassifier:
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
                 advance(len(batch))
+
+    @public
+    def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
+        """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
+
+        images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+        """
+        return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
+
+    @public
+    def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
+        """How many known images there are at most among any that one picks, however they are picked afterwards.
+
+        images: as for `select`. See `calibration.fdr.known_bound`.
+        """
+        return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    @public
+    def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
+        """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
+
+        See `calibration.prevalence.unknown_share`.
+        """
+        return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    @public
+    def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
+        """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
+
+        See `calibration.two_sample.two_sample_test`.
+        """
+        windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
+        return two_sample_test(*windows, permutations=permutations, seed=seed)
+
+    @public
+    def monitor(
+        self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
+    ) -> Monitor:
+        """Watches a stream: give it verdicts in their order, `monitor.update(osc.predict(batch))` returns alarms.
+
+        false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
+        there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+        """
+        monitor = Monitor(
+            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            false_alarms=false_alarms, seed=seed, name=name,
+        )  # fmt: skip
+        if state is not None and Path(state).exists():
+            monitor.restore(state)
+        return monitor
 
     @public
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:

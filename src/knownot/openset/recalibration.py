@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..calibration import Calibration
 from ..fitting.extraction import Extractor, batch_size_for
 from ..fitting.many import decide, measured_on
 from ..fitting.preprocessing import class_order
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 def with_rule(osc: OpenSetClassifier, **changed: Any) -> OpenSetClassifier:
     """The same scores, and another rule. changed: alpha, guarantee, delta, those that are not None."""
     rule = {**_rule(osc), **{name: x for name, x in changed.items() if x is not None}}
-    own = osc.calibration
-    return replace(osc, calibration=Calibration.of(own.scores, own.predicted, **rule))
+    return replace(osc, calibration=osc.calibration.under(**rule))
 
 
 def recalibrate(
