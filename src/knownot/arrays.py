@@ -214,6 +214,14 @@ class Preprocess:
     crop_share: float = 1.0
     resample: str = "bilinear"  # "nearest", "bilinear", "bicubic", "lanczos", "box"
     name: str = ""  # of the convention, for people
+    orientation: str = "turned"  # of files: "turned" upright as their EXIF tag says, or "stored", as the pixels lie
+    background: str = "white"  # under transparency: "white", "black", or "ignored" (the colours as they are stored)
+    depth: int = 16  # bits in use of files with more than 8 per grey value: 2**depth - 1 is white, larger ones too
+
+    @property
+    def decoding(self) -> tuple[str, str, int]:
+        """What reading a file depends on."""
+        return self.orientation, self.background, self.depth
 
     def __post_init__(self) -> None:
         """Raises OptionError for a field of another type; ranges are looked at where it is used."""

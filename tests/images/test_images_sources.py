@@ -717,13 +717,13 @@ class Counted:
         self.done, self.lock, self.more = 0, threading.Lock(), threading.Condition()
         original = rows.pixels
 
-        def counting(image):
+        def counting(image, way=None):
             with self.more:
                 self.done += 1
                 self.more.notify_all()
                 if self.done == fails_at:
                     raise ZeroDivisionError("on purpose")
-            return original(image)
+            return original(image, way)
 
         monkeypatch.setattr(rows, "pixels", counting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,7 +121,8 @@ def compare(
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Auxiliary(open_auxiliary(features), None)
     images, held = open_images(known, labels), open_images(*calibration)
-    check_disjoint(images, held)
+    if again := check_disjoint(images, held):
+        warnings.warn(f"{again} What is measured on them looks better than it is.", UserWarning, stacklevel=3)
     offers = opened.offers if other is None else other.beside(opened.offers)
     offers = replace(offers, labels=images.labelled)
     recipes: dict[str, Recipe] = {}

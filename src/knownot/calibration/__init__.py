@@ -9,6 +9,7 @@ from .conformal import (
     images_needed_sentence,
     p_values,
     percent,
+    share,
 )
 from .fdr import KnownBound, Selection, known_bound, select
 from .prevalence import UnknownShare, unknown_share
@@ -29,6 +30,7 @@ __all__ = [
     "p_values",
     "percent",
     "select",
+    "share",
     "two_sample_test",
     "unknown_share",
 ]

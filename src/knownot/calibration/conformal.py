@@ -10,12 +10,14 @@ rank its members.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..arguments import number
+from ..arrays import Array
 from ..errors import CalibrationError, OptionError
 from ..stats import raised
 
@@ -32,7 +34,12 @@ def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     ordered = np.sort(_finite(calibration, "calibration scores"))
     above = len(ordered) - np.searchsorted(ordered, _finite(scores, "scores"), side="left")
-    return (1.0 + above) / (len(ordered) + 1.0)
+    return share(above, len(ordered))
+
+
+def share(above: Array, m: Array) -> Array:
+    """The p-value of a score that `above` of m calibration scores reach; numbers, or arrays of any kind."""
+    return (1.0 + above) / (m + 1.0)
 
 
 def allowed_rank(n: int, alpha: float, guarantee: str = "pac", delta: float = 0.01) -> int:
@@ -149,9 +156,29 @@ class Calibration:
         p = np.empty(len(scores))
         for k in np.unique(predicted):
             rows = predicted == k
-            own = self.scores[self.predicted == k]
-            p[rows] = p_values(own if len(own) else self.scores, scores[rows])
+            p[rows] = p_values(self._of_class(int(k)), scores[rows])
         return p
+
+    def references(self, classes: int) -> tuple[np.ndarray, ...]:
+        """The ascending scores among which `p_value` counts those that reach a score: one array for all images, or if
+        class-conditional one for each of the predicted classes 0 … classes - 1."""
+        if self.guarantee != "class-conditional":
+            return (self.scores,)
+        return tuple(self._of_class(k) for k in range(classes))
+
+    def _of_class(self, k: int) -> np.ndarray:
+        own = self.scores[self.predicted == k]
+        return own if len(own) else self.scores
+
+    def p_thresholds(self, alphas: Sequence[float]) -> dict[float, float]:
+        """{alpha: `p_threshold` under it} of the same images and guarantee, for each that they are enough for."""
+        found = {}
+        for alpha in alphas:
+            try:
+                found[alpha] = self.under(alpha=alpha).p_threshold
+            except CalibrationError:
+                continue
+        return found
 
     def unknown(self, p: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Which of the p-values [n] mean unknown, [n] bool."""

@@ -57,7 +57,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     come; a run that was stopped goes on where it was when the same command is given again: with this classifier's rows
     of images that are still the same.
     """
-    from ..openset.classifier import load
+    from ..export import load
 
     osc = load(
         saved,
@@ -65,6 +65,10 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         features=None if features is None else thing_of(features, calls=False),
     )
     if alpha is not None:
+        if not hasattr(osc, "with_alpha"):
+            raise OptionError(
+                "--alpha is for saved folders; an exported file has its threshold inside. Export it anew."
+            )
         osc = osc.with_alpha(alpha)
     run = predict_to(
         osc,
@@ -178,7 +182,7 @@ def predict_to(
         run = Run(resumed=plan.used, notes=_notes(source))
         shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
         _whole(source, journal)
-        journal.write(run.counted(journal.rows()), osc.detector.members, raw)
+        journal.write(run.counted(journal.rows()), osc.members, raw)
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))

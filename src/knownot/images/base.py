@@ -79,6 +79,11 @@ class Images(ABC):
         """The images of these numbers [m], ascending, as a source of its own; None where it cannot be indexed."""
         return None
 
+    def equals(self, other: Images) -> bool:
+        """Whether it is seen at once, without decoding, that `other` holds the same images: the same object, files or
+        arrays of the same content. False where only a walk would tell."""
+        return self is other
+
     @abstractmethod
     def batches(
         self,

@@ -16,7 +16,8 @@ import numpy as np
 from ..arrays import InputSpec, Preprocess
 from ..errors import ImagesError, OptionError
 from .base import Batch, Images
-from .decode import Unreadable, decode, open_pil, size_of
+from .decode import Unreadable, decode, on, open_pil, size_of
+from .file_types import unread
 from .prefetch import WORKERS, in_order
 from .preprocess import apply, thumbnail
 
@@ -98,22 +99,29 @@ def prepare(entry: Entry, preprocess: Preprocess, thumbs: int, also: Preprocess 
     try:
         if entry.error:
             raise Unreadable(entry.error)
-        image = pixels(entry.image)
+        image = pixels(entry.image, preprocess)
         x = apply(image, preprocess) if image.dtype == np.uint8 else _ready(image)
         thumb = thumbnail(image if image.dtype == np.uint8 else x, thumbs) if thumbs else None
-        other = apply(image, also) if also is not None and image.dtype == np.uint8 else None
+        other = None
+        if also is not None and image.dtype == np.uint8:
+            same = also.decoding == preprocess.decoding
+            other = apply(image if same else pixels(entry.image, also), also)
         return Row(entry.id, entry.label, x, None, thumb, other)
     except Unreadable as e:
         return Row(entry.id, entry.label, None, str(e))
 
 
-def pixels(image: Any) -> np.ndarray:
-    """What an entry holds, as an array. Raises Unreadable."""
+def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
+    """What an entry holds, as an array, read as `way` says. Raises Unreadable."""
+    way = way or Preprocess()
     if isinstance(image, np.ndarray):
-        return image
+        raw = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4
+        return on(image, way.background) if raw else image
     if isinstance(image, str | os.PathLike | bytes):
-        return decode(image)
-    return open_pil(image)
+        if isinstance(image, str | os.PathLike) and (why := unread(image)):
+            raise Unreadable(why)
+        return decode(image, way=way)
+    return open_pil(image, way)
 
 
 def _ready(image: np.ndarray) -> np.ndarray:

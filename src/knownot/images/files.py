@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, LabelsError
+from .base import Images
 from .batching import Entries, Entry, choice, common_size
-from .file_types import ENDINGS, is_image_file
+from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
 from .labels import Names, index_of, names_of, resolve
 from .names import file_state, stamp_of
 
+PROOFS, FEW = 32, 8  # files compared by content before the walk; from how many on they prove anything
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
 
 
@@ -61,6 +64,12 @@ class FileImages(Entries):
                 if folder not in real:
                     real[folder] = os.path.realpath(folder)
                 yield os.path.join(real[folder], name)
+
+    def equals(self, other: Images) -> bool:
+        if not isinstance(other, FileImages):
+            return False
+        mine = [self._files[i] for i in choice(len(self._files), PROOFS, 0)]
+        return len(mine) >= FEW and same_files(mine, other._files)
 
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for i in range(start, len(self._ids)):
@@ -111,6 +120,32 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
     return None
 
 
+def same_files(some: Sequence[str | bytes], others: Sequence[str | bytes]) -> bool:
+    """Whether every one of `some` (paths or bytes) has the content of one of `others`. Only files of equal size are
+    read."""
+    size = {f: _length(f) for f in some}
+    by_size: dict[int, set[bytes]] = {n: set() for n in size.values() if n > 0}
+    for file in others:
+        if (n := _length(file)) in by_size:
+            by_size[n].add(_digest(file))
+    return all(n > 0 and _digest(f) in by_size[n] for f, n in size.items())
+
+
+def _length(file: str | bytes) -> int:
+    try:
+        return len(file) if isinstance(file, bytes) else os.stat(file).st_size
+    except OSError:
+        return -1
+
+
+def _digest(file: str | bytes) -> bytes:
+    try:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    except OSError:
+        return b""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 def _near(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
@@ -142,6 +177,9 @@ def _glob(pattern: str, labels: Any, names: Names) -> FileImages:
 def _folder(root: Path, labels: Any, names: Names) -> FileImages:
     """Classes are the sub-folders of the first level, in plain sorted order as in torchvision and Keras."""
     found, skipped = _walked(root)
+    if found and all(unread(parts[-1]) for parts in found):
+        why = unread(found[0][-1])
+        raise ImagesError(f"The folder {str(root)!r} holds only images that cannot be read: {found[0][-1]} is {why}.")
     if not found:
         other = f" ({skipped} files are there, but none is an image)" if skipped else ""
         raise ImagesError(
@@ -224,7 +262,7 @@ def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
                 skipped += not _is_folder(child)
             elif _is_folder(child) and Path(child.name).suffix.lower() not in ENDINGS:
                 todo.append(path)
-            elif is_image_file(Path(child.path)):
+            elif is_image_file(Path(child.path)) or unread(child.name):
                 found.append(path)
             else:
                 skipped += 1

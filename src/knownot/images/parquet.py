@@ -20,7 +20,9 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, missing_extra
+from .base import Images
 from .batching import Entries, Entry, choice, common_size
+from .files import same_files
 from .labels import Names, names_of, renumbered, resolve, to_integers
 from .names import file_state, footer_state, stamp_of
 from .prefetch import fetched
@@ -69,6 +71,9 @@ class ParquetImages(Entries):
             )
             yield from (f"{name}#{int(i) - start}" for i in mine)
             start += count
+
+    def equals(self, other: Images) -> bool:
+        return isinstance(other, ParquetImages) and same_files(self._files, other._files)
 
     @property
     def count(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import InputSpec, layout_of
 from ..errors import ImagesError, InputError, LabelsError
+from .base import Images
 from .batching import Entries, Entry, common_size
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .labels import Names, names_of, resolve, to_integers
@@ -70,6 +71,15 @@ class StreamImages(Entries):
     @property
     def ready(self) -> bool:
         return self._ready
+
+    def equals(self, other: Images) -> bool:
+        if not isinstance(other, StreamImages):
+            return False
+        mine, theirs = self._source, other._source
+        if mine is theirs:
+            return True
+        whole = _whole_set(mine)
+        return whole is not None and whole is _whole_set(theirs)
 
     def sample(self, n: int, seed: int = 0) -> StreamImages:
         parts = self._peek(n) if self.once else self._parts()
@@ -243,6 +253,12 @@ def _count(source: Any) -> int | None:
     if isinstance(source, list) and source and all(isinstance(x, Part) for x in source):
         return sum(map(len, source))
     return None
+
+
+def _whole_set(source: Any) -> Any:
+    """The data set that a torch DataLoader walks over from end to end, in whatever order; None for others."""
+    whole = type(getattr(source, "sampler", None)).__name__ in ("SequentialSampler", "RandomSampler")
+    return getattr(source, "dataset", None) if whole else None
 
 
 def _notes(source: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -77,8 +78,8 @@ class OpenSetClassifier:
 
     @property
     def promise(self) -> str:
-        """The guarantee, in words."""
-        return self.calibration.sentence
+        """The guarantee, in words; or that there is none, and why."""
+        return f"none. {self.record.void}" if self.record.void else self.calibration.sentence
 
     @cached_property
     def digest(self) -> str:
@@ -92,6 +93,11 @@ class OpenSetClassifier:
         """What the promise costs: the threshold of p, the share of known images that it rejects, and what more
         calibration images would buy, in words."""
         return self.calibration.cost(self.record.ranking)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the detectors that take part."""
+        return self.detector.members
 
     @public
     def predict(
@@ -288,6 +294,14 @@ class OpenSetClassifier:
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
+
+    def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
+        """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
+
+        check: images to compare the file with Python by before it is written.
+        """
+        # By name: what exports stands above what is exported.
+        return importlib.import_module("knownot.export").export(self, path, check=check, **options)
 
     def _write(self, folder: Path, include_model: bool = True, include_features: bool = True) -> None:
         file = self.model.save(folder) if include_model else None

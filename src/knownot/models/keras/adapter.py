@@ -16,7 +16,7 @@ from keras import ops
 
 from ...arrays import Activations, Offers
 from ...errors import ActivationsError, InputError, KnownotError, ModelError, unknown_name
-from ..base import Model, probe, verify_head
+from ..base import Model, probe, verify_head, verify_output
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
 from .gradient import Pull, dropping, drops, puller
@@ -141,6 +141,8 @@ class KerasModel(Model):
             bad = [w.path for w in self._model.weights if not np.isfinite(_numpy(w)).all()]
             why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
             raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
+        if head is None:
+            _settled(own, found, self._tail, self._reads_head)
         if self._reads_head:
             logits, features = _numpy(found["logits"]), _numpy(found["features"])
             if logits.shape != own.shape:
@@ -264,6 +266,13 @@ class KerasModel(Model):
         saveable(self._model)
         self._model.save(folder / "model.keras")
         return "model.keras"
+
+
+def _settled(own: np.ndarray, found: dict[str, Any], tail: Tail, reads_head: bool) -> None:
+    """Raise ModelError where the output is a softmax of a softmax, or percentages."""
+    logits = _numpy(found["logits"])
+    if own.shape == logits.shape and (not reads_head or tail.clean):
+        verify_output(logits, own, tolerance=2e-2)
 
 
 def fingerprint_of(weights: Sequence[Any]) -> str:

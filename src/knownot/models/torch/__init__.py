@@ -17,7 +17,7 @@ import torch
 
 from ...arrays import Activations, Head, Offers, Preprocess
 from ...errors import ActivationsError, ModelError
-from ..base import Model, verify_head
+from ..base import Model, verify_head, verify_output
 from . import files, inputs, outputs, saving
 from .gradient import Differentiated, Dropping, drops, offered
 from .head import Found, find
@@ -166,6 +166,8 @@ class TorchModel(Model):
                 "is in evaluation mode (dropout or noise that does not look at self.training)."
             )
         self._check_head(first)
+        if not self.embedding and self.options["head"] is None:
+            verify_output(first.logits, self._scores(x), tolerance=max(5e-3, self.tolerance))
         try:
             head, stages = self.options["head"], self.options["stages"]
             self.differentiated = Differentiated(
@@ -228,6 +230,12 @@ class TorchModel(Model):
         size = fixed or n
         chosen = [np.minimum(np.arange(start, start + size), n - 1) for start in range(0, n, size)]
         return np.concatenate([run(batch[rows], rows) for rows in chosen])[:n]
+
+    def _scores(self, batch: np.ndarray) -> np.ndarray:
+        """The classifier's own output of `batch`, [n, c]."""
+        with self.network.untouched(), torch.no_grad():
+            x = torch.from_numpy(batch.copy()).to(self.network.device, self.network.dtype)
+            return _float32(outputs.follow(self.network(x), self.path)).reshape(len(batch), -1)
 
     def _size_of(self, batch: np.ndarray) -> tuple[int, int]:
         h, w = batch.shape[2:4] if self.input.layout == "NCHW" else batch.shape[1:3]
