@@ -95,7 +95,7 @@ def test_in_pools_of_processes(osc, tmp_path):
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    left = [p for p in Path(tmp_path / "tmp").rglob("manifest.json")]
+    left = list(Path(tmp_path / "tmp").rglob("manifest.json"))
     assert left == []
 
 
