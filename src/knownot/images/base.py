@@ -94,10 +94,13 @@ class Images(ABC):
         start: int = 0,
         thumbs: int = 0,
         also: Preprocess | None = None,
+        ahead: bool = True,
     ) -> Iterator[Batch]:
         """Batches of `size` images in the order of the source.
 
-        Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them.
+        Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them. ahead:
+        False for a source that is alive: no image is asked for before the batch before it was given, and no thread
+        starts.
         preprocess: None for raw images takes pixels as they are, 0 to 255. start: skip so many images first, without
         decoding them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays
         against the classifier's input. also: another preprocessing of raw images, for a second network. An image that

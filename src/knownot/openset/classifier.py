@@ -54,7 +54,7 @@ from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
 from .steps import Record, Rule, chosen, looked, make_record, prepared
-from .verdicts import Verdicts
+from .verdicts import Verdict, Verdicts
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,16 @@ class OpenSetClassifier:
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
     @public
+    def predict_one(self, image: Any) -> Verdict:
+        """The verdict for one image, with as little around the forward pass as there can be: no thread is started.
+
+        image: a file's path or bytes, a Pillow image, or an array [h, w, k], raw uint8 or the classifier's own input.
+        Of many images `predict` takes less time for each. From many threads at once it is right as well.
+        """
+        (verdicts,) = self.stream([image], live=True)
+        return verdicts[0]
+
+    @public
     def stream(
         self,
         images: Any,
@@ -122,19 +132,25 @@ class OpenSetClassifier:
         start: int = 0,
         gallery: bool = False,
         so_far: Gallery | None = None,
+        live: bool = False,
     ) -> Iterator[Verdicts]:
-        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
+
+        live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
+        before the next image is asked for. Otherwise images are read ahead, which is faster.
+        """
         check_process(self.process)
         source = open_images(images)
         self._fits(source)
         shown = so_far or Gallery()
         batches = source.batches(
-            batch_size or batch_size_for(self.model, self.preprocess, self.second),
+            batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             start=start,
             thumbs=SIDE if gallery else 0,
+            ahead=not live,
         )
         if source.ready and self.preprocess is not None:
             batches = first_checked(batches, self.preprocess)
@@ -143,7 +159,7 @@ class OpenSetClassifier:
             before = time.perf_counter()
             asked = ((batch, begun(self.looking, batch, self.second)) for batch in batches)
             for batch, (verdicts, activations, fine) in overlapped(
-                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked
+                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked, not live
             ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
