@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Activations, Preprocess
 from ..calibration import check_options, images_needed
 from ..detectors import DETECTORS, Detector, Recipe, resolve
@@ -82,6 +83,7 @@ class Comparison:
         return path
 
 
+@public
 def compare(
     model: Any,
     known: Any,

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import number
 from ..arrays import Array
 from ..errors import CalibrationError, OptionError
 from ..stats import raised
 
+SMALLEST = 1e-12
 GUARANTEES = ("pac", "marginal", "class-conditional")
 
 
@@ -54,7 +56,9 @@ def allowed_rank(n: int, alpha: float, guarantee: str = "pac", delta: float = 0.
         low, high = 0, n + 1  # the law grows with k: bisect
         while high - low > 1:
             k = (low + high) // 2
-            low, high = (k, high) if bdtr(k - 1, n, alpha) <= delta else (low, k)
+            # with k = 1 the law is (1 - alpha)^n, which bdtr rounds where alpha is tiny
+            law = math.exp(n * math.log1p(-alpha)) if k == 1 else bdtr(k - 1, n, alpha)
+            low, high = (k, high) if law <= delta else (low, k)
         return low
     return math.floor(alpha * (n + 1) + 1e-9)
 
@@ -67,7 +71,7 @@ def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> 
     else:
         n = max(1, math.ceil(1 / alpha) - 2)
     while allowed_rank(n, alpha, guarantee, delta) < 1:
-        n += 1
+        n += 1 + n // 2**40  # a step that is seen after rounding
     return n
 
 
@@ -88,9 +92,10 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
 def check_options(alpha: float, delta: float, guarantee: str) -> None:
     """Raise OptionError unless alpha and delta are in (0, 1) and the guarantee is one of `GUARANTEES`."""
     for name, value in (("alpha", alpha), ("delta", delta)):
-        if not 0 < value < 1:
-            raise OptionError(f"{name}={value!r}: expected a share between 0 and 1, for example 0.05.")
-    if guarantee not in GUARANTEES:
+        number(name, value, 0, 1, within=True, example="a share between 0 and 1, for example 0.05")
+    if alpha < SMALLEST:
+        raise OptionError(f"alpha={alpha!r}: expected at least {SMALLEST:g}; less needs more images than there are.")
+    if not isinstance(guarantee, str) or guarantee not in GUARANTEES:
         raise OptionError(f"guarantee={guarantee!r}: expected one of {', '.join(GUARANTEES)}.")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import whole
 from ..arrays import Offers, Preprocess
 from ..calibration import check_options, images_needed
 from ..detectors import Detector, Recipe, beside_default, classes, resolve
@@ -148,6 +149,7 @@ def prepared(
 ) -> FitJob:
     """Open everything, and say what does not go together. known, calibration: (images, labels)."""
     begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
     check_options(rule.alpha, rule.delta, rule.guarantee)
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
