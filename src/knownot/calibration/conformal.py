@@ -105,6 +105,7 @@ class Calibration:
         check_options(self.alpha, self.delta, self.guarantee)
         if len(_finite(self.scores, "calibration scores")) != len(self.predicted) or (np.diff(self.scores) < 0).any():
             raise CalibrationError("Calibration scores have to be ascending, with one predicted class for each.")
+        self._enough()
 
     @classmethod
     def of(
@@ -123,15 +124,11 @@ class Calibration:
         check_options(alpha, delta, guarantee)
         scores = _finite(scores, "calibration scores")
         order = np.argsort(scores, kind="stable")
-        made = cls(raised(scores[order]), np.asarray(predicted, dtype=np.int64)[order], alpha, guarantee, delta)
-        made._enough()
-        return made
+        return cls(raised(scores[order]), np.asarray(predicted, dtype=np.int64)[order], alpha, guarantee, delta)
 
     def under(self, **rule: Any) -> Calibration:
         """The same scores under another rule. rule: alpha, guarantee, delta. Raises as `of` does."""
-        made = replace(self, **rule)
-        made._enough()
-        return made
+        return replace(self, **rule)
 
     def p_value(self, scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """p-values [n] of scores [n]; against the images of the same predicted class if class-conditional.

@@ -18,7 +18,7 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, SavedError
+from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import batch_size_for, begun, computed
 from ..fitting.preprocessing import Trial
@@ -32,6 +32,7 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .agreement import check_agreement
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .recalibration import recalibrate, with_rule
@@ -376,6 +377,10 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
     if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    try:
+        check_agreement(osc)
+    except OptionError as error:
+        raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
 
 
