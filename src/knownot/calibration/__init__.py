@@ -2,6 +2,7 @@
 
 from .conformal import (
     GUARANTEES,
+    PER_CLASS,
     Calibration,
     allowed_rank,
     check_options,
@@ -13,6 +14,7 @@ from .conformal import (
 
 __all__ = [
     "GUARANTEES",
+    "PER_CLASS",
     "Calibration",
     "allowed_rank",
     "check_options",

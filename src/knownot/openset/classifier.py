@@ -324,7 +324,8 @@ def fit(
     here;
     unknown: some unknown images of your own, as more evidence for it.
     alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
-    (on average) or "class-conditional" (on average within each predicted class).
+    (on average), "class-conditional" (on average within each predicted class, an error where one has too few
+    calibration images) or "class-conditional-or-marginal" (those are compared with all images, and noted).
     preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
     features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
     images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
@@ -345,7 +346,7 @@ def fit(
     )  # fmt: skip
     found = looked(job)
     choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice)
+    decided = job.rule.decide(found, choice, job.offers.classes)
     record = make_record(job, found, choice, decided)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
