@@ -41,7 +41,7 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, SavedError
+from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import batch_size_for, begun, computed
 from ..fitting.preprocessing import Trial
@@ -56,6 +56,7 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .agreement import check_agreement
 from .batch import features_of, marginal_p
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
@@ -569,8 +570,9 @@ def fit(
         Some unknown images of your own, as more evidence for detector="auto".
     alpha : float, default 0.05
         The share of known images that may be rejected, 0 to 1.
-    guarantee : {"pac", "marginal", "class-conditional"}, default "pac"
-        At most alpha with confidence 1 - delta; on average; on average within each predicted class.
+    guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
+        At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
+        has too few calibration images; the same, but those are compared with all images, and noted.
     delta : float, default 0.01
         1 - confidence of "pac".
     preprocess : PreprocessLike, optional
@@ -625,7 +627,7 @@ def fit(
     )  # fmt: skip
     found = looked(job)
     choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice)
+    decided = job.rule.decide(found, choice, job.offers.classes)
     record = make_record(job, found, choice, decided)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
@@ -660,6 +662,10 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
     if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    try:
+        check_agreement(osc)
+    except OptionError as error:
+        raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
 
 
