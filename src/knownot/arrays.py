@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_fields
 from .errors import ActivationsError, InputError
 
 Array = Any  # any array of the Python array API standard
@@ -228,6 +229,14 @@ class Preprocess:
     def decoding(self) -> tuple[str, str, int]:
         """What reading a file depends on."""
         return self.orientation, self.background, self.depth
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a field of another type; ranges are looked at where it is used."""
+        check_fields(self)
+        for name in ("mean", "std"):  # lists, as in JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)

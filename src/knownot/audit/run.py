@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import number
+from ..arguments import number, public
 from ..arrays import Activations, Preprocess
 from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
@@ -33,6 +33,7 @@ NEW = "calibration images, which are new to the classifier"
 NOT_NEW = "the known images; if the classifier was trained on them, it looks better here than it is"
 
 
+@public
 def audit(
     model: Any,
     known: Any,

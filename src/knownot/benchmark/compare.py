@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Activations, Offers, Preprocess
 from ..detectors import DETECTORS, Recipe, resolve
 from ..detectors.base import moved
@@ -79,6 +80,7 @@ class Comparison:
         return path
 
 
+@public
 def compare(
     model: Any,
     known: Any,
@@ -116,7 +118,7 @@ def compare(
     sources = open_sources(opened, (known, labels), calibration, (features, features_preprocess))
     if sources.again:
         text = f"{sources.again} What is measured on them looks better than it is."
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=3)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
     recipes, left_out, notes = _resolved(asked, sources.offers)
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))

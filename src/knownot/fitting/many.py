@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration, allowed_rank
+from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
@@ -205,7 +205,7 @@ def images_that_rank(n: int, options: CalibrationOptions) -> int:
     the threshold less strict. It depends on numbers alone and on no score, so the guarantee holds.
     """
     most = min(max(n // 2, FEWEST), RANKING[1], n - options.needed)
-    if options.guarantee == "class-conditional":
+    if options.guarantee in PER_CLASS:
         return most  # each class has its own steps
 
     spent = {

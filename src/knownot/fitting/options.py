@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..calibration import check_options, images_needed, images_needed_sentence
+from ..calibration import PER_CLASS, check_options, images_needed, images_needed_sentence
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ class CalibrationOptions:
 
     def of_classes(self, classes: int) -> int:
         """Calibration images that decide the thresholds of a classifier."""
-        return self.needed * (classes if self.guarantee == "class-conditional" else 1)
+        return self.needed * (classes if self.guarantee in PER_CLASS else 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import number, one_of
+from ..arguments import number, one_of, public
 from ..arrays import Preprocess
 from ..errors import ModelError, OptionError, unknown_name
 from ..fitting.extraction import batch_size_for, forward
@@ -27,6 +27,7 @@ METHODS = {"gradient": ascent.QUERIES, "evolution": evolution.QUERIES}  # {metho
 MOST = 64  # images in a batch
 
 
+@public
 def fool(
     classifier: Any,
     classes: Sequence[int | str] | int | str | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
 from ..arrays import ImagesLike, LabelsLike
 from ..errors import ImagesError, KnownotError
 from ..plugins import loaded
@@ -35,6 +36,7 @@ MANY = (
 )
 
 
+@public
 def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: Sequence[str] | None = None) -> Images:
     """Open images for reading: nothing is decoded yet, and nothing of the source is changed.
 
@@ -43,17 +45,14 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
     source : ImagesLike
         An array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input; a pair
         (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of files'
-        bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable
-        of batches:
-        arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read.
+        bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of
+        batches: arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read.
     labels : LabelsLike, optional
-        Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of
-        the source's
-        own.
+        Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
+        source's own.
     class_names : sequence of str, optional
-        The classes in the classifier's order; the source's own names are numbered accordingly. Without it sub-
-        folders are
-        numbered in sorted order.
+        The classes in the classifier's order; the source's own names are numbered accordingly. Without it sub-folders
+        are numbered in sorted order.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
 from ..arrays import ModelLike
 from ..errors import ModelError
 from .base import Model
@@ -37,6 +38,7 @@ OPENERS: tuple[Opener, ...] = (
 )
 
 
+@public
 def open_model(
     thing: ModelLike,
     *,
@@ -52,11 +54,10 @@ def open_model(
     Parameters
     ----------
     thing : ModelLike
-        A path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
-        `nn.Module`, an
-        `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c]; or a list of
-        several, as one (see
-        `models.ensemble`); or the folder of a retrained classifier (`knownot.remedies`), which says how it is opened.
+        A path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch `nn.Module`,
+        an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c]; or a list of several, as
+        one (see `models.ensemble`); or the folder of a retrained classifier (`knownot.remedies`), which says how it is
+        opened.
     head : str, optional
         The name of the last linear layer, when it is not found by itself.
     stages : sequence of str, optional
@@ -66,9 +67,8 @@ def open_model(
     embedding : bool, default False
         It is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
     none_classes : int, optional
-        How many of its outputs, the last ones, are no class but say "none of these"; the others are its
-        classes, and what
-        these say is shown to detectors (see `models.none_classes`).
+        How many of its outputs, the last ones, are no class but say "none of these"; the others are its classes, and
+        what these say is shown to detectors (see `models.none_classes`).
     **options
         Of the framework's opener, for example unsafe_pickle=True for a torch file that may run code.
 

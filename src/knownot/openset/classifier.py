@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import public, whole
 from ..arrays import (
     Activations,
     DetectorLike,
@@ -41,7 +42,7 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, ModelError, SavedError
+from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, computed, extracted
 from ..fitting.options import CalibrationOptions
@@ -59,6 +60,7 @@ from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .agreement import check_agreement
 from .batch import features_of, marginal_p
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
@@ -111,13 +113,14 @@ class OpenSetClassifier:
         """Names of the detectors that take part."""
         return self.detector.members
 
+    @public
     def predict(
         self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
         """One verdict per image of `images`, in its order; one forward pass.
 
-        An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its
-        reason in `error`.
+        An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its reason
+        in `error`.
 
         Parameters
         ----------
@@ -149,6 +152,7 @@ class OpenSetClassifier:
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
+    @public
     def predict_one(self, image: Any) -> Verdict:
         """The verdict for one image, with as little around the forward pass as there can be: no thread is started.
 
@@ -158,6 +162,7 @@ class OpenSetClassifier:
         (verdicts,) = self.stream([image], live=True)
         return verdicts[0]
 
+    @public
     def stream(
         self,
         images: ImagesLike,
@@ -204,6 +209,7 @@ class OpenSetClassifier:
                 before = now
                 advance(len(batch))
 
+    @public
     def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
         """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
 
@@ -211,6 +217,7 @@ class OpenSetClassifier:
         """
         return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
 
+    @public
     def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
         """How many known images there are at most among any that one picks, however they are picked afterwards.
 
@@ -218,6 +225,7 @@ class OpenSetClassifier:
         """
         return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
+    @public
     def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
         """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
 
@@ -225,6 +233,7 @@ class OpenSetClassifier:
         """
         return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
+    @public
     def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
         """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
 
@@ -233,6 +242,7 @@ class OpenSetClassifier:
         windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
         return two_sample_test(*windows, permutations=permutations, seed=seed)
 
+    @public
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -249,6 +259,7 @@ class OpenSetClassifier:
             monitor.restore(state)
         return monitor
 
+    @public
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
 
@@ -274,13 +285,14 @@ class OpenSetClassifier:
                 senseless[i] = f"the score of {name} is {x[i]}"
         return scores, parts, senseless
 
+    @public
     def with_alpha(
         self, alpha: float, *, guarantee: str | None = None, delta: float | None = None
     ) -> OpenSetClassifier:
         """The same classifier with another rule, from the same calibration images: nothing is computed again.
 
-        Who tries several and keeps the one that they like on these images has chosen by them: keep others for
-        the last word.
+        Who tries several and keeps the one that they like on these images has chosen by them: keep others for the last
+        word.
 
         Parameters
         ----------
@@ -307,6 +319,7 @@ class OpenSetClassifier:
         """
         return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
 
+    @public
     def recalibrated(
         self,
         images: ImagesLike,
@@ -357,6 +370,7 @@ class OpenSetClassifier:
         rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
         return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
 
+    @public
     def evaluate(
         self,
         known: ImagesLike,
@@ -402,6 +416,7 @@ class OpenSetClassifier:
         """
         return evaluate(self, known, labels, unknown, batch_size, progress)
 
+    @public
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
 
@@ -409,8 +424,6 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        if not str(folder):
-            raise SavedError("An empty text names no folder to save into.")
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
@@ -507,6 +520,7 @@ class OpenSetClassifier:
         return self._verdicts(empty, computed(self.model, empty))[1]
 
 
+@public
 def fit(
     model: ModelLike,
     known: ImagesLike,
@@ -533,10 +547,8 @@ def fit(
     """Make a trained classifier say "unknown" for images of none of its classes.
 
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
-    number of
-    detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and some
-    1,200 made
-    outliers with detector="auto").
+    number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
+    some 1,200 made outliers with detector="auto").
 
     Parameters
     ----------
@@ -547,32 +559,29 @@ def fit(
     labels : LabelsLike, optional
         Their classes, unless sub-folders or the source tell.
     calibration : ImagesLike, optional
-        Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of
-        `known` (at
-        most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it
-        treats new images.
+        Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of `known`
+        (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it treats
+        new images.
     calibration_labels : LabelsLike, optional
         Their classes, to tell the accuracy.
     detector : DetectorLike, optional
-        A name of `knownot.detectors()`, a list of names (combined), or a configured one. By default "default",
-        for the folder
-        of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts from the default,
-        and changes it
-        where made outliers and left-out classes show clearly that another choice is better here.
+        A name of `knownot.detectors()`, a list of names (combined), or a configured one. By default "default", for the
+        folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts from the default, and
+        changes it where made outliers and left-out classes show clearly that another choice is better here.
     unknown : ImagesLike, optional
         Some unknown images of your own, as more evidence for detector="auto".
     alpha : float, default 0.05
         The share of known images that may be rejected, 0 to 1.
-    guarantee : {"pac", "marginal", "class-conditional"}, default "pac"
-        At most alpha with confidence 1 - delta; on average; on average within each predicted class.
+    guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
+        At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
+        has too few calibration images; the same, but those are compared with all images, and noted.
     delta : float, default 0.01
         1 - confidence of "pac".
     preprocess : PreprocessLike, optional
         How raw images become the classifier's input; found by itself if left out (see `record.trials`).
     features : ModelLike, optional
-        A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]);
-        detectors look at
-        its features too ("second/features"), and "default" gets them as members.
+        A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
+        look at its features too ("second/features"), and "default" gets them as members.
     features_preprocess : PreprocessLike, optional
         How the second network wants raw images, where it does not say.
     class_names : sequence of str, optional
@@ -613,6 +622,7 @@ def fit(
     '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
     begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()
     opened = open_model(model, head=head, stages=stages)
@@ -620,14 +630,15 @@ def fit(
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
     if sources.again:
-        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=2)
+        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
     asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
     passed = run_passes(job, shown)
     if passed.void:
-        warnings.warn(passed.void, UserWarning, stacklevel=2)
+        warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
+    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
     record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
@@ -635,6 +646,7 @@ def fit(
     )  # fmt: skip
 
 
+@public
 def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:
     """Open a saved open-set classifier; no code of the folder is run.
 
@@ -661,6 +673,10 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
     if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    try:
+        check_agreement(osc)
+    except OptionError as error:
+        raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
 
 

@@ -43,7 +43,8 @@ def recalibrate(
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
     decided = calibrate(osc.detector, scores, predicted, CalibrationOptions(**wanted, seed=seed))
-    count = len(decided.calibration.scores)
+    calibration = decided.calibration.among(osc.model.offers.classes)
+    count = len(calibration.scores)
     seen = walk.confusion
     note = f"Calibrated anew on {len(scores):,} images; before, on {osc.record.calibration + osc.record.ranking:,}."
     record = replace(
@@ -54,7 +55,7 @@ def recalibrate(
         unreadable_count=osc.record.unreadable_count + len(walk.unreadable),
     )  # fmt: skip
     return replace(
-        osc, detector=decided.detector, calibration=decided.calibration, references=decided.references, record=record
+        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record
     )
 
 

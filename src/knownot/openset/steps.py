@@ -204,6 +204,13 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
             f"{'these classes' if len(absent) > 1 else 'it'} will look unknown."
         )
     unreadable = [*known.unreadable, *([] if new is None else new.unreadable)]
+    if few := decided.calibration.few:
+        some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
+        notes.append(
+            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
+            "share of the known ones among them may be rejected."
+        )
     return Record(
         known=known.images,
         held_out=len(parts) if job.held is None else 0,

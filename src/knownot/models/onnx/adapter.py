@@ -24,7 +24,9 @@ from .probe import Look, as_it_is, best, look, outputs, tensors_of
 
 PREFIX = "knownot/"  # of the tensors that are added
 Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
-Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]
+
+Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
+MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
 
 
@@ -166,6 +168,8 @@ def opened(
     """
     for name in options:
         raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
     for given in providers or ():
         name = given if isinstance(given, str) else given[0]
         if name not in onnxruntime.get_available_providers():

@@ -157,7 +157,10 @@ class TorchModel(Model):
         """That two passes agree, and that the head gives the logits."""
         x = self._sample(self.input.batch or LOOK)
         with self.network.untouched():
+            before = self.network.random_state()
             first, again = self._run(x), self._run(x)
+            draws = not all(map(torch.equal, before, self.network.random_state()))
+        self.network.draws = draws
         first.check()
         scale = max(1.0, float(np.abs(first.logits).max()))
         if not np.abs(first.logits - again.logits).max() <= self.tolerance * scale:
