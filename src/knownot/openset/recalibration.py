@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..fitting.extraction import Extractor, batch_size_for
+from ..fitting.labels import class_order
 from ..fitting.many import decide, measured_on
-from ..fitting.preprocessing import class_order
 from ..images import open_images
 
 if TYPE_CHECKING:
