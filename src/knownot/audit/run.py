@@ -16,8 +16,9 @@ from ..arguments import number, public
 from ..arrays import Activations, Preprocess
 from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
+from ..fitting.labels import class_order
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import class_order
+from ..fitting.search import Tried
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..models import Model, open_model
@@ -102,7 +103,7 @@ def audit(
 def _record(
     known: Known,
     judged: tuple[Images, np.ndarray | None],
-    feeding: tuple[trials.Fed, dict[str, tuple[Preprocess | None, trials.Answers]]],
+    feeding: tuple[trials.Fed, dict[str, tuple[Preprocess | None, Tried]]],
     sets: Mapping[str, Images],
     names: Names,
     counts: tuple[int, int | None],

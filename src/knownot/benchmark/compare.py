@@ -15,9 +15,9 @@ from ..arrays import Activations, Offers, Preprocess
 from ..detectors import DETECTORS, Recipe, resolve
 from ..detectors.base import moved
 from ..errors import KnownotError
+from ..fitting.labels import class_order
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, score_calibration
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import class_order
 from ..fitting.setup import PassOptions, open_sources, set_up
 from ..images import open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall

@@ -14,9 +14,9 @@ from ..detectors.passes import passing
 from ..detectors.reducing import reducing
 from ..errors import CalibrationError, LabelsError, ModelError, OptionError
 from ..fitting.extraction import batch_size_for, computed
+from ..fitting.labels import class_order, in_order
 from ..fitting.many import calibrate, measured_on
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import class_order, in_order
 from ..images import Images, open_images
 from ..images.preprocess import only_resized
 from ..measure import auroc

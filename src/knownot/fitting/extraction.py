@@ -19,7 +19,8 @@ from ..images.prefetch import overlapped
 from ..models import Model
 from ..progress import bar
 from .auxiliary import Auxiliary
-from .preprocessing import Confusion, Trial, in_order, judge
+from .labels import Confusion, in_order, judge
+from .trial import Trial
 
 R = TypeVar("R")
 

@@ -19,8 +19,8 @@ from ..models import Model
 from ..stats import gather, one_blas_thread, raised
 from .content import Contents
 from .extraction import Extractor, Observer
+from .labels import class_order
 from .options import CalibrationOptions
-from .preprocessing import class_order
 from .sampling import HoldOut, Subsample
 from .setup import FitJob
 

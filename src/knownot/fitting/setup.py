@@ -17,8 +17,10 @@ from ..images import Images, check_disjoint, open_images
 from ..models import Model
 from .auxiliary import Auxiliary, open_auxiliary
 from .extraction import Extractor, batch_size_for
+from .labels import class_order
 from .options import CalibrationOptions
-from .preprocessing import Trial, choose, class_order
+from .preprocessing import choose
+from .trial import Trial
 
 CONFIRMED = 16  # known images on which the logits are compared with the classifier's own output
 

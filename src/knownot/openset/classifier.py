@@ -46,9 +46,9 @@ from ..errors import ActivationsError, ImagesError, ModelError, OptionError, Sav
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, computed, extracted
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import Trial
 from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
 from ..images.model_input import first_checked

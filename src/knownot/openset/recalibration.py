@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..fitting.extraction import Extractor, batch_size_for
+from ..fitting.labels import class_order
 from ..fitting.many import calibrate, measured_on
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import class_order
 from ..images import open_images
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, measured_on, score_calibration
 from ..fitting.options import CalibrationOptions
-from ..fitting.preprocessing import Trial
 from ..fitting.sampling import HoldOut
 from ..fitting.setup import FitJob, PassOptions, Sources
 from ..fitting.setup import set_up as agree
 from ..fitting.thumbnails import Thumbnails
+from ..fitting.trial import Trial
 from ..images import open_images
 from ..images.disjoint import CURE, VOID
 from ..selection.choice import Chosen

@@ -14,7 +14,8 @@ from ..arguments import number, public
 from ..arrays import Preprocess
 from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
 from ..fitting.extraction import batch_size_for
-from ..fitting.preprocessing import choose, class_order
+from ..fitting.labels import class_order
+from ..fitting.preprocessing import choose
 from ..images import Images, open_images
 from ..models import Model, open_model
 from .base import Outcome, Remedy, Settings, Task, chosen_mode

@@ -17,7 +17,7 @@ import numpy as np
 from ...arrays import Activations, InputSpec, Preprocess
 from ...errors import ImagesError, OptionError
 from ...fitting.extraction import forward
-from ...fitting.preprocessing import in_order
+from ...fitting.labels import in_order
 from ...images import Images, open_images
 from ...images.preprocess import apply
 from ...models import Model
