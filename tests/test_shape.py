@@ -148,7 +148,7 @@ def test_the_test_of_circles_can_fail(tmp_path, monkeypatch):
     assert circle() == ["a", "b", "sub/d", "a"]
 
 
-ASKS = {"forward", "begun", "activations"}  # of a model: what it computes of a batch
+ASKS = {"forward", "submit", "activations"}  # of a model: what it computes of a batch
 
 
 def loops_over_batches(text: str) -> list[str]:

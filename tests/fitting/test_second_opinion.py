@@ -151,9 +151,9 @@ def test_scores_of_its_features_equal_a_float64_reference(sets):
     osc = fitted(sets, network("softmax"), detector=detectors)
     images = sets["test"][0][:30]
     (batch,) = knownot.open_images(images).batches(30, osc.preprocess, also=osc.second.preprocess)
-    from knownot.fitting.extraction import computed
+    from knownot.fitting.extraction import run_batch
 
-    activations, _, _ = computed(osc.model, batch, osc.second)
+    activations, _, _ = run_batch(osc.model, batch, osc.second)
     _, parts = osc.scores(activations)
     (known, labels), new = sets["known"], features_of(images)
     seen = features_of(known)

@@ -23,10 +23,10 @@ from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..models import Model, open_model
 from ..version import __version__
-from . import classes, helping, inputs, plane, probabilities, strange, trials
-from .helping import DETECTORS, GUARANTEE, Names
+from . import classes, inputs, plane, probabilities, recommendations, trials, unknown_images
 from .known import Known, pass_known
 from .page import Audit
+from .recommendations import DETECTORS, GUARANTEE, Names
 from .record import SCHEMA, ordered
 from .sections import Map, Record, Subject
 
@@ -88,7 +88,7 @@ def audit(
     judged = (held, held_order) if held is not None and held.labelled else (images, order)
     names = names or _named(model, known, calibration, unknown)
     offers = replace(opened.offers, labels=images.labelled)
-    recipes, left_out = helping.recipes(detectors, offers, _features(opened))
+    recipes, left_out = recommendations.recipes(detectors, offers, _features(opened))
     with timed("preprocessing"):
         size = batch_size or batch_size_for(opened, preprocess)
         fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
@@ -114,7 +114,7 @@ def _record(
     job, seed = known.job, known.job.options.seed
     seen = known.new or known.seen
     shown, notes = _unknown(known, sets, *counts, timed)
-    unknown_, pictures = strange.section(shown, known.rules, job.names, job.options.alpha)
+    unknown_, pictures = unknown_images.section(shown, known.rules, job.names, job.options.alpha)
     with timed("sections"):
         inputs_, fix = inputs.section(job.model, judged[0], *feeding, seen.spread, judged[1], size=job.size, seed=seed)
         sections: dict[str, Any] = {
@@ -122,7 +122,7 @@ def _record(
             "probabilities": probabilities.section(job.model.offers, seen, seed),
             "classes": classes.section(seen, job.names),
             "unknown": unknown_,
-            "help": helping.section(unknown_.lines, _thresholds(known), names, fix),
+            "help": recommendations.section(unknown_.lines, _thresholds(known), names, fix),
         }
     with timed("map"):
         sections["map"] = _map(known.watch.rows(plane.KNOWN)[0], shown, seed)
@@ -138,16 +138,16 @@ def _record(
 
 def _unknown(
     known: Known, sets: Mapping[str, Images], fooling: int, each: int | None, timed: _Timer
-) -> tuple[list[strange.Shown], list[str]]:
+) -> tuple[list[unknown_images.Shown], list[str]]:
     """(what the classifier computes of made images, of images that fool it and of the user's own, notes)."""
     job, seed = known.job, known.job.options.seed
     x, kept = known.watch.pictures()
-    kinds = strange.made(x, kept, job.way, each or strange.each_of(*x.shape[1:3]), seed)
+    kinds = unknown_images.made(x, kept, job.way, each or unknown_images.each_of(*x.shape[1:3]), seed)
     with timed("fooling images"):
-        fools, said = strange.fooling(job.model, x, job.way, fooling, seed)
+        fools, said = unknown_images.fooling(job.model, x, job.way, fooling, seed)
     with timed("unknown images"):
         passes = [one for rule in known.rules.values() for one in rule.detector.passes]
-        shown, more = strange.show([*kinds, *fools, *strange.yours(sets, job.way, seed)], job, passes)
+        shown, more = unknown_images.show([*kinds, *fools, *unknown_images.yours(sets, job.way, seed)], job, passes)
     return shown, [*said, *more]
 
 
@@ -166,9 +166,9 @@ def _subject(
     )  # fmt: skip
 
 
-def _thresholds(known: Known) -> helping.Thresholds:
+def _thresholds(known: Known) -> recommendations.Thresholds:
     images = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
-    return helping.Thresholds(
+    return recommendations.Thresholds(
         images, known.left_out, known.job.options.alpha, known.new is not None, known.job.model.trainable,
         known.why_none,
     )  # fmt: skip
@@ -214,7 +214,7 @@ def _one_form(images: Images, held: Images | None, unknown: Mapping[str, Images]
             )
 
 
-def _map(sample: Activations, shown: Sequence[strange.Shown], seed: int) -> Map:
+def _map(sample: Activations, shown: Sequence[unknown_images.Shown], seed: int) -> Map:
     proper = [s.activations for s in shown if s.kind.origin == "made" and s.kind.proper]
     groups = {"made images": Activations.concat(proper)} if proper else {}
     groups |= {s.kind.name: s.activations for s in shown if s.kind.origin != "made"}

@@ -34,7 +34,7 @@ class Reducing(Wrapper):
         seen = self.inner.forward(batch, self.known_maps((*self._maps, *maps)))
         return replace(self._reduced(seen), maps={name: seen.maps[name] for name in maps})
 
-    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+    def submit(self, batch: np.ndarray) -> Callable[[], Activations]:
         waiting = [self.inner.forward(batch, self._maps)]
         return lambda: self._reduced(waiting.pop())  # whoever keeps this keeps no map
 

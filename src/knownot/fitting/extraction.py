@@ -44,22 +44,22 @@ def keys_of(x: np.ndarray) -> np.ndarray:
 Computed = tuple[Activations, np.ndarray, list[str | None]]
 
 
-def computed(model: Model, batch: Batch, second: Auxiliary | None = None) -> Computed:
+def run_batch(model: Model, batch: Batch, second: Auxiliary | None = None) -> Computed:
     """(activations of the fine images, which rows of `batch.x` they are, errors [n]). One forward pass through
     the classifier, and one through the second network if there is one.
 
     An image for which either computes NaN or infinity gets an error; all of them: ActivationsError.
     """
-    return begun(model, batch, second)()
+    return submit(model, batch, second)()
 
 
-def begun(model: Model, batch: Batch, second: Auxiliary | None = None) -> Callable[[], Computed]:
+def submit(model: Model, batch: Batch, second: Auxiliary | None = None) -> Callable[[], Computed]:
     """The same in two steps: the networks are asked now, the rest is done when the result is called, in any thread."""
     if not len(batch.x):
         return lambda: (
             Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), list(batch.errors)
         )  # fmt: skip
-    seen = model.begun(model.input.to_layout(batch.x))
+    seen = model.submit(model.input.to_layout(batch.x))
     other = None if second is None else second.shown(batch)
     return lambda: _fine(batch, seen(), other)
 
@@ -141,7 +141,7 @@ def extracted(
     ahead: bool = True,
 ) -> Iterator[R]:
     """work(batch, what was computed of it) of each batch; `ahead`: in another thread while the networks are asked."""
-    asked = ((batch, begun(model, batch, second)) for batch in batches)
+    asked = ((batch, submit(model, batch, second)) for batch in batches)
     return overlapped(lambda item: work(item[0], item[1]()), asked, ahead)
 
 

@@ -44,7 +44,7 @@ from ..detectors.passes import passing
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import Computed, batch_size_for, computed, extracted
+from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
@@ -517,7 +517,7 @@ class OpenSetClassifier:
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
         empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
-        return self._verdicts(empty, computed(self.model, empty))[1]
+        return self._verdicts(empty, run_batch(self.model, empty))[1]
 
 
 @public
