@@ -428,6 +428,7 @@ class OpenSetClassifier:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
 
+    @public
     def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
         """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
 
