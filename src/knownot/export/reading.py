@@ -215,6 +215,15 @@ class ExportedClassifier:
             p[rows], score[rows] = made["p_value"][fine], made["score"][fine]
             confidence[rows] = made["probabilities"][fine].max(axis=1)
         return Verdicts(
-            tuple(batch.ids), label, p, score, closed, confidence, tuple(errors), np.empty((n, 0)), (),
-            self.class_names, self.promise,
-        )  # fmt: skip
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=np.empty((n, 0)),
+            members=(),
+            class_names=self.class_names,
+            promise=self.promise,
+        )

@@ -500,17 +500,17 @@ class OpenSetClassifier:
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
         made = Verdicts(
-            tuple(batch.ids),
-            label,
-            p,
-            score,
-            closed,
-            confidence,
-            tuple(errors),
-            member_p,
-            self.detector.members,
-            self.class_names,
-            self.promise,
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=member_p,
+            members=self.detector.members,
+            class_names=self.class_names,
+            promise=self.promise,
         )
         return batch, made, activations, fine
 
@@ -642,9 +642,16 @@ def fit(
     decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
     record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
-        job.second,
-    )  # fmt: skip
+        model=job.model,
+        preprocess=job.way,
+        detector=decided.detector,
+        calibration=decided.calibration,
+        references=decided.references,
+        class_names=job.names,
+        bank=shown.bank(),
+        record=record,
+        second=job.second,
+    )
 
 
 @public
