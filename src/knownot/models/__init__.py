@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ModelError
 from .base import Model
 from .embedding import Embedding
+from .names_beside import names_beside
 from .none_classes import NoneClasses
 from .saved import in_folder
 
@@ -86,6 +87,11 @@ def open_model(
         if none_classes is not None:
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
+    if opened.class_names is None and isinstance(thing, str | os.PathLike) and opened.offers.classes:
+        beside = names_beside(Path(thing), opened.offers.classes)
+        if beside is not None:
+            opened.class_names = beside[0]
+            opened.notes = (*opened.notes, f"Class names read from {beside[1]}, beside the model.")
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 
