@@ -1,4 +1,4 @@
-"""Which class of the images is which of the classifier's: exact, normalised, then without case; names of many sources."""
+"""Which class of the images is which of the classifier's, and where names are read."""
 
 import json
 import unicodedata

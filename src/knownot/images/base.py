@@ -36,9 +36,10 @@ class Images(ABC):
     once: an iterator that can be walked only once.
     skipped: files passed over because they are clearly no images (folders).
     notes: what was found at opening that its user may not expect, one sentence each, for people; `label_notes`: the
-        same about labels, for whoever reads them.
+        same about labels, for whoever reads them; `order_notes`: those about order and completeness.
     """
 
+    order_notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     names_are_hints: bool = False
     labelled: bool = False

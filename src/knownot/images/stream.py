@@ -16,6 +16,7 @@ from .base import Images
 from .batching import Entries, Entry, common_size
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .labels import Names, matched, names_of, renumbered, resolve, to_integers
+from .order import order_notes, shuffles
 
 END = object()
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "input_1")
@@ -55,7 +56,7 @@ class StreamImages(Entries):
         self.names_are_hints = labels is None and names is not None and names == own_names(source)
         self._source, self._labels, self.class_names, self._count = source, labels, names, count
         self.once = hasattr(source, "__next__") and not _by_index(source)
-        self.notes = _notes(source)
+        self.notes = self.order_notes = order_notes(source)
         self._walked = False
         self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
         self._peek(1)
@@ -174,6 +175,11 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Strea
     if hasattr(source, "cardinality") and int(source.cardinality()) == -1:  # tf.data
         raise ImagesError("This tf.data.Dataset repeats for ever. Leave out .repeat(), or limit it with .take(n).")
     count = _count(source)
+    if labels is not None and shuffles(source):
+        raise LabelsError(
+            f"labels= were given beside a {type(source).__name__} that shuffles: they are in the order of the data, "
+            "its images in another one at each walk. Give one that does not shuffle, or let it give (image, label) pairs."
+        )
     wanted = names_of(class_names)
     numbers, names = resolve(labels, count, wanted)
     own = own_names(source) if labels is None else None
@@ -299,16 +305,3 @@ def _whole_set(source: Any) -> Any:
     """The data set that a torch DataLoader walks over from end to end, in whatever order; None for others."""
     whole = type(getattr(source, "sampler", None)).__name__ in ("SequentialSampler", "RandomSampler")
     return getattr(source, "dataset", None) if whole else None
-
-
-def _notes(source: Any) -> tuple[str, ...]:
-    notes = []
-    if type(getattr(source, "sampler", None)).__name__ in (
-        "RandomSampler",
-        "WeightedRandomSampler",
-        "SubsetRandomSampler",
-    ):
-        notes.append("This DataLoader shuffles: results come in its order, not in that of its data set.")
-    if getattr(source, "drop_last", False) is True:
-        notes.append("This DataLoader has drop_last=True: it leaves out the images of an incomplete last batch.")
-    return tuple(notes)

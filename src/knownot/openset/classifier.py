@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -85,6 +86,8 @@ class OpenSetClassifier:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
         source = open_images(images)
         self._fits(source)
+        for note in source.order_notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         batches = source.batches(
             batch_size or batch_size_for(self.model, self.preprocess, self.second),
