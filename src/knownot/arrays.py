@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ActivationsError, InputError
+from .errors import ActivationsError, InputError, OptionError
 
 Array = Any  # any array of the Python array API standard
 
@@ -217,6 +217,14 @@ class Preprocess:
     background: str = "white"  # under transparency: "white", "black", or "ignored" (the colours as they are stored)
     depth: int = 16  # bits in use of files with more than 8 per grey value: 2**depth - 1 is white, larger ones too
 
+    def __post_init__(self) -> None:
+        """Take one number, a list or an array for mean and std."""
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float | np.number):
+            raise OptionError(f"Preprocess(scale={self.scale!r}): expected a number, for example 1 / 255.")
+        object.__setattr__(self, "scale", float(self.scale))
+
     @property
     def decoding(self) -> tuple[str, str, int]:
         """What reading a file depends on."""
@@ -224,6 +232,18 @@ class Preprocess:
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    if isinstance(given, tuple) and all(type(v) is float for v in given):
+        return given
+    try:
+        values = np.asarray(given, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if not values.size or given is None or isinstance(given, str | bool):
+        raise OptionError(f"Preprocess({name}={given!r}): expected one number for all channels, or one for each.")
+    return tuple(float(v) for v in values)
 
 
 def softmax(logits: Array) -> Array:  # [n, c] -> [n, c]

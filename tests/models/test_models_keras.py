@@ -898,3 +898,19 @@ def test_a_backend_is_chosen_when_nobody_has() -> None:
     assert "computes with torch" in chosen
     assert chosen.split()[-1] == "torch"
     assert run(KERAS_HOME="/nowhere", KERAS_BACKEND="jax").split() == ["''", "jax"]
+
+
+def test_a_layer_whose_name_begins_with_an_underscore() -> None:
+    """TensorFlow allows no such name at the root of a graph."""
+    net = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="_x"),
+            keras.layers.GlobalAveragePooling2D(name="_pool"),
+            keras.layers.Dense(3, activation="softmax", name="_head"),
+        ]
+    )
+    opened = open_model(net)
+    assert not any("layer by layer" in note for note in opened.notes)
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    assert opened.gradient(x, {"logits": np.ones((2, 3), np.float32)}).shape == x.shape

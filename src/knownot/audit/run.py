@@ -17,6 +17,7 @@ from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
 from ..fitting.preprocessing import class_order
 from ..images import Images, open_images
+from ..images.ways import as_preprocess
 from ..models import open_model
 from ..version import __version__
 from . import classes, helping, inputs, plane, probabilities, strange, trials
@@ -73,6 +74,7 @@ def audit(
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The model was opened with embedding=True: it has no classes to be audited.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     images = open_images(known, labels)
     held = None if calibration is None else open_images(calibration, calibration_labels)
     sets = {name: open_images(source) for name, source in _sets(unknown).items()}

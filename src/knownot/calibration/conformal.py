@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,22 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
         "class-conditional": f"To promise that at most {percent(alpha)} of the known images of each predicted class "
         f"are rejected on average, at least {n:,} calibration images of each predicted class are needed.",
     }[guarantee]
+
+
+def as_share(name: str, given: Any) -> float:
+    """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
+    value: Any = given
+    if isinstance(given, str):
+        text = given.strip().replace(",", ".")
+        try:
+            value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        large = isinstance(value, int | float | np.number) and not isinstance(value, bool) and 1 < value < 100
+        hint = f" For {value:g} % give {value / 100:g} or '{value:g}%'." if large else ""
+        raise OptionError(f"{name}={given!r}: expected a share between 0 and 1, for example 0.05 or '5%'.{hint}")
+    return float(value)
 
 
 def check_options(alpha: float, delta: float, guarantee: str) -> None:

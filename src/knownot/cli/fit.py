@@ -7,6 +7,7 @@ import click
 
 from ..errors import OptionError
 from .common import (
+    Share,
     class_names_option,
     head_option,
     machine_options,
@@ -38,7 +39,7 @@ from .common import (
 )
 @click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be rejected."
+    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be rejected."
 )
 @click.option(
     "--guarantee",
@@ -47,7 +48,7 @@ from .common import (
     show_default=True,
     help="With confidence 1 - delta; on average; on average within each predicted class.",
 )
-@click.option("--delta", type=float, default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
+@click.option("--delta", type=Share(), default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
 @preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")

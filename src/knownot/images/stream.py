@@ -178,7 +178,8 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Strea
     if labels is not None and shuffles(source):
         raise LabelsError(
             f"labels= were given beside a {type(source).__name__} that shuffles: they are in the order of the data, "
-            "its images in another one at each walk. Give one that does not shuffle, or let it give (image, label) pairs."
+            "its images in another one at each walk. Give one that does not shuffle, or let it give (image, label) "
+            "pairs."
         )
     wanted = names_of(class_names)
     numbers, names = resolve(labels, count, wanted)

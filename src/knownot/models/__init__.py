@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, missing_extra
 from .base import Model
 from .embedding import Embedding
 from .names_beside import names_beside
@@ -27,6 +27,8 @@ class Opener:
     suffixes: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()  # packages whose classes it reads, looked up along the object's base classes
 
+
+EXTRAS = {"torch": "torch", "keras": "keras", "h5py": "keras"}  # packages: the extra that has them
 
 OPENERS: tuple[Opener, ...] = (
     Opener("onnx", (".onnx",), ("onnx",)),
@@ -122,4 +124,10 @@ def _opener(thing: Any) -> Any:
                 f"A {type(thing).__name__} is no classifier that knownot reads. Give a model file (.onnx, .keras, .h5, "
                 ".pt2), a keras.Model, a torch nn.Module, or a function images -> probabilities."
             )
-    return importlib.import_module(f".{found[0].module}", __name__)
+    try:
+        return importlib.import_module(f".{found[0].module}", __name__)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise missing_extra(package, EXTRAS[package], "Opening this classifier") from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import saving
 from ..arrays import Activations, Head, Preprocess, softmax
-from ..calibration import Calibration, p_values
+from ..calibration import Calibration, as_share, p_values
 from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
@@ -241,12 +241,12 @@ def fit(
     calibration_labels: Any = None,
     detector: Any = None,
     unknown: Any = None,
-    alpha: float = 0.05,
+    alpha: float | str = 0.05,
     guarantee: str = "pac",
-    delta: float = 0.01,
-    preprocess: Preprocess | None = None,
+    delta: float | str = 0.01,
+    preprocess: Any = None,
     features: Any = None,
-    features_preprocess: Preprocess | None = None,
+    features_preprocess: Any = None,
     class_names: Sequence[str] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
@@ -269,7 +269,8 @@ def fit(
     unknown: some unknown images of your own, as more evidence for it.
     alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
     (on average) or "class-conditional" (on average within each predicted class).
-    preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
+    preprocess: how raw images become the classifier's input: a `Preprocess`, the name of a convention ("imagenet"), a
+    dict of fields, an image processor of Hugging Face; found by itself if left out (see `record.trials`).
     features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
     images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
     members. features_preprocess: how it wants raw images, where it does not say.
@@ -281,8 +282,9 @@ def fit(
     some 1,200 made outliers with detector="auto").
     Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
     """
+    rule = Rule(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
     job = prepared(
-        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
+        model, (known, labels), (calibration, calibration_labels), rule,
         detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
         features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
         batch_size=batch_size, thumbnails=thumbnails, progress=progress,

@@ -26,6 +26,7 @@ from ..fitting.preprocessing import Trial, class_order
 from ..fitting.preprocessing import choose as choose_preprocessing
 from ..images import Images, check_disjoint, open_images
 from ..images.disjoint import CURE, VOID
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..selection.choice import Chosen, choose, enough, watch
 from ..selection.diagnostics import Check, checked
@@ -136,9 +137,9 @@ def prepared(
     *,
     detector: Any,
     unknown: bool,
-    preprocess: Preprocess | None,
+    preprocess: Any,
     features: Any,
-    features_preprocess: Preprocess | None,
+    features_preprocess: Any,
     class_names: Sequence[str] | None,
     head: str | None,
     stages: Sequence[str] | None,
@@ -152,6 +153,8 @@ def prepared(
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
+    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
     if again := check_disjoint(images, held):
