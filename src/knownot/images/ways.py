@@ -52,8 +52,8 @@ def as_preprocess(
     if callable(given):
         raise OptionError(
             f"{option}{getattr(given, '__name__', type(given).__name__)}: a function cannot be saved and read again, "
-            "so preprocessing is data here. Give knownot.Preprocess(scale=…, mean=…, std=…), a name such as 'imagenet', "
-            "or apply the function yourself and give float arrays."
+            "so preprocessing is data here. Give knownot.Preprocess(scale=…, mean=…, std=…), a name such as "
+            "'imagenet', or apply the function yourself and give float arrays."
         )
     raise OptionError(
         f"{option}{given!r}: expected a knownot.Preprocess, the name of a convention ('imagenet'), a dict of its "

@@ -15,7 +15,7 @@ import torch
 
 from ...arrays import InputSpec
 from ...errors import KnownotError, ModelError
-from . import files
+from . import files, outputs
 
 if TYPE_CHECKING:
     from . import TorchModel
@@ -81,14 +81,14 @@ def _routes(model: TorchModel) -> Iterator[Route]:
 
     def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
         def write(path: Path) -> None:
-            module = copy.deepcopy(network.module)
+            module = _plain(model)
             program = torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
             torch.export.save(program, str(path), extra_files=extra)
 
         return write
 
     def trace(path: Path) -> None:
-        traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
+        traced = torch.jit.trace(_plain(model), x, check_trace=False)
         torch.jit.save(traced, str(path), _extra_files=extra)
 
     def script(path: Path) -> None:
@@ -106,6 +106,16 @@ def _routes(model: TorchModel) -> Iterator[Route]:
         yield "model.pt2", export(batch), "", spec
         yield "model.ts", trace, "Saved as a TorchScript trace: torch.export did not give a batch of any size.", spec
     yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower.", replace(sized, batch=2)
+
+
+def _plain(model: TorchModel) -> torch.nn.Module:
+    """A copy of the network that gives its scores and nothing else: an output of a class of another library, as Hugging
+    Face's, could be opened again only where that library has been imported."""
+    module = copy.deepcopy(model.network.module)
+    if model.path:
+        whole, path = module.forward, model.path
+        module.forward = lambda *given, **named: outputs.follow(whole(*given, **named), path)
+    return module
 
 
 def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
