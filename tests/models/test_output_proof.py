@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -89,6 +90,8 @@ def test_what_is_saved_gives_plain_scores(tmp_path):
     x = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         read = torch.jit.load if name.endswith(".ts") else lambda path: torch.export.load(path).module()
-        given = read(str(tmp_path / name))(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates reading TorchScript
+            given = read(str(tmp_path / name))(x)
     assert isinstance(given, torch.Tensor)
     np.testing.assert_allclose(given.numpy(), opened.activations(x.numpy()).logits, atol=1e-5)

@@ -107,6 +107,14 @@ def decide(
     return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
 
 
+def check_enough(n: int, ranks: bool, alpha: float, guarantee: str, delta: float) -> None:
+    """Raise the CalibrationError that `decide` would raise of n calibration images, before anything is computed."""
+    if ranks:
+        _split(np.arange(n), True, 0, alpha, guarantee, delta)
+    elif guarantee != "class-conditional":
+        Calibration.of(np.zeros(n), np.zeros(n, np.int64), alpha=alpha, guarantee=guarantee, delta=delta)
+
+
 def random_numbers(n: int, seed: int) -> np.ndarray:
     """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
     return np.random.default_rng([seed, 3]).random(n)

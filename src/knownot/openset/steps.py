@@ -21,7 +21,7 @@ from ..errors import CalibrationError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary, open_auxiliary
 from ..fitting.content import lookalikes
 from ..fitting.extraction import Extractor, HoldOut, Subsample, batch_size_for
-from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on, random_numbers
+from ..fitting.many import CalibratedDetector, check_enough, decide, fitted_on, measured_on, random_numbers
 from ..fitting.preprocessing import Trial, class_order
 from ..fitting.preprocessing import choose as choose_preprocessing
 from ..images import Images, check_disjoint, open_images
@@ -170,6 +170,12 @@ def prepared(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
     names, order = class_order(images, opened, class_names)
+    if held is not None:  # what can be said of the calibration images is said before the known ones are walked over
+        class_order(held, opened, names, which="calibration")
+        if held.count is not None:
+            check_enough(held.count, recipe.kind.ranks, rule.alpha, rule.guarantee, rule.delta)
+    else:
+        rule.hold_out(images.count, rule.needed * (2 if recipe.kind.ranks else 1))
     size = batch_size or batch_size_for(opened, preprocess)
     way, trials, found = choose_preprocessing(
         opened, images, preprocess, order, batch_size=size, seed=rule.seed, progress=progress
@@ -250,7 +256,7 @@ def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | No
     numbers = random_numbers(len(parts), job.rule.seed) if seen is None else seen.numbers
     parts, predicted, numbers = parts[counts], predicted[counts], numbers[counts]
     rights = (again.confusion.accuracy, again.confusion.images)
-    if void:
+    if void and not held.equals(job.images):  # else it was told before the walk
         warnings.warn(void, UserWarning, stacklevel=4)
     return PassResults(walk, detector, parts, predicted, numbers, seen, rights, notes, void)
 
