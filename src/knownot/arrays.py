@@ -11,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_fields
 from .errors import ActivationsError, InputError, OptionError
 
 Array = Any  # any array of the Python array API standard
+
+# What public functions take; a name for each, since frameworks that are not installed have no types here.
+ModelLike = Any  # what `open_model` opens: a path, a keras.Model, an nn.Module, an onnx.ModelProto, a function, a list
+ImagesLike = Any  # what `open_images` reads: an array, a folder, a glob, paths, Parquet, a loader, an iterable
+LabelsLike = Any  # integers [n], names [n], one-hot [n, c], or {file name or path: label}
+DetectorLike = Any  # a name of `knownot.detectors()`, a list of names, a recipe, {name: recipe}
+PreprocessLike = Any  # a `Preprocess`, or what it can be made of
 
 
 @dataclass(frozen=True)
@@ -218,12 +226,13 @@ class Preprocess:
     depth: int = 16  # bits in use of files with more than 8 per grey value: 2**depth - 1 is white, larger ones too
 
     def __post_init__(self) -> None:
-        """Take one number, a list or an array for mean and std."""
+        """Raises OptionError for a field of another type; ranges are looked at where it is used. mean and std may be
+        one number, a list or an array."""
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float | np.number):
-            raise OptionError(f"Preprocess(scale={self.scale!r}): expected a number, for example 1 / 255.")
-        object.__setattr__(self, "scale", float(self.scale))
+        check_fields(self)
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def decoding(self) -> tuple[str, str, int]:

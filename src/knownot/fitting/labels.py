@@ -64,7 +64,10 @@ def class_order(
     Raises LabelsError when the images' class names cannot be those of the classifier's outputs.
     """
     c = model.offers.classes
-    outputs = names_of(class_names) if class_names is not None else model.class_names
+    named = names_of(class_names)
+    if named is not None and list(named) == [str(k) for k in range(c)]:
+        named = class_names = None  # numbers are no names: folders may say what the outputs are called
+    outputs = named if named is not None else model.class_names
     if outputs is not None and len(outputs) != c:
         if class_names is not None:
             raise LabelsError(f"{len(outputs)} class names were given; the classifier has {c} outputs.")

@@ -18,6 +18,7 @@ from .batching import Entries, Entry, choice, common_size
 from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
 from .labels import Names, names_of, renumbered, resolve
+from .names import file_state, stamp_of
 
 PROOFS, FEW = 32, 8  # files compared by content before the walk; from how many on they prove anything
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
@@ -74,8 +75,15 @@ class FileImages(Entries):
         for i in range(start, len(self._ids)):
             yield Entry(self._ids[i], -1 if self._labels is None else int(self._labels[i]), self._files[i])
 
+    def stamps(self) -> Iterator[bytes]:
+        places = self.places()
+        for name, file in zip(self._ids, self._files, strict=True):
+            yield stamp_of(file) if isinstance(file, bytes) else stamp_of(name, next(places), file_state(file))
+
     def sample(self, n: int, seed: int = 0) -> FileImages:
-        rows = choice(len(self._ids), n, seed)
+        return self.only(choice(len(self._ids), n, seed))
+
+    def only(self, rows: np.ndarray) -> FileImages:
         labels = None if self._labels is None else self._labels[rows]
         return FileImages(
             [self._ids[i] for i in rows],
@@ -90,6 +98,8 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
     """Reads a folder, a file, a glob, or a list (also an array or a table's column) of paths or of files' bytes."""
     names = names_of(class_names)
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ImagesError("An empty text names no images. Give a folder, a file or a glob; '.' is this folder.")
         path = Path(source)
         if os.path.isdir(path):
             return _folder(path, labels, names)
@@ -144,6 +154,8 @@ def _near(path: Path) -> str:
 
 
 def _list(paths: list[Any], labels: Any, names: Names, skipped: int = 0) -> FileImages:
+    if any(not isinstance(path, bytes) and not os.fspath(path) for path in paths):
+        raise ImagesError("One of the paths is an empty text, which names no image. Leave it out.")
     ids = [f"#{i}" if isinstance(path, bytes) else os.fspath(path) for i, path in enumerate(paths)]
     files = [path if isinstance(path, bytes) else os.fspath(path) for path in paths]
     keys = [(name, os.path.basename(name), Path(name).stem) for name in ids]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Head, InputSpec, Offers, Preprocess, softmax
+from ..arrays import Activations, Array, Head, InputSpec, Offers, Preprocess, softmax
 from ..errors import ModelError, UnsoundError, unknown_name
 
 CURES = {  # what works, for what not every classifier shows
@@ -17,9 +17,14 @@ CURES = {  # what works, for what not every classifier shows
     "not of ONNX files and functions: give the network that was exported, or choose a detector without them.",
     "dropout": "It is there in PyTorch and Keras classifiers that have dropout layers; exports leave "
     "them out: give the network that was trained, or choose another detector.",
+    "onnx": "it is Python code, or kept in a form that no exporter reads. Give the network itself, or export it to "
+    "ONNX with the tool of its framework, and fit on that file.",
     "none": "It is there in classifiers whose last outputs are classes of nothing, opened with none_classes=; "
     "knownot.remedies makes such ones.",
 }
+
+
+Call = Callable[[Any, Array], Mapping[str, Array]]  # see `Model.record`
 
 
 class Model(ABC):
@@ -72,7 +77,7 @@ class Model(ABC):
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
 
-    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+    def submit(self, batch: np.ndarray) -> Callable[[], Activations]:
         """`forward` in two steps: the network is asked now, and what else is made of its answer is made when the
         result is called, which may be in another thread, while the network is asked for the next batch."""
         seen = self.forward(batch)
@@ -116,6 +121,21 @@ class Model(ABC):
 
     def _lacks(self, kind: str) -> UnsoundError:
         return UnsoundError(f"This {self.framework} classifier shows no {kind}. {CURES[kind]}")
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
+        """The same classifier with every network in it written as ONNX, into `folder`, and opened from there.
+
+        size: (height, width) of its images, where it leaves that open.
+        Raises ModelError when that cannot be had, with the cure.
+        """
+        raise ModelError(f"A {self.framework} classifier cannot be written as ONNX: {CURES['onnx']}")
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        """`forward` on an array that records a graph (`knownot.export`), of a model that `as_onnx` gave.
+
+        call(graph, x): the outputs of an ONNX graph of one input, by name, recorded. Sizes but the first are known.
+        """
+        raise ModelError(f"The graph of a {self.framework} classifier is that of its `as_onnx`.")
 
     @property
     @abstractmethod

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from array_api_compat import array_namespace
+from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Head, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
-from ..base import Model, probe, verify_head
+from ..base import Call, Model, probe, verify_head
 from . import proof
 from . import stages as onnx_stages
 from .file import OnnxFile
@@ -21,7 +23,10 @@ from .inputs import class_names, declared, dtype_of, image_input, input_spec, pr
 from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
+Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
+
 Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
+MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
 
 
@@ -47,6 +52,7 @@ class OnnxModel(Model):
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
         serve: Serve | None = None,
+        served: Served | None = None,
         confirm: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
@@ -54,7 +60,7 @@ class OnnxModel(Model):
         self._file, self._who = file, file.who
         self._run, self._dtype = run, dtype
         self.input_name = run.get_inputs()[0].name
-        self._serve, self._confirm = serve, confirm
+        self._serve, self._served, self._confirm = serve, served, confirm
         self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -102,6 +108,34 @@ class OnnxModel(Model):
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
 
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> OnnxModel:
+        return self
+
+    def graph(self, maps: Sequence[str] = ()) -> ModelProto:
+        """The graph of the activations, its outputs of known widths and called "knownot/" and as `Activations.named`
+        calls them; the weights are in it, wherever the file keeps them. Raises ModelError above 2 GB."""
+        assert self._served is not None
+        data, source = self._served(self.known_maps(maps))
+        proto = source.file.with_weights(data)
+        seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
+        stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+        nodes = source.ordered(list(proto.graph.node), stored | {v.name for v in proto.graph.input})
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)  # as the standard demands, though onnxruntime does not
+        del proto.graph.output[:]
+        for path, x in seen.items():
+            sizes = [None, *x.shape[1:]] if x.ndim == 2 or self.input.height else [None, x.shape[1], None, None]
+            proto.graph.output.append(helper.make_tensor_value_info(PREFIX + path, TensorProto.FLOAT, sizes))
+        return proto
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        xp = array_namespace(x)
+        if self._dtype.kind in "iu":
+            info = np.iinfo(self._dtype)
+            x = xp.clip(xp.round(x), min=float(info.min), max=float(info.max))
+        made = call(self.graph(maps), xp.astype(x, self._dtype))
+        return Activations.of({name.removeprefix(PREFIX): value for name, value in made.items()})
+
     @property
     def fingerprint(self) -> str:
         return self._file.fingerprint
@@ -134,6 +168,8 @@ def opened(
     """
     for name in options:
         raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
     for given in providers or ():
         name = given if isinstance(given, str) else given[0]
         if name not in onnxruntime.get_available_providers():
@@ -161,9 +197,12 @@ def opened(
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
 
-    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+    def served(maps: Sequence[str]) -> tuple[bytes, Graph]:
         again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
-        return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
+        return _served(again, chosen, layers, tensors, maps), again
+
+    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        return session(*served(maps), providers=providers, threads=threads)
 
     def confirm(batch: np.ndarray) -> None:
         again = Graph(file.again())
@@ -190,6 +229,7 @@ def opened(
         preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
         serve=serve,
+        served=served,
         confirm=None if embedding else confirm,
     )
     _check(model, graph, chosen)
