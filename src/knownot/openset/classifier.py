@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..arrays import (
     LabelsLike,
     ModelLike,
     Preprocess,
+    PreprocessLike,
     softmax,
 )
 from ..calibration import (
@@ -32,6 +33,7 @@ from ..calibration import (
     Selection,
     TwoSample,
     UnknownShare,
+    as_share,
     known_bound,
     p_values,
     select,
@@ -51,7 +53,9 @@ from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
 from ..images.model_input import first_checked
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..models.reopen import described, reopened
 from ..monitoring import Monitor
@@ -182,6 +186,8 @@ class OpenSetClassifier:
         check_process(self.process)
         source = open_images(images)
         self._fits(source)
+        for note in source.order_notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         batches = source.batches(
             batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
@@ -531,13 +537,13 @@ def fit(
     calibration_labels: LabelsLike = None,
     detector: DetectorLike = None,
     unknown: ImagesLike = None,
-    alpha: float = 0.05,
+    alpha: float | str = 0.05,
     guarantee: str = "pac",
-    delta: float = 0.01,
-    preprocess: Preprocess | None = None,
+    delta: float | str = 0.01,
+    preprocess: PreprocessLike = None,
     features: ModelLike = None,
-    features_preprocess: Preprocess | None = None,
-    class_names: Sequence[str] | None = None,
+    features_preprocess: PreprocessLike = None,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -572,21 +578,22 @@ def fit(
     unknown : ImagesLike, optional
         Some unknown images of your own, as more evidence for detector="auto".
     alpha : float, default 0.05
-        The share of known images that may be rejected, 0 to 1.
+        The share of known images that may be rejected, 0 to 1, or "5%".
     guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
         At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
         has too few calibration images; the same, but those are compared with all images, and noted.
     delta : float, default 0.01
         1 - confidence of "pac".
     preprocess : PreprocessLike, optional
-        How raw images become the classifier's input; found by itself if left out (see `record.trials`).
+        How raw images become the classifier's input: a `Preprocess`, the name of a convention ("imagenet"), a dict of
+        fields, an image processor of Hugging Face. Found by itself if left out (see `record.trials`).
     features : ModelLike, optional
         A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
         look at its features too ("second/features"), and "default" gets them as members.
     features_preprocess : PreprocessLike, optional
         How the second network wants raw images, where it does not say.
-    class_names : sequence of str, optional
-        Names of the classifier's outputs, in order.
+    class_names : sequence of str or mapping, optional
+        Names of the classifier's outputs, in order; or {name: number}, {number: name}.
     head : str, optional
         Name of the last linear layer, if it is not found by itself.
     stages : sequence of str, optional
@@ -624,11 +631,14 @@ def fit(
     """
     begin = time.perf_counter()
     whole("thumbnails", thumbnails)
-    options = CalibrationOptions(alpha, guarantee, delta, seed)
+    options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
     options.check()
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
+    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
+    class_names = names_of(class_names)
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
     if sources.again:
         warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
@@ -636,7 +646,7 @@ def fit(
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
     passed = run_passes(job, shown)
-    if passed.void:
+    if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
