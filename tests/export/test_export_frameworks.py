@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import helpers_toy as toy
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import helpers_toy as toy
 import knownot
 from knownot.errors import MissingExtraError, ModelError
 from knownot.export.onnx import same_places

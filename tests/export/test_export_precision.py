@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import helpers_toy as toy
 import numpy as np
 import pytest
 
-import helpers_toy as toy
 import knownot
 from knownot.errors import CalibrationError, OptionError, SavedError
 

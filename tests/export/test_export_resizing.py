@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import helpers_toy as toy
 import numpy as np
 import onnxruntime
 import pytest
 import spox
 from PIL import Image
 
-import helpers_toy as toy
 import knownot
 from knownot.arrays import Preprocess
 from knownot.errors import OptionError

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
-from ..fitting.extraction import batch_size_for, computed
+from ..fitting.extraction import batch_size_for, extracted
 from ..fitting.thumbnails import eyes
 from ..images import open_images
 from ..progress import bar
@@ -42,8 +42,7 @@ def features_of(osc: OpenSetClassifier, images: Any, *, progress: bool = False) 
     )
     parts, rows = [osc.nothing], []
     with bar("features", source.count, progress) as advance:
-        for batch in batches:
-            verdicts, activations, fine = osc._verdicts(batch, *computed(osc.looking, batch, osc.second))
+        for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts):
             seen = eyes(activations)
             features = np.full((len(batch), seen.shape[1]), np.nan, np.float32)
             features[batch.rows[fine]] = seen

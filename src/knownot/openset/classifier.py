@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
-from ..arguments import public
+from ..arguments import public, whole
 from ..arrays import (
     Activations,
     DetectorLike,
@@ -41,18 +42,21 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, OptionError, SavedError
+from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import batch_size_for, begun, computed
-from ..fitting.preprocessing import Trial
-from ..fitting.thumbnails import SIDE, Bank, eyes
+from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.options import CalibrationOptions
+from ..fitting.setup import PassOptions, open_sources
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
+from ..images.disjoint import CURE, VOID
 from ..images.model_input import first_checked
-from ..images.prefetch import overlapped
-from ..models import Model
+from ..models import Model, open_model
 from ..models.reopen import described, reopened
 from ..monitoring import Monitor
 from ..progress import bar
+from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
@@ -63,7 +67,7 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import Record, Rule, chosen, looked, make_record, prepared
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
 from .verdicts import Verdict, Verdicts
 
 
@@ -193,9 +197,8 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            asked = ((batch, begun(self.looking, batch, self.second)) for batch in batches)
-            for batch, (verdicts, activations, fine) in overlapped(
-                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked, not live
+            for batch, verdicts, activations, fine in extracted(
+                self.looking, batches, self.second, self._verdicts, not live
             ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
@@ -446,7 +449,7 @@ class OpenSetClassifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
-        return from_files, (as_files(self._write),)
+        return from_files, (load, as_files(self._write))
 
     @cached_property
     def _quick(self) -> Detector:
@@ -470,11 +473,10 @@ class OpenSetClassifier:
                 "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
             )
 
-    def _verdicts(
-        self, batch: Batch, activations: Activations, fine: np.ndarray, errors: list[str | None]
-    ) -> tuple[Verdicts, Activations, np.ndarray]:
-        """Verdicts [n] of what was `computed` of a batch, the activations of its fine images, and which rows of
-        `batch.x` those are."""
+    def _verdicts(self, batch: Batch, found: Computed) -> tuple[Batch, Verdicts, Activations, np.ndarray]:
+        """(the batch, verdicts [n] of what was `computed` of it, the activations of its fine images, which rows of
+        `batch.x` those are)."""
+        activations, fine, errors = found
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -510,13 +512,13 @@ class OpenSetClassifier:
             self.class_names,
             self.promise,
         )
-        return made, activations, fine
+        return batch, made, activations, fine
 
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
         empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
-        return self._verdicts(empty, *computed(self.model, empty))[0]
+        return self._verdicts(empty, run_batch(self.model, empty))[1]
 
 
 @public
@@ -620,19 +622,28 @@ def fit(
     >>> osc.predict("incoming").summary
     '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
-    job = prepared(
-        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
-        detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
-        features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
-        batch_size=batch_size, thumbnails=thumbnails, progress=progress,
-    )  # fmt: skip
-    found = looked(job)
-    choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice, job.offers.classes)
-    record = make_record(job, found, choice, decided)
+    begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
+    options = CalibrationOptions(alpha, guarantee, delta, seed)
+    options.check()
+    opened = open_model(model, head=head, stages=stages)
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
+    if sources.again:
+        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
+    shown = Thumbnails(thumbnails, seed)
+    passed = run_passes(job, shown)
+    if passed.void:
+        warnings.warn(passed.void, UserWarning, stacklevel=3)
+    decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
+    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
-        record, job.second,
+        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
+        job.second,
     )  # fmt: skip
 
 

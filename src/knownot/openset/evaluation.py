@@ -203,10 +203,10 @@ def _score(
 ) -> _Scored:
     """One pass over images of a source."""
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
-    walk = Extractor(osc.looking, osc.preprocess, size, 0, 0, progress, osc.second)
+    walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
     order = class_order(source, osc.model, osc.class_names)[1] if labelled else None
     rows: list[tuple[np.ndarray, ...]] = []
-    for activations, labels in walk.over(source, what, order, osc.class_names, None, labelled=labelled):
+    for activations, labels in walk.run(source, what, order=order, names=osc.class_names, labelled=labelled):
         scores, _ = osc.scores(activations)
         predicted = np.argmax(activations.logits, axis=1)
         unknown = osc.calibration.unknown(osc.calibration.p_value(scores, predicted), predicted)

@@ -27,8 +27,8 @@ EXPORTABLE = "export.pt2"  # beside TorchScript: the same network as a program, 
 Route = tuple[str, Callable[[Path], None], str, InputSpec]
 
 
-def save(model: TorchModel, folder: Path) -> tuple[str, str]:
-    """Write `model` into `folder`: (file name, a note or "").
+def save(model: TorchModel, folder: Path, opened: Callable[..., TorchModel]) -> tuple[str, str]:
+    """Write `model` into `folder`: (file name, a note or ""). opened: opens what was written.
 
     A file that was opened is copied. Otherwise the first way of writing wins that gives, opened again, the same
     bits for a probe. Raises ModelError when none does.
@@ -47,7 +47,7 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
                 warnings.simplefilter("ignore")
                 with model.network.untouched(), torch.inference_mode(False), torch.no_grad():
                     write(path)
-            difference = _difference(model, path, spec)
+            difference = _difference(model, opened(path, embedding=model.embedding), spec)
         except Exception as error:
             difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not difference:
@@ -126,11 +126,8 @@ def _beside(model: TorchModel, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
-    """What differs between a model and the file written from it; "" when no bit does."""
-    from . import opened
-
-    again = opened(path, embedding=model.embedding)
+def _difference(model: TorchModel, again: TorchModel, spec: InputSpec) -> str:
+    """What differs between a model and the one opened from the file written of it; "" when no bit does."""
     if again.input != spec:
         return f"it reads {again.input}, not {spec}"
     if again.fingerprint != model.fingerprint:
