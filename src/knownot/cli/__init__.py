@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
     "predict": "A verdict for every image: its class, or unknown.",
     "watch": "Has something changed? Alarms over a stream of images.",
+    "discover": "New classes among the unknown images, as folders.",
     "fool": "Images of nothing that the classifier is sure of.",
     "audit": "Why is the classifier so sure, and what would it take? One page.",
     "outliers": "Images of no class, as files.",

@@ -45,6 +45,7 @@ from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
 from .batch import features_of, marginal_p
+from .discovery import Discovery, discover
 from .gallery import Gallery
 from .steps import Record, Rule, chosen, looked, make_record, prepared
 from .verdicts import Verdicts
@@ -153,6 +154,13 @@ class OpenSetClassifier:
         """
         windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
         return two_sample_test(*windows, permutations=permutations, seed=seed)
+
+    def discover(self, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False) -> Discovery:
+        """What new things are among the images called unknown: clusters of at least `smallest` images.
+
+        Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+        """
+        return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
 
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
