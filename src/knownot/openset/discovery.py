@@ -118,8 +118,8 @@ def find_clusters(
     HDBSCAN (Campello, Moulavi & Sander 2013; scikit-learn) on at most 32 principal components, with leaves of the tree
     as clusters: pure ones, of which a person may join two, rather than mixed ones, which nobody can take apart. A
     cluster stays if samples of 80 % of the images show it again with a mean Jaccard overlap of 0.6 (Hennig, Comp. Stat.
-    & Data Analysis 2007). Images as near to its centre as 95 % of its own then join it. closed [n]: what the classifier
-    alone says. Raises OptionError, MissingExtraError.
+    & Data Analysis 2007). Images far out of it leave it, and images as near to its centre as 95 % of its own then join
+    it. closed [n]: what the classifier alone says. Raises OptionError, MissingExtraError.
     """
     if smallest < 3:
         raise OptionError(f"smallest={smallest!r}: a cluster has at least 3 images.")
@@ -138,7 +138,7 @@ def find_clusters(
         overlap[:, r] = _overlaps(labels[some], _labels(reduced[some], max(3, round(0.8 * smallest))), count)
     stability = overlap.mean(axis=1)
     stays = np.flatnonzero(stability >= STABLE)
-    cores = [make_cluster(features, closed, np.flatnonzero(labels == k), float(stability[k])) for k in stays]
+    cores = [make_cluster(features, closed, _core(features, labels == k), float(stability[k])) for k in stays]
     joined = np.full(n, -1, np.int64)
     for k, core in enumerate(cores):
         joined[core.rows] = k
@@ -148,6 +148,14 @@ def find_clusters(
         make_cluster(features, closed, np.flatnonzero(joined == k), core.stability) for k, core in enumerate(cores)
     ]
     return tuple(sorted(clusters, key=lambda c: (-len(c), int(c.rows[0])))), count - len(clusters)
+
+
+def _core(features: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The rows of a cluster without those far out (Tukey's outer fence of the cosines to the centre)."""
+    rows = np.flatnonzero(own)
+    cosine = features[rows] @ np.median(features[rows], axis=0)
+    low, high = np.quantile(cosine, (0.25, 0.75))
+    return rows[cosine >= low - 3 * (high - low) - 1e-9]
 
 
 def make_cluster(features: np.ndarray, closed: Sequence[str], rows: np.ndarray, stability: float) -> Cluster:
