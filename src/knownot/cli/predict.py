@@ -145,7 +145,7 @@ def predict_to(
         "second": None if osc.second is None else osc.second.model.fingerprint,
         "threshold": [osc.calibration.p_threshold, len(osc.calibration.scores)],
         "report": report is not None,
-    }
+    } | ({"added": [a.name for a in osc.added]} if osc.added else {})
     journal = Journal(output, task, restart)
     shown = journal.gallery(osc.nothing) if report and journal.done else None
     run = Run(resumed=journal.done, notes=_notes(source))

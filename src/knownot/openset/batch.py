@@ -24,7 +24,7 @@ def verdicts_of(osc: OpenSetClassifier, images: Any) -> Verdicts:
     """`images` if they are verdicts of this classifier, else the verdicts that it gives them."""
     if not isinstance(images, Verdicts):
         return osc.predict(images, gallery=False)
-    if images.members != osc.detector.members or images.class_names != osc.class_names:
+    if images.members != osc.detector.members or images.class_names != osc.names:
         raise OptionError(
             f"These verdicts are of another open-set classifier: detectors {', '.join(images.members)}, here "
             f"{', '.join(osc.detector.members)}. Give what predict() of this one returned, or the images."

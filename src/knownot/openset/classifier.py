@@ -44,6 +44,7 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .added import AddedClass, claimed, with_class, without_class
 from .batch import features_of, marginal_p
 from .discovery import Discovery, discover
 from .gallery import Gallery
@@ -64,6 +65,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
 
     @property
     def alpha(self) -> float:
@@ -162,6 +164,26 @@ class OpenSetClassifier:
         """
         return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
 
+    def with_class(self, name: str, images: Any, *, alpha: float | None = None) -> OpenSetClassifier:
+        """This classifier with one more class, from 5 to 50 images of it: an image called unknown belongs to it when it
+        lies near their mean in the features.
+
+        The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
+        accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
+        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
+        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        """
+        return with_class(self, name, images, alpha)
+
+    def without_class(self, name: str) -> OpenSetClassifier:
+        """This classifier without a class that `with_class` added."""
+        return without_class(self, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes: the classifier's own, then those added."""
+        return (*self.class_names, *(a.name for a in self.added))
+
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -171,7 +193,7 @@ class OpenSetClassifier:
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
         """
         monitor = Monitor(
-            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            self.calibration.scores, class_names=self.names, members=self.detector.members,
             false_alarms=false_alarms, seed=seed, name=name,
         )  # fmt: skip
         if state is not None and Path(state).exists():
@@ -213,7 +235,7 @@ class OpenSetClassifier:
         with saving.replacing(Path(folder)) as draft:
             file = self.model.save(draft) if include_model else None
             about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
+            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record", "added")
             things = {name: getattr(self, name) for name in names}
             if self.second is not None:
                 about["second"] = self.second.saved(
@@ -273,6 +295,10 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            strange = rows[label[rows] < 0]
+            if self.added and len(strange):
+                which = claimed(self.added, eyes(activations)[label[rows] < 0])
+                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
         made = Verdicts(
             tuple(batch.ids),
             label,
@@ -283,7 +309,7 @@ class OpenSetClassifier:
             tuple(errors),
             member_p,
             self.detector.members,
-            self.class_names,
+            self.names,
             self.promise,
         )
         return made, activations, fine
@@ -387,4 +413,6 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     return osc
 
 
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
+OUR_KINDS: dict[str, type] = {
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+}
