@@ -235,8 +235,8 @@ class OpenSetClassifier:
         with saving.replacing(Path(folder)) as draft:
             file = self.model.save(draft) if include_model else None
             about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record", "added")
-            things = {name: getattr(self, name) for name in names}
+            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
+            things = {name: getattr(self, name) for name in (*names, *(["added"] if self.added else []))}
             if self.second is not None:
                 about["second"] = self.second.saved(
                     draft, include_model if include_features is None else include_features
