@@ -5,7 +5,7 @@ import pytest
 
 import knownot
 from helpers import toy
-from knownot.errors import ImagesError, OptionError
+from knownot.errors import ImagesError, OptionError, UnsoundError
 from knownot.openset.added import AddedClass, claimed
 
 
@@ -114,3 +114,12 @@ def test_bad_requests_are_explained(osc, more):
         osc.with_class("a", green(9, 1), alpha=2)
     with pytest.raises(OptionError, match="own classes stay"):
         osc.without_class("red")
+
+
+def test_it_is_not_exported_silently(more, tmp_path):
+    with pytest.raises(UnsoundError, match="green"):
+        more.export(tmp_path / "osc.onnx")
+
+
+def test_a_run_of_predict_knows_it(osc, more):
+    assert osc.digest != more.digest == more.without_class("green").with_class("green", green(20, 1)).digest

@@ -8,6 +8,7 @@ import pytest
 import knownot
 from helpers import toy
 from knownot import Preprocess
+from knownot.calibration import allowed_rank, images_needed
 from knownot.detectors import Detector
 from knownot.errors import (
     ActivationsError,
@@ -18,7 +19,7 @@ from knownot.errors import (
     OptionError,
     UnsoundError,
 )
-from knownot.fitting.many import decide
+from knownot.fitting.many import decide, images_that_rank
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 
@@ -136,6 +137,20 @@ def test_ranking_and_calibration_images_are_different_ones():
     for ranking, calibrating in zip(done.detector.references, done.references, strict=True):
         assert not set(ranking.tolist()) & set(calibrating.tolist())
         assert len(ranking) + len(calibrating) == 400
+
+
+@pytest.mark.parametrize("guarantee", ["pac", "marginal"])
+def test_as_few_images_rank_as_do(guarantee):
+    """By trying every number of ranking images: none leaves a rule that rejects clearly more within alpha."""
+    needed = images_needed(0.05, 0.01, guarantee)
+    for n in (needed + 10, 150, 201, 300, 600, 5000):
+        rank = images_that_rank(n, needed, 0.05, guarantee, 0.01)
+        most = min(75, n // 2, n - needed)
+        assert 10 <= rank <= max(most, 10)
+        spent = {r: allowed_rank(n - r, 0.05, guarantee) / (n - r + 1) for r in range(min(30, most), most + 1)}
+        assert spent[rank] >= 0.98 * max(spent.values())
+        assert all(spent[r] < 0.98 * max(spent.values()) for r in range(rank + 1, most + 1))
+    assert images_that_rank(600, 19, 0.05, "class-conditional", 0.01) == 75
 
 
 def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
@@ -264,7 +279,7 @@ def test_other_class_order_is_found(model, sets):
 
 
 def test_another_preprocessing_is_an_error_with_the_table(model, sets):
-    wrong = Preprocess(scale=0.0, name="black")
+    wrong = Preprocess(scale=1e-6, name="black")
     with pytest.raises(LabelsError, match="chance"):
         knownot.fit(model, *sets["known"], preprocess=wrong, progress=False)
 

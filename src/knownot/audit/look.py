@@ -141,8 +141,7 @@ def look(
                         watch.add(activations, labels, x)
                     yield activations, labels
                 else:
-                    stay = hold.keep(activations, labels, number + rows)
-                    out = np.setdiff1d(np.arange(len(fine)), stay)
+                    stay, out = hold.split(activations, labels, number + rows)
                     if watch is not None:
                         watch.add(activations.take(out), labels[out], x[out], hold.latest)
                     if len(stay):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Activations, Preprocess
-from ..calibration import check_options, images_needed
+from ..calibration import PER_CLASS, check_options, images_needed
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
@@ -81,6 +83,7 @@ class Comparison:
         return path
 
 
+@public
 def compare(
     model: Any,
     known: Any,
@@ -118,7 +121,8 @@ def compare(
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Auxiliary(open_auxiliary(features), None)
     images, held = open_images(known, labels), open_images(*calibration)
-    check_disjoint(images, held)
+    if again := check_disjoint(images, held):
+        warnings.warn(f"{again} What is measured on them looks better than it is.", UserWarning, stacklevel=3)
     offers = opened.offers if other is None else other.beside(opened.offers)
     offers = replace(offers, labels=images.labelled)
     recipes: dict[str, Recipe] = {}
@@ -158,7 +162,7 @@ def compare(
     parts, predicted = measured_on(fitted, (a for a, _ in batches))
     rules: dict[str, CalibratedDetector] = {}
     choices: dict[str, tuple[Check, ...]] = {}
-    classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
+    classes_ = opened.offers.classes if guarantee in PER_CLASS else 1
     for name, detector, mine in zip(recipes, fitted, parts, strict=True):
         evidence = 0
         if detector.chooses:

@@ -2,6 +2,7 @@
 
 from .conformal import (
     GUARANTEES,
+    PER_CLASS,
     Calibration,
     allowed_rank,
     check_options,
@@ -9,6 +10,7 @@ from .conformal import (
     images_needed_sentence,
     p_values,
     percent,
+    share,
 )
 from .fdr import KnownBound, Selection, known_bound, select
 from .prevalence import UnknownShare, unknown_share
@@ -16,6 +18,7 @@ from .two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "GUARANTEES",
+    "PER_CLASS",
     "Calibration",
     "KnownBound",
     "Selection",
@@ -29,6 +32,7 @@ __all__ = [
     "p_values",
     "percent",
     "select",
+    "share",
     "two_sample_test",
     "unknown_share",
 ]

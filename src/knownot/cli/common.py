@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,27 @@ def thing_of(text: str, *, calls: bool = True) -> Any:
             thing = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ModelError(f"There is no {name!r} in the Python module {module!r}: {error}.") from error
+        except Exception as error:
+            raise _of_the_user(error, f"the Python module {module!r}") from error
         finally:
             sys.path.remove(os.getcwd())
         makes = callable(thing) and not hasattr(thing, "parameters") and not hasattr(thing, "layers")
-        return thing() if makes and (calls or not _wants_images(thing)) else thing
+        if not makes or (not calls and _wants_images(thing)):
+            return thing
+        try:
+            return thing()
+        except Exception as error:
+            raise _of_the_user(error, f"{text!r}") from error
     return text
+
+
+def _of_the_user(error: Exception, what: str) -> ModelError:
+    """For an exception of the user's own code: what it is, and the line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ModelError(
+        f"Your own code, {what}, raised {type(error).__name__}: {error} (line {last.lineno} of {last.filename}). Run "
+        "it in Python by itself to see more."
+    )
 
 
 def _wants_images(thing: Any) -> bool:

@@ -42,7 +42,7 @@ from .common import (
 )
 @click.option(
     "--guarantee",
-    type=click.Choice(["pac", "marginal", "class-conditional"]),
+    type=click.Choice(["pac", "marginal", "class-conditional", "class-conditional-or-marginal"]),
     default="pac",
     show_default=True,
     help="With confidence 1 - delta; on average; on average within each predicted class.",
@@ -123,6 +123,7 @@ def _words(osc: Any, output: Path) -> str:
         f"Fitted on {record.known:,} known images, calibrated on {record.calibration:,}"
         + (f" (and {record.ranking:,} to rank the detectors)" if record.ranking else "")
         + f".{accuracy} Promise: {osc.promise}.",
+        osc.cost,
     ]
     lines += [f"Left out: {record.unreadable_count:,} unreadable images, the first: {record.unreadable[0][0]}: "
               f"{record.unreadable[0][1]}."] if record.unreadable_count else []  # fmt: skip
@@ -142,6 +143,8 @@ def facts(osc: Any) -> dict[str, Any]:
         "unreadable": record.unreadable_count,
         "accuracy": record.accuracy,
         "promise": osc.promise,
+        "p_threshold": osc.calibration.p_threshold,
+        "expected": osc.calibration.expected,
         "alpha": osc.alpha,
         "guarantee": osc.calibration.guarantee,
         "delta": osc.calibration.delta,

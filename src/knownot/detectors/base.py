@@ -79,6 +79,10 @@ class Fitted(ABC):
         """The extra passes that it needs, as far as they are known before it is fitted (see `passes`)."""
         return ()
 
+    def exactly(self) -> Self:
+        """With exact search, where it searches by an approximate index; itself where it does not."""
+        return self
+
     @classmethod
     def recipe(cls, **options: Any) -> Recipe:
         """This method with these options, to be fitted: `KNN.recipe(k=20)`."""
@@ -134,6 +138,19 @@ class Shaper(Fitted):
     @abstractmethod
     def shape(self, batch: Activations, head: Head) -> Activations:
         """New activations (features, and logits by the head); the batch given stays as it is."""
+
+
+def exact(thing: Any) -> Any:
+    """The same detector with every search in it exact, as graphs search; itself where it is that already."""
+    if isinstance(thing, tuple):
+        made = tuple(map(exact, thing))
+        return thing if all(a is b for a, b in zip(made, thing, strict=True)) else made
+    if is_dataclass(thing) and not isinstance(thing, type):
+        new = {f.name: exact(getattr(thing, f.name)) for f in fields(thing)}
+        same = all(new[name] is getattr(thing, name) for name in new)
+        thing = thing if same else replace(thing, **new)
+        return thing.exactly() if isinstance(thing, Fitted) else thing
+    return thing
 
 
 def in_c_order(thing: Any) -> Any:

@@ -16,6 +16,7 @@ from ..images.prefetch import overlapped
 from ..models import Model
 from ..progress import bar
 from .auxiliary import Auxiliary
+from .content import MOST, Contents
 from .preprocessing import Confusion, Trial, in_order, judge
 from .thumbnails import SIDE, Bank, eyes, squared
 
@@ -95,6 +96,8 @@ class Extractor:
         self.confusion = Confusion(model.offers.classes)
         self.unreadable: list[tuple[str, str]] = []
         self.images = 0
+        self.contents = Contents()
+        self.new: list[np.ndarray] = []  # [n] bool of each batch: not among the images it is to be apart from
         self._draw = np.random.default_rng(seed)
         self._bank: list[tuple[float, np.ndarray, np.ndarray, int]] = []
 
@@ -108,8 +111,11 @@ class Extractor:
         *,
         labelled: bool = True,
         watch: Subsample | None = None,
+        apart: Contents | None = None,
     ) -> Iterator[tuple[Activations, np.ndarray]]:
-        """watch: sees the held-out images, or all of them when none are held out."""
+        """watch: sees the held-out images, or all of them when none are held out. apart: images that this walk is to
+        have none of: `new` says which of its images are not among them. An image that it has met before is left out: it
+        counts once."""
         way = None if images.ready else self.way
         if self.way is not None and images.ready:
             raise ImagesError(
@@ -131,16 +137,20 @@ class Extractor:
             self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
             labels = np.empty(0, np.int64)
             if len(fine):
-                activations = replace(activations, keys=keys_of(batch.x[fine]))
+                keys = keys_of(batch.x[fine])
+                activations = replace(activations, keys=keys)
+                new = self.contents.add(keys, batch.x[fine])
+                if apart is not None:
+                    activations, fine = activations.take(new), fine[new]
+                    self.new.append(~apart.has(keys[new]))
                 own = batch.labels[batch.rows[fine]]
                 labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
                 self.confusion.add(labels, np.argmax(activations.logits, axis=1))
                 if 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2:
                     judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
                 if hold is not None:
-                    stay = hold.keep(activations, labels, seen + batch.rows[fine])
+                    stay, out = hold.split(activations, labels, seen + batch.rows[fine])
                     if watch is not None:
-                        out = np.setdiff1d(np.arange(len(fine)), stay)
                         watch.add(activations.take(out), labels[out], self._pictures(batch)[fine[out]], hold.latest)
                     thumbs = [batch.thumbs[int(i)] for i in fine[stay]] if batch.thumbs else []
                     activations, labels = activations.take(stay), labels[stay]
@@ -260,6 +270,8 @@ class HoldOut:
     def __init__(self, count: int | None, needed: int, seed: int, alpha: float, delta: float, guarantee: str) -> None:
         self._rng = np.random.default_rng([seed, 1])
         self._chosen: np.ndarray | None = None
+        self._sides: dict[int, bool] = {}  # of images by their keys: held out?
+        self.moved = 0  # images that were to be held out and are copies of others
         self.latest = np.empty(0)  # random numbers of the images held out of the last batch
         self.kept: list[tuple[Activations, np.ndarray, np.ndarray]] = []  # activations, labels, random numbers
         if count is not None:
@@ -273,16 +285,34 @@ class HoldOut:
             self._chosen = np.zeros(count, dtype=bool)
             self._chosen[self._rng.permutation(count)[:want]] = True
 
-    def keep(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Take the held-out ones; the rows that stay, [m] indices."""
+    def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the held-out ones; (the rows that stay, [m] indices, the rows held out).
+
+        Copies of an image go where its first one went: one that stays has none held out, and one held out is held out
+        once, its copies left aside.
+        """
         numbers = self._rng.random(len(index))
-        out = self._chosen[index] if self._chosen is not None else numbers < HELD_OUT_SHARE
+        out = self._chosen[index].copy() if self._chosen is not None else numbers < HELD_OUT_SHARE
+        aside = self._copies(activations.keys, out) if activations.keys is not None else np.zeros(len(out), dtype=bool)
         self.latest = numbers[out]
         if out.any():
             self.kept.append((activations.take(out), labels[out], numbers[out]))
             if self._chosen is None and sum(len(k[1]) for k in self.kept) > 2 * HELD_OUT_MOST:
                 self._trim()
-        return np.flatnonzero(~out)
+        return np.flatnonzero(~out & ~aside), np.flatnonzero(out)
+
+    def _copies(self, keys: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Correct `out` [n] for images that were there before; those that are neither held out nor stay, [n] bool."""
+        aside = np.zeros(len(out), dtype=bool)
+        for i, key in enumerate(map(int, keys)):
+            side = self._sides.get(key)
+            if side is None:
+                if len(self._sides) < MOST:
+                    self._sides[key] = bool(out[i])
+                continue
+            self.moved += bool(out[i])
+            out[i], aside[i] = False, side
+        return aside
 
     def activations(self) -> Activations:
         self._trim()

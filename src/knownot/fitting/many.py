@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration, images_needed, images_needed_sentence
+from ..calibration import PER_CLASS, Calibration, allowed_rank, images_needed, images_needed_sentence
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread
+from ..stats import gather, one_blas_thread, raised
 
 NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
+FEWEST, RANKING = 10, (30, 75)  # images that rank the members of a combination: at least, and of how many is chosen
+NEARLY = 0.98  # of the most that could be rejected within alpha
 ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
 
 
@@ -72,7 +74,8 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
 
 @dataclass(frozen=True)
 class CalibratedDetector:
-    """A detector with its rule. references: each member's scores of the calibration images, ascending."""
+    """A detector with its rule. references: each member's scores of the calibration images, ascending and
+    raised by what rounding may add."""
 
     detector: Detector
     calibration: Calibration
@@ -104,12 +107,30 @@ def decide(
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
     calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
-    return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
 
 
 def random_numbers(n: int, seed: int) -> np.ndarray:
     """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
     return np.random.default_rng([seed, 3]).random(n)
+
+
+def images_that_rank(n: int, needed: int, alpha: float, guarantee: str, delta: float) -> int:
+    """How many of n calibration images rank the members of a combination: of 30 to 75, as far as there are enough, the
+    largest number whose rest rejects about as many known images within alpha as any (the rule goes in steps of k).
+
+    Beyond the largest reference p-values go on as an exponential tail, so few references do; every other image makes
+    the threshold less strict. It depends on numbers alone and on no score, so the guarantee holds.
+    """
+    most = min(max(n // 2, FEWEST), RANKING[1], n - needed)
+    if guarantee in PER_CLASS:
+        return most  # each class has its own steps
+
+    spent = {
+        rank: allowed_rank(n - rank, alpha, guarantee, delta) / (n - rank + 1)
+        for rank in range(min(RANKING[0], most), most + 1)
+    }
+    return max(rank for rank, share in spent.items() if share >= NEARLY * max(spent.values()))
 
 
 def _split(
@@ -120,11 +141,11 @@ def _split(
     if not ranks:
         return np.empty(0, np.int64), np.sort(order[evidence:])
     needed = images_needed(alpha, delta, guarantee)
-    rank = max(min(n // 2, n - needed), evidence)
-    if rank < 10:
+    rank = max(images_that_rank(n, needed, alpha, guarantee, delta), evidence)
+    if rank < FEWEST:
         raise CalibrationError(
             f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
-            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
-            "images, guarantee='marginal', a larger alpha, or a single detector."
+            f"least {FEWEST} others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give "
+            "more images, guarantee='marginal', a larger alpha, or a single detector."
         )
     return np.sort(order[:rank]), np.sort(order[rank:])

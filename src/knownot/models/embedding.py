@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import Activations
-from .base import Model
+from ..arrays import Activations, Array
+from .base import Call, Model
 
 
 class Embedding(Model):
@@ -43,6 +43,13 @@ class Embedding(Model):
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         self.known_gradients(toward)
         return self.inner.gradient(batch, {"logits" if p == "features" else p: v for p, v in toward.items()})
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Embedding:
+        return Embedding(self.inner.as_onnx(folder, size), bool(self.offers.stages))
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        seen = self.inner.record(x, call)
+        return Activations(seen.logits[:, :0], seen.logits, {name: seen.stages[name] for name in self.offers.stages})
 
     @property
     def fingerprint(self) -> str:

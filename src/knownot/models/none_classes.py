@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import Activations, Head
+from ..arrays import Activations, Array, Head
 from ..errors import OptionError
-from .base import Model
+from .base import Call, Model
 
 NONE = "none/logits"  # under `Activations.extra`
 
@@ -47,7 +47,9 @@ class NoneClasses(Model):
         self.notes = (*inner.notes, f"The last {last} no class, but for images of none of the {c} classes.")
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        seen = self.inner.forward(batch, maps)
+        return self._parted(self.inner.forward(batch, maps))
+
+    def _parted(self, seen: Activations) -> Activations:
         c = self.offers.classes
         return replace(seen, logits=seen.logits[:, :c], extra={**seen.extra, NONE: seen.logits[:, c:]})
 
@@ -62,8 +64,17 @@ class NoneClasses(Model):
             own["logits"] = logits
         return self.inner.gradient(batch, own)
 
+    def confirm(self, batch: np.ndarray) -> None:
+        self.inner.confirm(batch)
+
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         return self.inner.dropped(batch, seed)[:, : self.offers.classes]
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> NoneClasses:
+        return NoneClasses(self.inner.as_onnx(folder, size), self.none_classes)
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        return self._parted(self.inner.record(x, call, maps))
 
     @property
     def fingerprint(self) -> str:

@@ -66,7 +66,7 @@ class AddedClass:
 
 def with_class(osc: OpenSetClassifier, name: str, images: Any, alpha: float | None) -> OpenSetClassifier:
     """See `OpenSetClassifier.with_class`."""
-    names = (*osc.class_names, *(a.name for a in osc.added))
+    names = osc.names
     if not isinstance(name, str) or not name.strip() or name in (*names, "unknown"):
         raise OptionError(f"with_class({name!r}): expected a new name; there are {', '.join(map(str, names))}.")
     alpha = osc.alpha if alpha is None else checked_share("alpha", alpha)

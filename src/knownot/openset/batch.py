@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import Activations
-from ..calibration import p_values
+from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
 from ..fitting.extraction import batch_size_for, computed
 from ..fitting.thumbnails import SIDE, eyes, squared
@@ -57,7 +57,7 @@ def features_of(
     parts, rows, thumbs = [osc.nothing], [], [np.empty((0, SIDE, SIDE, 3), np.uint8)]
     with bar("features", source.count, progress) as advance:
         for batch in batches:
-            verdicts, activations, fine = osc._verdicts(batch, *computed(osc._looking, batch, osc.second))
+            verdicts, activations, fine = osc._verdicts(batch, *computed(osc.looking, batch, osc.second))
             seen = view(activations)
             features = np.full((len(batch), seen.shape[1]), np.nan, np.float32)
             features[batch.rows[fine]] = seen
@@ -86,7 +86,7 @@ def marginal(osc: OpenSetClassifier, p: np.ndarray, score: np.ndarray) -> np.nda
     A statement on a batch is one over all classes, and a class's own few calibration images give no p-value small
     enough to select anything.
     """
-    if osc.calibration.guarantee != "class-conditional":
+    if osc.calibration.guarantee not in PER_CLASS:
         return p
     p, fine = np.full(len(p), np.nan), ~np.isnan(p)
     p[fine] = p_values(osc.calibration.scores, np.asarray(score, np.float32)[fine])

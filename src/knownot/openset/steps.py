@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,22 +12,28 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import whole
 from ..arrays import Offers, Preprocess
-from ..calibration import check_options, images_needed
+from ..calibration import PER_CLASS, check_options, images_needed
 from ..detectors import Detector, Recipe, beside_default, classes, resolve
 from ..detectors.passes import Pass, passing
 from ..detectors.reducing import reducing
-from ..errors import ModelError, OptionError, SavedError
+from ..errors import CalibrationError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary, open_auxiliary
+from ..fitting.content import lookalikes
 from ..fitting.extraction import Extractor, HoldOut, Subsample, batch_size_for
 from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on, random_numbers
 from ..fitting.preprocessing import Trial, class_order
 from ..fitting.preprocessing import choose as choose_preprocessing
 from ..images import Images, check_disjoint, open_images
+from ..images.disjoint import CURE, VOID
 from ..models import Model, open_model
 from ..selection.choice import Chosen, choose, enough, watch
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
+
+CONFIRMED = 16  # known images on which the logits are compared with the classifier's own output
+SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Record:
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
     second: str = ""  # the second network, in words; also among the notes
+    void: str = ""  # why nothing can be promised; "" where the promise holds
     seconds: float = 0.0
     version: str = __version__
 
@@ -70,14 +78,15 @@ class Rule:
     def hold_out(self, count: int | None, want: int) -> HoldOut:
         return HoldOut(count, want, self.seed, self.alpha, self.delta, self.guarantee)
 
-    def decide(self, found: PassResults, choice: Chosen | None) -> CalibratedDetector:
+    def decide(self, found: PassResults, choice: Chosen | None, classes: int) -> CalibratedDetector:
         detector, parts, evidence = (found.detector, found.parts, 0)
         if choice is not None:
             detector, parts, evidence = choice.detector, choice.parts, choice.evidence
-        return decide(
+        decided = decide(
             detector, parts, found.predicted, alpha=self.alpha, guarantee=self.guarantee, delta=self.delta,
             seed=self.seed, numbers=found.numbers, evidence=evidence,
         )  # fmt: skip
+        return replace(decided, calibration=decided.calibration.among(classes))
 
 
 @dataclass(frozen=True)
@@ -141,13 +150,15 @@ def prepared(
 ) -> FitJob:
     """Open everything, and say what does not go together. known, calibration: (images, labels)."""
     begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
     check_options(rule.alpha, rule.delta, rule.guarantee)
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
-    check_disjoint(images, held)
+    if again := check_disjoint(images, held):
+        warnings.warn(f"{again} {VOID} {CURE}", UserWarning, stacklevel=4)
     if features is None and features_preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     other = None if features is None else Auxiliary(open_auxiliary(features), None)
@@ -163,6 +174,9 @@ def prepared(
     way, trials, found = choose_preprocessing(
         opened, images, preprocess, order, batch_size=size, seed=rule.seed, progress=progress
     )
+    for batch in images.sample(CONFIRMED, rule.seed).batches(CONFIRMED, way, spec=opened.input):
+        opened.confirm(batch.x)
+        break
     if other is not None:
         other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=rule.seed)
         notes = [*said, *notes]
@@ -186,6 +200,7 @@ class PassResults:
     seen: Subsample | None  # some of them; None unless detectors are to be chosen
     rights: tuple[float, int]  # accuracy, and on how many labelled images
     notes: tuple[str, ...] = ()
+    void: str = ""  # why nothing is promised
 
 
 def looked(job: FitJob) -> PassResults:
@@ -211,7 +226,14 @@ def _held_out(job: FitJob, walk: Extractor, seen: Subsample | None) -> PassResul
         "classifier was trained on them, it treats them better than new images and more than the promised share of "
         "new known images will be rejected. Give calibration= images that the classifier has never seen."
     )
-    return PassResults(walk, detector, parts, predicted, hold.numbers, seen, walk.rights(hold), (note,))
+    notes: tuple[str, ...] = (note,)
+    if hold.moved:
+        notes += (
+            f"{walk.contents.repeats:,} of the {walk.contents.images:,} known images are the same image again. Such "
+            f"copies calibrate nothing: {len(parts):,} different ones were held out.",
+        )
+        _enough_left(len(parts), job.rule.needed, notes[-1])
+    return PassResults(walk, detector, parts, predicted, hold.numbers, seen, walk.rights(hold), notes)
 
 
 def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | None) -> PassResults:
@@ -220,13 +242,57 @@ def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | No
     walk.judge(job.names, job.trials)
     again = job.walk(detector.passes)
     names, order = class_order(held, job.model, job.names, which="calibration")
-    new = again.over(held, "calibrate", order, names, None, watch=seen)
-    (parts,), predicted = measured_on([detector], (activations for activations, _ in new))
+    batches = again.over(held, "calibrate", order, names, None, watch=seen, apart=walk.contents)
+    (parts,), predicted = measured_on([detector], (activations for activations, _ in batches))
+    counts, notes, void = distinct(walk, again, np.concatenate(again.new), job.rule.needed, seen is None)
     again.judge(job.names, job.trials)
     walk.unreadable += again.unreadable
     numbers = random_numbers(len(parts), job.rule.seed) if seen is None else seen.numbers
+    parts, predicted, numbers = parts[counts], predicted[counts], numbers[counts]
     rights = (again.confusion.accuracy, again.confusion.images)
-    return PassResults(walk, detector, parts, predicted, numbers, seen, rights)
+    if void:
+        warnings.warn(void, UserWarning, stacklevel=4)
+    return PassResults(walk, detector, parts, predicted, numbers, seen, rights, notes, void)
+
+
+def distinct(
+    known: Extractor, held: Extractor, new: np.ndarray, needed: int, droppable: bool = True
+) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
+
+    new [n]: those that are not among the known images. Where too few of them are left, or detectors were chosen by them
+    already (not droppable), all count: there is a threshold, but nothing is promised of it.
+    Raises CalibrationError when too few different images were given.
+    """
+    notes: list[str] = []
+    void = ""
+    of, left = held.contents.images, int(new.sum())
+    if held.contents.repeats:
+        notes.append(
+            f"{held.contents.repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
+            f"the promise rests on {of - held.contents.repeats:,} different ones."
+        )
+        _enough_left(len(new), needed, notes[-1])
+    if not new.all():
+        said = (
+            f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
+            "detectors are fitted on: the same content, whatever their names."
+        )
+        void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
+        notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
+    near, compared = lookalikes(held.contents, known.contents)
+    if near:
+        copies = (
+            f"{near:,} of {compared:,} calibration images look like one of the known images, encoded or resized again."
+        )
+        notes.append(f"{copies} {VOID} {CURE}")
+        void = void or (notes[-1] if near > SOME * compared else "")
+    return new if left >= needed and droppable else np.ones_like(new), tuple(notes), void
+
+
+def _enough_left(left: int, needed: int, why: str) -> None:
+    if left < needed:
+        raise CalibrationError(f"{why} That is too few: {needed:,} are needed. Give more images, or a larger alpha.")
 
 
 def chosen(job: FitJob, found: PassResults, unknown: Any) -> Chosen | None:
@@ -238,7 +304,7 @@ def chosen(job: FitJob, found: PassResults, unknown: Any) -> Chosen | None:
         strange = job.walk(found.detector.passes)
         own = strange.over(open_images(unknown), "unknown", None, job.names, None, labelled=False)
         (theirs,), _ = measured_on([found.detector], (activations for activations, _ in own))
-    classes = job.offers.classes if job.rule.guarantee == "class-conditional" else 1
+    classes = job.offers.classes if job.rule.guarantee in PER_CLASS else 1
     return choose(
         found.detector, job.recipe, found.parts, found.numbers, found.seen,
         walk=found.walk, offers=job.offers, needed=job.rule.needed * classes, seed=job.rule.seed, unknown=theirs,
@@ -262,6 +328,13 @@ def make_record(job: FitJob, found: PassResults, choice: Chosen | None, decided:
             f"No known image is of the class{'es' * (len(absent) > 1)} {some}: images of "
             f"{'these classes' if len(absent) > 1 else 'it'} will look unknown."
         )
+    if few := decided.calibration.few:
+        some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
+        notes.append(
+            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
+            "share of the known ones among them may be rejected."
+        )
     return Record(
         known=walk.images,
         held_out=len(found.parts) if job.held is None else 0,
@@ -271,7 +344,8 @@ def make_record(job: FitJob, found: PassResults, choice: Chosen | None, decided:
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
         accuracy_images=of,
-        calibration_is_new=job.held is not None,
+        calibration_is_new=job.held is not None and not found.void,
+        void=found.void,
         preprocessing=" ".join(job.found),
         trials=job.trials,
         unreadable=tuple(walk.unreadable[:1000]),

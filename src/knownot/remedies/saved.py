@@ -11,6 +11,7 @@ from ..errors import OptionError, SavedError
 from ..models import open_model
 from ..models import saved as model_folder
 from ..models.reopen import described, reopened
+from ..openset.replacing import replacing
 from ..version import __version__
 from .base import Remedied
 from .training.frameworks import also_saved
@@ -33,7 +34,7 @@ def save(remedied: Remedied, folder: Path) -> Path:
         raise SavedError(f"{str(folder)!r} is a file or holds something else: it is left as it is. Give a new folder.")
     if isinstance(remedied.detector, Recipe):
         raise OptionError("A recipe is not saved; give the remedy's scorer by name, or fitted.")
-    with saving.replacing(folder) as draft:
+    with replacing(folder) as draft:
         _write(remedied, draft)
     return folder
 
