@@ -207,7 +207,7 @@ def searchsorted(reference: Recorded, x: Recorded, /, *, side: str = "left", sor
     (r,) = reference.shape
     if r is not None and r > BISECTED:
         return _bisected(reference, x, side)
-    column, row = x[:, None], reference[None, :]
+    column, row = x[:, None], reference
     below = row < column if side == "left" else row <= column
     counts = sum(astype(below, float32), axis=1)  # exact: there are at most BISECTED
     return Recorded(astype(counts, int64).var, counts=counts)
