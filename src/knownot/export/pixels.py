@@ -56,7 +56,7 @@ def _beside(values: np.ndarray, shape: list[int]) -> Recorded:
 
 
 def _in_float64(images: Recorded, way: Preprocess, shape: list[int]) -> Recorded:
-    """As `images.preprocess` computes its table. (Looking each pixel up in the table takes onnxruntime ten times as long.)"""
+    """As `images.preprocess` computes its table. (To look pixels up in it takes onnxruntime ten times as long.)"""
     x = xp.astype(images, np.float64) * way.scale
     for values, apply in ((way.mean, Recorded.__sub__), (way.std, Recorded.__truediv__)):
         wide = np.broadcast_to(np.asarray(values, np.float64), (shape[1] * shape[3],))
