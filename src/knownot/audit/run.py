@@ -21,6 +21,7 @@ from ..fitting.options import CalibrationOptions
 from ..fitting.search import Tried
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..version import __version__
 from . import classes, inputs, plane, probabilities, recommendations, trials, unknown_images
@@ -78,6 +79,7 @@ def audit(
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The model was opened with embedding=True: it has no classes to be audited.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     images = open_images(known, labels)
     held = None if calibration is None else open_images(calibration, calibration_labels)
     sets = {name: open_images(source) for name, source in _sets(unknown).items()}

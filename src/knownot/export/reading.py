@@ -80,7 +80,7 @@ def verify(
     if made.facts.precision != "float32":
         raise SavedError(
             f"{str(file)!r} is in {made.facts.precision}, with a threshold of its own, so it decides otherwise than "
-            "the folder. Measure it on labelled known images and on unknown ones instead: knownot predict osc.onnx IMAGES."
+            "the folder. Measure it on labelled known images and on unknown ones: knownot predict osc.onnx IMAGES."
         )
     if made.facts.fingerprint != osc.model.fingerprint:
         raise SavedError(f"{str(file)!r} was exported from another classifier: its weights have another fingerprint.")

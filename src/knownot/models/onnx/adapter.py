@@ -20,8 +20,8 @@ from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
 from .head import Found
-from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
-from .probe import Look, as_it_is, best, look, outputs, tensors_of
+from .inputs import class_names, declared, dtype_of, image_input, input_spec, preprocess
+from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
 
@@ -245,7 +245,8 @@ def opened(
     )
     model = OnnxModel(
         reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec, reading.offers(classes, earlier),
-        names=class_names(file.metadata, classes), preprocess=preprocess(graph, value, seen.spec),
+        names=class_names(file.metadata, classes) or zip_names(graph, classes),
+        preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
     )  # fmt: skip
     _check(model, graph, chosen)
