@@ -37,8 +37,8 @@ def number(
     within: bool = False,
     example: str = "",
 ) -> None:
-    """Raise OptionError unless `value` is a number (whole: an integer) from `low` to `high`. within: neither of the two;
-    example: what was expected, in words."""
+    """Raise OptionError unless `value` is a number (whole: an integer) from `low` to `high`. within: neither of the
+    two; example: what was expected, in words."""
     fits = _fits(int if whole else float, value) and _finite(value)
     if fits and (low < value < high if within else low <= value <= high):
         return

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import helpers_toy as toy
 import numpy as np
 import pytest
 
 import knownot
+from helpers import toy
 from knownot.errors import CalibrationError, OptionError, SavedError
 
 NEW, TRUE = toy.known(300, 7)

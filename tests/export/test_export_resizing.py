@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import helpers_toy as toy
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,6 +13,7 @@ import spox
 from PIL import Image
 
 import knownot
+from helpers import toy
 from knownot.arrays import Preprocess
 from knownot.errors import OptionError
 from knownot.export.recorded import argument, recording

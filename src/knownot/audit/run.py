@@ -21,6 +21,7 @@ from ..fitting.options import CalibrationOptions
 from ..fitting.search import Tried
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..version import __version__
 from . import classes, inputs, plane, probabilities, recommendations, trials, unknown_images
@@ -78,6 +79,7 @@ def audit(
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The model was opened with embedding=True: it has no classes to be audited.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     images = open_images(known, labels)
     held = None if calibration is None else open_images(calibration, calibration_labels)
     sets = {name: open_images(source) for name, source in _sets(unknown).items()}
@@ -93,9 +95,19 @@ def audit(
         size = batch_size or batch_size_for(opened, preprocess)
         fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
     job = FitJob(
-        opened, offers, recipes, images, held, None, fed.way, called, order,
-        batch_size or batch_size_for(opened, fed.way), CalibrationOptions(alpha, GUARANTEE, seed=seed), progress,
-    )  # fmt: skip
+        model=opened,
+        offers=offers,
+        recipes=recipes,
+        images=images,
+        held=held,
+        second=None,
+        way=fed.way,
+        names=called,
+        order=order,
+        size=batch_size or batch_size_for(opened, fed.way),
+        options=CalibrationOptions(alpha, GUARANTEE, seed=seed),
+        progress=progress,
+    )
     passed = pass_known(job, left_out, timed)
     return _record(passed, judged, (fed, tried), sets, names, (fooling, each), timed)
 

@@ -192,6 +192,14 @@ def calibrate(
     return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
 
 
+def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:
+    """Raise the CalibrationError that `calibrate` would raise of n calibration images, before anything is computed."""
+    if ranks:
+        _split(np.arange(n), True, 0, options)
+    elif options.guarantee in ("pac", "marginal"):
+        Calibration.of(np.zeros(n), np.zeros(n, np.int64), **options.rule)
+
+
 def random_numbers(n: int, seed: int) -> np.ndarray:
     """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
     return np.random.default_rng([seed, 3]).random(n)

@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..arrays import (
     LabelsLike,
     ModelLike,
     Preprocess,
+    PreprocessLike,
     softmax,
 )
 from ..calibration import (
@@ -32,6 +33,7 @@ from ..calibration import (
     Selection,
     TwoSample,
     UnknownShare,
+    as_share,
     known_bound,
     p_values,
     select,
@@ -51,7 +53,9 @@ from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
 from ..images.model_input import first_checked
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..models.reopen import described, reopened
 from ..monitoring import Monitor
@@ -60,8 +64,10 @@ from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
+from .discovery import Discovery, discover
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
@@ -84,6 +90,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     @property
@@ -100,7 +107,8 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+        added = {"added": self.added} if self.added else {}
+        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -182,6 +190,8 @@ class OpenSetClassifier:
         check_process(self.process)
         source = open_images(images)
         self._fits(source)
+        for note in source.order_notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         batches = source.batches(
             batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
@@ -243,6 +253,37 @@ class OpenSetClassifier:
         return two_sample_test(*windows, permutations=permutations, seed=seed)
 
     @public
+    def discover(self, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False) -> Discovery:
+        """What new things are among the images called unknown: clusters of at least `smallest` images.
+
+        Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+        """
+        return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
+
+    @public
+    def with_class(self, name: str, images: Any, *, alpha: float | None = None) -> OpenSetClassifier:
+        """This classifier with one more class, from 5 to 50 images of it: an image called unknown belongs to it when it
+        lies near their mean in the features.
+
+        The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
+        accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
+        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
+        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        """
+        return with_class(self, name, images, alpha)
+
+    @public
+    def without_class(self, name: str) -> OpenSetClassifier:
+        """This classifier without a class that `with_class` added."""
+        return without_class(self, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes: the classifier's own, then those added."""
+        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        return (*own, *(a.name for a in self.added))
+
+    @public
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -252,7 +293,7 @@ class OpenSetClassifier:
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
         """
         monitor = Monitor(
-            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            self.calibration.scores, class_names=self.names, members=self.detector.members,
             false_alarms=false_alarms, seed=seed, name=name,
         )  # fmt: skip
         if state is not None and Path(state).exists():
@@ -441,6 +482,8 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
+        if self.added:
+            things["added"] = self.added
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
@@ -499,18 +542,22 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            strange = rows[label[rows] < 0]
+            if self.added and len(strange):
+                which = claimed(self.added, eyes(activations)[label[rows] < 0])
+                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
         made = Verdicts(
-            tuple(batch.ids),
-            label,
-            p,
-            score,
-            closed,
-            confidence,
-            tuple(errors),
-            member_p,
-            self.detector.members,
-            self.class_names,
-            self.promise,
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=member_p,
+            members=self.detector.members,
+            class_names=self.names,
+            promise=self.promise,
         )
         return batch, made, activations, fine
 
@@ -531,13 +578,13 @@ def fit(
     calibration_labels: LabelsLike = None,
     detector: DetectorLike = None,
     unknown: ImagesLike = None,
-    alpha: float = 0.05,
+    alpha: float | str = 0.05,
     guarantee: str = "pac",
-    delta: float = 0.01,
-    preprocess: Preprocess | None = None,
+    delta: float | str = 0.01,
+    preprocess: PreprocessLike = None,
     features: ModelLike = None,
-    features_preprocess: Preprocess | None = None,
-    class_names: Sequence[str] | None = None,
+    features_preprocess: PreprocessLike = None,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -572,21 +619,22 @@ def fit(
     unknown : ImagesLike, optional
         Some unknown images of your own, as more evidence for detector="auto".
     alpha : float, default 0.05
-        The share of known images that may be rejected, 0 to 1.
+        The share of known images that may be rejected, 0 to 1, or "5%".
     guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
         At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
         has too few calibration images; the same, but those are compared with all images, and noted.
     delta : float, default 0.01
         1 - confidence of "pac".
     preprocess : PreprocessLike, optional
-        How raw images become the classifier's input; found by itself if left out (see `record.trials`).
+        How raw images become the classifier's input: a `Preprocess`, the name of a convention ("imagenet"), a dict of
+        fields, an image processor of Hugging Face. Found by itself if left out (see `record.trials`).
     features : ModelLike, optional
         A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
         look at its features too ("second/features"), and "default" gets them as members.
     features_preprocess : PreprocessLike, optional
         How the second network wants raw images, where it does not say.
-    class_names : sequence of str, optional
-        Names of the classifier's outputs, in order.
+    class_names : sequence of str or mapping, optional
+        Names of the classifier's outputs, in order; or {name: number}, {number: name}.
     head : str, optional
         Name of the last linear layer, if it is not found by itself.
     stages : sequence of str, optional
@@ -624,11 +672,14 @@ def fit(
     """
     begin = time.perf_counter()
     whole("thumbnails", thumbnails)
-    options = CalibrationOptions(alpha, guarantee, delta, seed)
+    options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
     options.check()
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
+    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
+    class_names = names_of(class_names)
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
     if sources.again:
         warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
@@ -636,15 +687,22 @@ def fit(
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
     passed = run_passes(job, shown)
-    if passed.void:
+    if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
     record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
-        job.second,
-    )  # fmt: skip
+        model=job.model,
+        preprocess=job.way,
+        detector=decided.detector,
+        calibration=decided.calibration,
+        references=decided.references,
+        class_names=job.names,
+        bank=shown.bank(),
+        record=record,
+        second=job.second,
+    )
 
 
 @public
@@ -682,4 +740,6 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
 
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
+OUR_KINDS: dict[str, type] = {
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+}

@@ -15,7 +15,8 @@ from ..arrays import Preprocess
 from ..detectors import beside_default, classes, resolve
 from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
-from ..fitting.many import CalibratedDetector, PassResults, fit_known, measured_on, score_calibration
+from ..fitting.labels import class_order
+from ..fitting.many import CalibratedDetector, PassResults, check_enough, fit_known, measured_on, score_calibration
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
 from ..fitting.setup import FitJob, PassOptions, Sources
@@ -86,9 +87,24 @@ def set_up(
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
+    _checked_first(sources, recipe.kind.ranks, options, class_names)
     job = agree(sources, {ONE: recipe}, options, preprocess, class_names, passes)
     of_sources = [note for s in (job.images, job.held) if s is not None for note in (*s.notes, *s.label_notes)]
     return replace(job, notes=(*job.notes, *notes, *of_sources))
+
+
+def _checked_first(
+    sources: Sources, ranks: bool, options: CalibrationOptions, class_names: Sequence[str] | None
+) -> None:
+    """Say what can be said of the calibration images before the known ones are walked over."""
+    count = sources.images.count
+    if sources.held is not None:
+        names, _ = class_order(sources.images, sources.model, class_names)
+        class_order(sources.held, sources.model, names, which="calibration")
+        if sources.held.count is not None:
+            check_enough(sources.held.count, ranks, options)
+    elif count is not None:
+        HoldOut(count, options.needed * (2 if ranks else 1), options)
 
 
 @dataclass(frozen=True)

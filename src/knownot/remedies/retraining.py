@@ -22,6 +22,7 @@ from .base import Outcome, Remedy, Settings, Task, chosen_mode
 from .saved import Remedied
 from .table import remedy_class
 from .training.data import Outliers, Pool, outliers_of, read
+from .training.frameworks import check_trainable
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy
@@ -77,6 +78,8 @@ def retrain(
     if outliers is not None and kind.outliers == "none":
         raise OptionError(f"{remedy} learns without outliers: leave out outliers=.")
     opened = open_model(model, head=head, stages=stages) if head or stages else open_model(model)
+    if settings.mode not in kind.keeps:
+        check_trainable(opened)  # before the first image is read
     images = open_images(known, labels)
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
@@ -128,7 +131,9 @@ def _accepted(outcome: Outcome, task: Task, were: np.ndarray, tolerance: float |
         accepted = tolerance is None or float(tried[-1].mean()) >= float(were.mean()) - tolerance
         if accepted:
             break
-    return _Taken(model, opened, share, tried[-1], tried[0], accepted, bool(back))
+    return _Taken(
+        model=model, opened=opened, share=share, are=tried[-1], whole=tried[0], accepted=accepted, back=bool(back)
+    )
 
 
 def _refusal(kind: type[Remedy], settings: Settings, were: np.ndarray, taken: _Taken, tolerance: float | None) -> str:
@@ -209,7 +214,15 @@ def prepared(
     if outliers is not None:
         drawn = outliers_of(outliers, pool, spec=spec, progress=settings.progress)
         notes.append(f"Outliers: {drawn.words}, {settings.ratio:g} per known image.")
-    return Task(opened, pool, validation, drawn, tuple(names), settings, tuple(notes))
+    return Task(
+        opened=opened,
+        known=pool,
+        validation=validation,
+        outliers=drawn,
+        names=tuple(names),
+        settings=settings,
+        notes=tuple(notes),
+    )
 
 
 def rights(opened: Model, pool: Pool) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 
 from ...arrays import InputSpec
 from ...errors import KnownotError, ModelError
-from . import files
+from . import files, outputs
 
 if TYPE_CHECKING:
     from . import TorchModel
@@ -85,10 +85,12 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     x = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(network.device, network.dtype)
 
     def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
-        return lambda path: torch.export.save(program_of(network, x, dynamic), str(path), extra_files=extra)
+        return lambda path: torch.export.save(
+            program_of(network, x, dynamic, _plain(model)), str(path), extra_files=extra
+        )
 
     def trace(path: Path) -> None:
-        traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
+        traced = torch.jit.trace(_plain(model), x, check_trace=False)
         torch.jit.save(traced, str(path), _extra_files=extra)
 
     def script(path: Path) -> None:
@@ -108,9 +110,21 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower.", replace(sized, batch=2)
 
 
-def program_of(network: Network, x: torch.Tensor, dynamic: dict[int, Any]) -> torch.export.ExportedProgram:
-    """torch.export of a copy of a module. dynamic: axes of x that take any size."""
-    module = copy.deepcopy(network.module)
+def _plain(model: TorchModel) -> torch.nn.Module:
+    """A copy of the network that gives its scores and nothing else: an output of a class of another library, as Hugging
+    Face's, could be opened again only where that library has been imported."""
+    module = copy.deepcopy(model.network.module)
+    if model.path:
+        whole, path = module.forward, model.path
+        module.forward = lambda *given, **named: outputs.follow(whole(*given, **named), path)
+    return module
+
+
+def program_of(
+    network: Network, x: torch.Tensor, dynamic: dict[int, Any], module: torch.nn.Module | None = None
+) -> torch.export.ExportedProgram:
+    """torch.export of a copy of a module. dynamic: axes of x that take any size. module: that copy, if made already."""
+    module = copy.deepcopy(network.module) if module is None else module
     return torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
 
 
