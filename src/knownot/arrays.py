@@ -247,7 +247,7 @@ def _numbers(name: str, given: Any) -> tuple[float, ...]:
     if isinstance(given, tuple) and all(type(v) is float for v in given):
         return given
     try:
-        values = np.asarray(given, dtype=np.float64).reshape(-1)
+        values = np.empty(0) if np.iscomplexobj(given) else np.asarray(given, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         values = np.empty(0)
     if not values.size or given is None or isinstance(given, str | bool):
