@@ -73,7 +73,7 @@ def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> 
     else:
         n = max(1, math.ceil(1 / alpha) - 2)
     while allowed_rank(n, alpha, guarantee, delta) < 1:
-        n += 1 + n // 2**40  # a step that is seen after rounding
+        n += 1
     return n
 
 

@@ -244,7 +244,7 @@ def _texts(column: list[str | None]) -> list[str | None]:
     return [x if x is None else printable(x) for x in column]
 
 
-def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
+def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64
     """The rows that NumPy would choose of n. Raises RowError."""
     if isinstance(rows, slice):
         try:
@@ -267,5 +267,4 @@ def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
     outside = (given < -n) | (given >= n)
     if outside.any():
         raise RowError(f"There is no row {given[outside][0]}: there are {n} verdicts, 0 to {n - 1}.")
-    index = given.astype(np.int64)
-    return np.where(index < 0, index + n, index)
+    return given.astype(np.int64)
