@@ -40,8 +40,8 @@ def in_folder(folder: Path, given: Mapping[str, Any], opening: Callable[..., Mod
         raise ModelError(
             json_refusal(path)
             or folder_refusal(folder)
-            or f"{str(folder)!r} is a folder without {FILE}: no retrained classifier. Give a model file (.onnx, .keras, "
-            ".h5, .pt2); a saved open-set classifier is opened by knownot.load."
+            or f"{str(folder)!r} is a folder without {FILE}: no retrained classifier. Give a model file (.onnx, "
+            ".keras, .h5, .pt2); a saved open-set classifier is opened by knownot.load."
         )
     if given:
         raise ModelError(f"The folder {str(folder)!r} says how its classifier is opened; leave out {', '.join(given)}.")

@@ -47,6 +47,7 @@ from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.none_classes import NoneShare, apart, takes_for_none
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
@@ -71,7 +72,7 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up, with_none
 from .verdicts import Verdict, Verdicts
 
 
@@ -505,6 +506,11 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
+                nothing = takes_for_none(activations.logits, activations.extra)
+                label[rows[nothing]] = -1
+                least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
+                p[rows[nothing]] = np.minimum(p[rows[nothing]], least)
         made = Verdicts(
             tuple(batch.ids),
             label,
@@ -544,6 +550,7 @@ def fit(
     features: ModelLike = None,
     features_preprocess: PreprocessLike = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+    none_classes: Sequence[str | int] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -594,6 +601,9 @@ def fit(
         How the second network wants raw images, where it does not say.
     class_names : sequence of str or mapping, optional
         Names of the classifier's outputs, in order; or {name: number}, {number: name}.
+    none_classes : sequence of str or int, optional
+        Classes of the classifier's own that mean "nothing" ("background"), by name or number: an image that it takes
+        for one of them is unknown, and images of theirs among `known` are left out.
     head : str, optional
         Name of the last linear layer, if it is not found by itself.
     stages : sequence of str, optional
@@ -642,15 +652,22 @@ def fit(
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
     if sources.again:
         warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
+    named: tuple[str, ...] = ()
+    watching: tuple[NoneShare, ...] = ()
+    if none_classes:
+        sources, class_names, named = apart(sources, none_classes, class_names)
+        watching = (NoneShare(),)
     asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
-    passed = run_passes(job, shown)
+    passed = run_passes(job, shown, watching)
     if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
     record = make_record(passed, choice, decided, begin)
+    if watching:
+        record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
         job.second,

@@ -17,6 +17,7 @@ from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
 from ..fitting.many import CalibratedDetector, PassResults, check_enough, fit_known, measured_on, score_calibration
+from ..fitting.none_classes import NoneShare
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
 from ..fitting.setup import FitJob, PassOptions, Sources
@@ -55,6 +56,8 @@ class Record:
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
     second: str = ""  # the second network, in words; also among the notes
     void: str = ""  # why nothing can be promised; "" where the promise holds
+    none_classes: tuple[str, ...] = ()  # classes of the user's own that mean "nothing": unknown
+    none_share: float = 0.0  # of known images, which the classifier takes for one of those: these are rejected too
     seconds: float = 0.0
     version: str = __version__
 
@@ -116,15 +119,15 @@ class Passed:
     void: str = ""
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails) -> Passed:
+def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any."""
     watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
         hold = hold_out(job, needed, watch)
-        found = score_calibration(fit_known(job, (hold, thumbnails), contents=contents))
+        found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
         return Passed(found, _held_out(found, hold, contents))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, () if watch is None else (watch,))
+    found = score_calibration(known, none if watch is None else (*none, watch))
     assert found.held_contents is not None
     counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
     parts = {name: part[counts] for name, part in found.parts.items()}
@@ -259,3 +262,14 @@ def _accuracy(found: PassResults) -> tuple[float, int]:
         right, of = found.hold.accuracy()
     known = found.known.confusion
     return (right, of) if of else (known.accuracy, known.images)
+
+
+def with_none(record: Record, names: tuple[str, ...], share: float) -> Record:
+    """The record of a fit with classes that mean "nothing"; share: of known images that are taken for one."""
+    are = ", ".join(map(repr, names))
+    note = (
+        f"{are} mean{'s' * (len(names) == 1)} nothing: images of it were left out of the known ones, and what the "
+        f"classifier takes for it is unknown. It takes {share:.1%} of the known images for it; these are rejected "
+        "beside the promised share."
+    )
+    return replace(record, none_classes=names, none_share=share, notes=(*record.notes, note))
