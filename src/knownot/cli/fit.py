@@ -72,7 +72,8 @@ from .common import (
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
-            class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...], batch_size: int | None,
+            class_names: Path | None, none_classes: tuple[str, ...],
+            head: str | None, stages: tuple[str, ...], batch_size: int | None,
             thumbnails: int, include_model: bool, unsafe_pickle: bool, seed: int, as_json: bool,
             quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.

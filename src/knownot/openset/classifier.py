@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,24 @@ class OpenSetClassifier:
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
+
+    def __repr__(self) -> str:
+        """A few lines: classifier, detectors, promise."""
+        record, names = self.record, ", ".join(self.class_names[:5]) + ", …" * (len(self.class_names) > 5)
+        way = "float arrays, its own input" if self.preprocess is None else self.preprocess.name or "as given"
+        accuracy = "" if record.accuracy is None else f", right on {record.accuracy:.1%} of {record.accuracy_images:,}"
+        return "\n  ".join(
+            [
+                f"OpenSetClassifier: {self.model.framework}, {len(self.class_names)} classes ({names}){accuracy}",
+                f"input: {way}",
+                f"detector: {', '.join(self.detector.members)}",
+                f"fitted on {record.known:,} known images, calibrated on {len(self.calibration.scores):,}",
+                f"promise: {self.promise}",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def alpha(self) -> float:

@@ -31,6 +31,19 @@ from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
 
+NOTHING = {
+    "background",
+    "none",
+    "nothing",
+    "other",
+    "others",
+    "unknown",
+    "negative",
+    "neither",
+    "misc",
+    "garbage",
+    "empty",
+}
 SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
 ONE = "detector"  # the name of the only one
 
@@ -213,6 +226,11 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         notes.append(
             f"The classifier is right on only {right:.1%} of {of:,} labelled known images. If it was better "
             "in training, the images are preprocessed differently here."
+        )
+    if nothing := [name for name in job.names if name.casefold().strip(" _-.") in NOTHING]:
+        notes.append(
+            f"The class {nothing[0]!r} sounds as if it meant nothing: as any class, its images are known. If they are "
+            f"to be unknown, give none_classes={nothing!r}."
         )
     seen = known.confusion.counts.sum(axis=1)
     if known.confusion.images and not seen.all():
