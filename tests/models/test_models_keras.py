@@ -961,3 +961,14 @@ def test_a_layer_whose_name_begins_with_an_underscore() -> None:
     assert not any("layer by layer" in note for note in opened.notes)
     x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
     assert opened.gradient(x, {"logits": np.ones((2, 3), np.float32)}).shape == x.shape
+
+
+def test_a_file_of_teachable_machine(shared: Path) -> None:
+    """Nested Sequentials round a Functional model, of Keras 2.4; the second source is the same network saved by Keras 3."""
+    folder = shared / "photographs" / "weights"
+    opened = open_model(folder / "tm_waste4.h5")
+    assert opened.offers.classes == 4
+    assert {"head", "features", "stages"} <= opened.offers.kinds
+    x = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32) * 2 - 1
+    again = open_model(folder / "tm_waste4.keras")
+    np.testing.assert_allclose(opened.activations(x).logits, again.activations(x).logits, atol=1e-4)
