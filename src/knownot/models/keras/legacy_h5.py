@@ -159,8 +159,8 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
 
 
 def _single(config: Json) -> None:
-    """One input and one output of a nested model as such, not as lists of one: Keras 3 hands lists on as lists, which the
-    next layer does not take (Teachable Machine's files)."""
+    """One input and one output of a nested model as such, not as lists of one: Keras 3 hands lists on as lists, which
+    the next layer does not take (Teachable Machine's files)."""
     for key in ("input_layers", "output_layers"):
         ends = config.get(key)
         if isinstance(ends, list) and len(ends) == 1 and isinstance(ends[0], list):
