@@ -64,4 +64,6 @@ def pass_known(job: FitJob, left_out: Mapping[str, str], timed: Callable[[str], 
             notes += [] if choice is None else [f"{name}: {choice.note}"]
     if not rules and not why_none:
         why_none = "; ".join(f"{name}: {why}" for name, why in left.items())
-    return Known(job, seen, new, kept, rules, left, tuple(notes), why_none)
+    return Known(
+        job=job, seen=seen, new=new, watch=kept, rules=rules, left_out=left, notes=tuple(notes), why_none=why_none
+    )

@@ -84,13 +84,13 @@ def section(
     rows = sorted((_row(d, n, lines) for d, n in at.detectors.items()), key=lambda r: -(r.caught or 0))
     finding, remedy = _findings(rows, at.alpha, at.why_none, at.trains)
     return Help(
-        (finding,),
-        at.alpha,
-        GUARANTEE,
-        at.new,
-        tuple(rows),
-        dict(at.left_out),
-        _commands(rows, names, fix, remedy, at.alpha, at.trains),
+        findings=(finding,),
+        alpha=at.alpha,
+        guarantee=GUARANTEE,
+        new=at.new,
+        lines=tuple(rows),
+        left_out=dict(at.left_out),
+        commands=_commands(rows, names, fix, remedy, at.alpha, at.trains),
     )
 
 

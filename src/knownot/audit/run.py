@@ -95,9 +95,19 @@ def audit(
         size = batch_size or batch_size_for(opened, preprocess)
         fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
     job = FitJob(
-        opened, offers, recipes, images, held, None, fed.way, called, order,
-        batch_size or batch_size_for(opened, fed.way), CalibrationOptions(alpha, GUARANTEE, seed=seed), progress,
-    )  # fmt: skip
+        model=opened,
+        offers=offers,
+        recipes=recipes,
+        images=images,
+        held=held,
+        second=None,
+        way=fed.way,
+        names=called,
+        order=order,
+        size=batch_size or batch_size_for(opened, fed.way),
+        options=CalibrationOptions(alpha, GUARANTEE, seed=seed),
+        progress=progress,
+    )
     passed = pass_known(job, left_out, timed)
     return _record(passed, judged, (fed, tried), sets, names, (fooling, each), timed)
 

@@ -75,7 +75,17 @@ def made(x: np.ndarray, labels: np.ndarray, way: Preprocess | None, each: int, s
         source, fed = open_images(pixels), None if way is None else replace(way, crop_share=1.0)
         if way is None:
             source = open_images(np.stack([apply(image, again) for image in pixels]))
-        kinds.append(Kind(name, "made", kind.family, kind.summary, source, fed, kind.proper))
+        kinds.append(
+            Kind(
+                name=name,
+                origin="made",
+                family=kind.family,
+                summary=kind.summary,
+                images=source,
+                way=fed,
+                proper=kind.proper,
+            )
+        )
     return kinds
 
 

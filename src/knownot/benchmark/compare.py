@@ -133,10 +133,15 @@ def compare(
     base = sets[next(iter(test))].scores
     lines = tuple(_line(d, name, base[d], sets[name]) for d in rules for name in unknown)
     return Comparison(
-        lines, {d: {name: sets[name].rejected[d] for name in test} for d in rules},
-        {name: sets[name].accuracy for name in test}, {**left_out, **found.refused}, (*job.notes, *notes), checks,
-        choices, {name: one.scores for name, one in sets.items()},
-    )  # fmt: skip
+        lines=lines,
+        false_alarms={d: {name: sets[name].rejected[d] for name in test} for d in rules},
+        accuracy={name: sets[name].accuracy for name in test},
+        left_out={**left_out, **found.refused},
+        notes=(*job.notes, *notes),
+        checks=checks,
+        choices=choices,
+        scores={name: one.scores for name, one in sets.items()},
+    )
 
 
 def _resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
@@ -208,6 +213,11 @@ def _line(detector: str, name: str, known: np.ndarray, one: _Measured) -> Line:
     """known: the detector's scores [n] of the first known set."""
     unknown = one.scores[detector]
     return Line(
-        detector, name, auroc(known, unknown), aupr_unknown(known, unknown), fpr_at_95_unknown_recall(known, unknown),
-        fpr_at_95_known_recall(known, unknown), one.rejected[detector],
-    )  # fmt: skip
+        detector=detector,
+        unknown=name,
+        auroc=auroc(known, unknown),
+        aupr=aupr_unknown(known, unknown),
+        fpr_at_95_unknown_recall=fpr_at_95_unknown_recall(known, unknown),
+        fpr_at_95_known_recall=fpr_at_95_known_recall(known, unknown),
+        caught=one.rejected[detector],
+    )

@@ -301,8 +301,8 @@ class Calibration:
             raise CalibrationError(
                 f"Too few calibration images of the predicted classes {{{some}}} (class: images) for "
                 f"alpha={self.alpha}. {cure} guarantee={OR_MARGINAL!r} compares images of such classes with all "
-                "calibration images, and promises nothing of these classes by themselves; guarantee='marginal' needs no number "
-                "per class."
+                "calibration images, and promises nothing of these classes by themselves; guarantee='marginal' needs "
+                "no number per class."
             )
 
 

@@ -80,7 +80,7 @@ def verify(
     if made.facts.precision != "float32":
         raise SavedError(
             f"{str(file)!r} is in {made.facts.precision}, with a threshold of its own, so it decides otherwise than "
-            "the folder. Measure it on labelled known images and on unknown ones instead: knownot predict osc.onnx IMAGES."
+            "the folder. Measure it on labelled known images and on unknown ones: knownot predict osc.onnx IMAGES."
         )
     if made.facts.fingerprint != osc.model.fingerprint:
         raise SavedError(f"{str(file)!r} was exported from another classifier: its weights have another fingerprint.")
@@ -214,6 +214,15 @@ class ExportedClassifier:
             p[rows], score[rows] = made["p_value"][fine], made["score"][fine]
             confidence[rows] = made["probabilities"][fine].max(axis=1)
         return Verdicts(
-            tuple(batch.ids), label, p, score, closed, confidence, tuple(errors), np.empty((n, 0)), (),
-            self.class_names, self.promise,
-        )  # fmt: skip
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=np.empty((n, 0)),
+            members=(),
+            class_names=self.class_names,
+            promise=self.promise,
+        )

@@ -116,7 +116,19 @@ def set_up(
     if second is not None:
         second, said = second.prepared(images, second.preprocess, model, order, batch_size=size, seed=options.seed)
     return FitJob(
-        model, sources.offers, recipes, images, sources.held, second, way, tuple(names), order,
-        passes.batch_size or batch_size_for(model, way, second), options, passes.progress, trials, tuple(found),
-        (*model.notes, *found, *said),
-    )  # fmt: skip
+        model=model,
+        offers=sources.offers,
+        recipes=recipes,
+        images=images,
+        held=sources.held,
+        second=second,
+        way=way,
+        names=tuple(names),
+        order=order,
+        size=passes.batch_size or batch_size_for(model, way, second),
+        options=options,
+        progress=passes.progress,
+        trials=trials,
+        found=tuple(found),
+        notes=(*model.notes, *found, *said),
+    )

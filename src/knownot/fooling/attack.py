@@ -87,9 +87,21 @@ def fool(
         fooled &= accepted
     members = "" if osc is None else ", ".join(osc.detector.members)
     return Fooling(
-        images, wanted, probability, fooled, accepted, p_value, used, names, method, adaptive, float(target), int(seed),
-        time.perf_counter() - begin, members,
-    )  # fmt: skip
+        images=images,
+        wanted=wanted,
+        probability=probability,
+        fooled=fooled,
+        accepted=accepted,
+        p_value=p_value,
+        queries=used,
+        class_names=names,
+        method=method,
+        adaptive=adaptive,
+        target=float(target),
+        seed=int(seed),
+        seconds=time.perf_counter() - begin,
+        detector=members,
+    )
 
 
 def _check(

@@ -112,10 +112,26 @@ class AttackObjective:
         enough = odds >= self.target
         merit = np.minimum(odds, self.target + SPARE)
         if self.guard is None:
-            return Seen(inputs, activations, odds, enough, np.ones(n, bool), enough, merit)
+            return Seen(
+                inputs=inputs,
+                activations=activations,
+                log_odds=odds,
+                enough=enough,
+                easy=np.ones(n, bool),
+                done=enough,
+                merit=merit,
+            )
         accepted, easy, suspicion = self.guard.judge(activations)
         penalty = np.where(easy, 0.0, DAMP * np.log1p(suspicion / DAMP))
-        return Seen(inputs, activations, odds, enough, easy, enough & accepted, merit - penalty)
+        return Seen(
+            inputs=inputs,
+            activations=activations,
+            log_odds=odds,
+            enough=enough,
+            easy=easy,
+            done=enough & accepted,
+            merit=merit - penalty,
+        )
 
     def slopes(self, seen: Seen, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(the way up [n, h, w, 3], how many passes back it took for each image [n]).

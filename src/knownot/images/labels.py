@@ -125,6 +125,10 @@ def _from_names(given: list[Any], names: Names) -> tuple[np.ndarray, Names]:
     odd = next((x for x in given if not (x is None or isinstance(x, str))), None)
     if odd is not None:
         if all(x is None or isinstance(x, int | np.integer) for x in given):  # integers with None between
+            if any(x is not None and abs(int(x)) >= 2**62 for x in given):
+                raise LabelsError(
+                    "One of the labels is a number beyond all classes. Expected integers [n], -1 for none."
+                )
             return to_integers([-1 if x is None else int(x) for x in given], names)
         raise LabelsError(
             f"Labels are names or integers, not both: there is {short(odd)} ({type(odd).__name__}) among names."

@@ -66,8 +66,10 @@ from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
+from .discovery import Discovery, discover
 from .evaluation import Evaluation, evaluate
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
@@ -90,6 +92,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     def __repr__(self) -> str:
@@ -124,7 +127,8 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+        added = {"added": self.added} if self.added else {}
+        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -269,6 +273,37 @@ class OpenSetClassifier:
         return two_sample_test(*windows, permutations=permutations, seed=seed)
 
     @public
+    def discover(self, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False) -> Discovery:
+        """What new things are among the images called unknown: clusters of at least `smallest` images.
+
+        Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+        """
+        return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
+
+    @public
+    def with_class(self, name: str, images: Any, *, alpha: float | None = None) -> OpenSetClassifier:
+        """This classifier with one more class, from 5 to 50 images of it: an image called unknown belongs to it when it
+        lies near their mean in the features.
+
+        The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
+        accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
+        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
+        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        """
+        return with_class(self, name, images, alpha)
+
+    @public
+    def without_class(self, name: str) -> OpenSetClassifier:
+        """This classifier without a class that `with_class` added."""
+        return without_class(self, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes: the classifier's own, then those added."""
+        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        return (*own, *(a.name for a in self.added))
+
+    @public
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -278,7 +313,7 @@ class OpenSetClassifier:
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
         """
         monitor = Monitor(
-            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            self.calibration.scores, class_names=self.names, members=self.detector.members,
             false_alarms=false_alarms, seed=seed, name=name,
         )  # fmt: skip
         if state is not None and Path(state).exists():
@@ -467,6 +502,8 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
+        if self.added:
+            things["added"] = self.added
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
@@ -525,23 +562,27 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            strange = rows[label[rows] < 0]
+            if self.added and len(strange):
+                which = claimed(self.added, eyes(activations)[label[rows] < 0])
+                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
             if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
                 nothing = takes_for_none(activations.logits, activations.extra)
                 label[rows[nothing]] = -1
                 least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
                 p[rows[nothing]] = np.minimum(p[rows[nothing]], least)
         made = Verdicts(
-            tuple(batch.ids),
-            label,
-            p,
-            score,
-            closed,
-            confidence,
-            tuple(errors),
-            member_p,
-            self.detector.members,
-            self.class_names,
-            self.promise,
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=member_p,
+            members=self.detector.members,
+            class_names=self.names,
+            promise=self.promise,
         )
         return batch, made, activations, fine
 
@@ -688,9 +729,16 @@ def fit(
     if watching:
         record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, shown.bank(), record,
-        job.second,
-    )  # fmt: skip
+        model=job.model,
+        preprocess=job.way,
+        detector=decided.detector,
+        calibration=decided.calibration,
+        references=decided.references,
+        class_names=job.names,
+        bank=shown.bank(),
+        record=record,
+        second=job.second,
+    )
 
 
 @public
@@ -728,4 +776,6 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
 
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
+OUR_KINDS: dict[str, type] = {
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+}

@@ -170,13 +170,18 @@ def evaluate(
             classes.append(ClassLine(name, Share(int(right[rows].sum()), n), Share(int(seen.unknown[rows].sum()), n)))
     rule = osc.calibration
     return Evaluation(
-        osc.promise, osc.alpha, rule.guarantee, _chance(rule, int(seen.unknown.sum()), len(seen.unknown)),
-        rule.expected,
-        Share(int(right[told].sum()), int(told.sum())),
-        Share(int(right[told & kept].sum()), int((told & kept).sum())),
-        Share(int(seen.unknown.sum()), len(seen.unknown)),
-        tuple(classes), tuple(lines), tuple(seen.unreadable),
-    )  # fmt: skip
+        promise=osc.promise,
+        alpha=osc.alpha,
+        guarantee=rule.guarantee,
+        chance=_chance(rule, int(seen.unknown.sum()), len(seen.unknown)),
+        expected=rule.expected,
+        accuracy=Share(int(right[told].sum()), int(told.sum())),
+        accuracy_kept=Share(int(right[told & kept].sum()), int((told & kept).sum())),
+        rejected=Share(int(seen.unknown.sum()), len(seen.unknown)),
+        classes=tuple(classes),
+        unknown=tuple(lines),
+        unreadable=tuple(seen.unreadable),
+    )
 
 
 def _chance(rule: Calibration, rejected: int, images: int) -> float | None:

@@ -131,7 +131,9 @@ def _accepted(outcome: Outcome, task: Task, were: np.ndarray, tolerance: float |
         accepted = tolerance is None or float(tried[-1].mean()) >= float(were.mean()) - tolerance
         if accepted:
             break
-    return _Taken(model, opened, share, tried[-1], tried[0], accepted, bool(back))
+    return _Taken(
+        model=model, opened=opened, share=share, are=tried[-1], whole=tried[0], accepted=accepted, back=bool(back)
+    )
 
 
 def _refusal(kind: type[Remedy], settings: Settings, were: np.ndarray, taken: _Taken, tolerance: float | None) -> str:
@@ -212,7 +214,15 @@ def prepared(
     if outliers is not None:
         drawn = outliers_of(outliers, pool, spec=spec, progress=settings.progress)
         notes.append(f"Outliers: {drawn.words}, {settings.ratio:g} per known image.")
-    return Task(opened, pool, validation, drawn, tuple(names), settings, tuple(notes))
+    return Task(
+        opened=opened,
+        known=pool,
+        validation=validation,
+        outliers=drawn,
+        names=tuple(names),
+        settings=settings,
+        notes=tuple(notes),
+    )
 
 
 def rights(opened: Model, pool: Pool) -> np.ndarray:

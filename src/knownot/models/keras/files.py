@@ -65,8 +65,8 @@ def _load_keras(path: Path) -> keras.Model:
 
 
 def _of_keras_2(path: Path) -> keras.Model | None:
-    """The model of a .keras file that Keras 2.12 to 2.15 wrote, its classes named where Keras 3 has them; None for other
-    files, and where that is not enough. The file is not written to."""
+    """The model of a .keras file that Keras 2.12 to 2.15 wrote, its classes named where Keras 3 has them; None for
+    other files, and where that is not enough. The file is not written to."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         try:
             version = str(json.loads(archive.read("metadata.json")).get("keras_version", ""))

@@ -85,7 +85,9 @@ def compare(
             if isinstance(result, Remedied):
                 found[one.name] = result
             tried.append(_tried(one, result))
-    on = Measurement(splits, names, strange, auto, fooling, seed, progress)
+    on = Measurement(
+        splits=splits, names=names, unknown=strange, auto=auto, fooling=fooling, seed=seed, progress=progress
+    )
     lines, facts = _measured(groups(opened, found), on)
     rows = [Tried(NONE, NONE, accuracy_before=None, accuracy_after=None, seconds=0.0), *tried]
     rows = [replace(row, **facts.get(row.name, {})) if not row.failed else row for row in rows]

@@ -161,7 +161,7 @@ def learnt(
 def as_detector(net: Layers, mean: np.ndarray, std: np.ndarray, places: tuple[str, ...], known: int = 0) -> Network:
     """The state of a detector is float64."""
     weights, biases = (tuple(a.astype(np.float64) for a in part) for part in (net.weights, net.biases))
-    return Network(weights, biases, mean, std, places, known, net.slope)
+    return Network(weights=weights, biases=biases, mean=mean, std=std, places=places, known=known, slope=net.slope)
 
 
 def by_class(labels: np.ndarray) -> list[np.ndarray]:

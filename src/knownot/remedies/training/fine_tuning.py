@@ -142,9 +142,18 @@ class FineTuning(Remedy):
             replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
         )
         job = Job(
-            weight, both, me.loss, task.settings, task.settings.rate, plan.steps * task.settings.epochs,
-            me.extra, me.needs_features, me.own(task, seen), me.memory(task, seen), me.remember,
-        )  # fmt: skip
+            weight=weight,
+            bias=both,
+            loss=me.loss,
+            settings=task.settings,
+            learning_rate=task.settings.rate,
+            steps=plan.steps * task.settings.epochs,
+            extra=me.extra,
+            needs_features=me.needs_features,
+            own=me.own(task, seen),
+            memory=me.memory(task, seen),
+            remember=me.remember,
+        )
         trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
         layout = (lambda x: x) if cached else task.opened.input.to_layout
 
