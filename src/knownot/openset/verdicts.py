@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any, overload
 
@@ -72,6 +73,15 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """The summary, and the first few verdicts."""
+        rows = [str(self[i]) for i in range(min(3, len(self)))]
+        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n  ".join([f"Verdicts: {self.summary}", *rows, *more])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def unreadable(self) -> np.ndarray:  # [n] bool

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import keras
 
 from ...errors import ModelError, missing_extra
 from .refusals import checked, translated
+
+MOVED = re.compile(rb'"(?:tf_)?keras\.src\.engine\.(functional|sequential|training)"')  # modules of Keras 2
 
 
 def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
@@ -53,5 +58,29 @@ def _load_keras(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise translated(path, error) from error
+        model = _of_keras_2(path)
+        if model is None:
+            raise translated(path, error) from error
     return checked(path, model)
+
+
+def _of_keras_2(path: Path) -> keras.Model | None:
+    """The model of a .keras file that Keras 2.12 to 2.15 wrote, its classes named where Keras 3 has them; None for
+    other files, and where that is not enough. The file is not written to."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        try:
+            version = str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        except (KeyError, ValueError, AttributeError):
+            return None
+        if not version.startswith("2."):
+            return None
+        mended = Path(folder) / "model.keras"
+        with zipfile.ZipFile(mended, "w") as copy:
+            for name in archive.namelist():
+                data = archive.read(name)
+                data = MOVED.sub(rb'"keras.src.models.\1"', data) if name == "config.json" else data
+                copy.writestr(name, data)
+        try:
+            return keras.saving.load_model(mended, compile=False, safe_mode=True)
+        except Exception:  # the error of the file as it is says more
+            return None
