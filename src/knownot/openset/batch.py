@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Activations
 from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
-from ..fitting.extraction import batch_size_for, computed
+from ..fitting.extraction import batch_size_for, extracted
 from ..fitting.thumbnails import SIDE, eyes, squared
 from ..images import open_images
 from ..progress import bar
@@ -56,8 +56,7 @@ def features_of(
     )
     parts, rows, thumbs = [osc.nothing], [], [np.empty((0, SIDE, SIDE, 3), np.uint8)]
     with bar("features", source.count, progress) as advance:
-        for batch in batches:
-            verdicts, activations, fine = osc._verdicts(batch, *computed(osc.looking, batch, osc.second))
+        for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts):
             seen = view(activations)
             features = np.full((len(batch), seen.shape[1]), np.nan, np.float32)
             features[batch.rows[fine]] = seen
