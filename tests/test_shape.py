@@ -20,8 +20,8 @@ RUNGS = [
     ["fitting", "saving"],
     ["selection", "monitoring"],
     ["openset", "benchmark"],
-    ["report", "fooling", "export", "service"],
-    ["audit", "remedies"],
+    ["report", "fooling", "export"],
+    ["audit", "remedies", "service"],
     ["cli", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
@@ -40,7 +40,8 @@ FRAMEWORKS = {
     "matplotlib": {"plots"},
     "sklearn": {"plots"},
     "cma": {"fooling"},
-    "starlette": {"service"},
+    **{name: {"service"} for name in ("fastapi", "starlette", "uvicorn", "pydantic", "python_multipart")},
+    **{name: {"service"} for name in ("prometheus_client", "sqlalchemy")},
     "PIL": {"images", "fooling/record", "outliers/jpeg", "outliers/files", "plots", "demo_assets", "cli"},
     "rich": {"progress", "cli"},
     "click": {"cli"},

@@ -85,6 +85,16 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
     }[guarantee]
 
 
+def promise_sentence(guarantee: str, alpha: float, delta: float) -> str:
+    """What a rule promises, in words for people."""
+    a = percent(alpha)
+    return {
+        "pac": f"at most {a} of known images are rejected ({percent(1 - delta)} confidence)",
+        "marginal": f"at most {a} of known images are rejected on average",
+        "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
+    }[guarantee]
+
+
 def check_options(alpha: float, delta: float, guarantee: str) -> None:
     """Raise OptionError unless alpha and delta are in (0, 1) and the guarantee is one of `GUARANTEES`."""
     for name, value in (("alpha", alpha), ("delta", delta)):
@@ -199,12 +209,7 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """The promise, in words for people."""
-        a = percent(self.alpha)
-        return {
-            "pac": f"at most {a} of known images are rejected ({percent(1 - self.delta)} confidence)",
-            "marginal": f"at most {a} of known images are rejected on average",
-            "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
-        }[self.guarantee]
+        return promise_sentence(self.guarantee, self.alpha, self.delta)
 
     @property
     def expected(self) -> float | None:
