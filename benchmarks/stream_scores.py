@@ -21,7 +21,6 @@ CACHE = Path("stream-scores.npz")
 
 def images() -> tuple[tuple, tuple, dict[str, np.ndarray]]:
     """((training images, labels), (2,000 that calibrate, labels), {set: the images that are scored})."""
-    from PIL import Image, ImageFilter
     from quality import shifted
 
     test, classes = parquet("cifar10/test.parquet")
@@ -30,9 +29,8 @@ def images() -> tuple[tuple, tuple, dict[str, np.ndarray]]:
     sets = {"known": test[2000:]}
     for name in ("mnist", "notmnist", "textures", "tiny-imagenet"):
         sets[name] = parquet(f"unknown/{name}.parquet")[0]
-    some = test[2000:6000]
-    sets["jpeg"] = next(x for name, x in shifted(some).items() if "jpeg" in name.lower())
-    sets["blur"] = np.stack([np.asarray(Image.fromarray(x).filter(ImageFilter.GaussianBlur(0.7))) for x in some])
+    other = shifted(test[2000:6000])
+    sets |= {"jpeg": other["JPEG quality 30"], "blur": other["blur (radius 0.7)"]}
     return parquet("cifar10/train-20000.parquet"), (test[:2000], classes[:2000]), sets
 
 

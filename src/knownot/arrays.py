@@ -11,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_fields
 from .errors import ActivationsError, InputError
 
 Array = Any  # any array of the Python array API standard
+
+# What public functions take; a name for each, since frameworks that are not installed have no types here.
+ModelLike = Any  # what `open_model` opens: a path, a keras.Model, an nn.Module, an onnx.ModelProto, a function, a list
+ImagesLike = Any  # what `open_images` reads: an array, a folder, a glob, paths, Parquet, a loader, an iterable
+LabelsLike = Any  # integers [n], names [n], one-hot [n, c], or {file name or path: label}
+DetectorLike = Any  # a name of `knownot.detectors()`, a list of names, a recipe, {name: recipe}
+PreprocessLike = Any  # a `Preprocess`, or what it can be made of
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,14 @@ class Preprocess:
     def decoding(self) -> tuple[str, str, int]:
         """What reading a file depends on."""
         return self.orientation, self.background, self.depth
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a field of another type; ranges are looked at where it is used."""
+        check_fields(self)
+        for name in ("mean", "std"):  # lists, as in JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import toy
 import knownot
+from helpers import toy
 from knownot.cli.journal import Journal
 from knownot.cli.locking import Lock
 from knownot.cli.predict import predict_to

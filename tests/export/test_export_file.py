@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import helpers_toy as toy
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-import helpers_toy as toy
 import knownot
 from knownot.calibration import Calibration
 from knownot.cli import main

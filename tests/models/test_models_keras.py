@@ -21,6 +21,7 @@ import keras
 from keras import layers as L
 from keras import ops
 
+from helpers.threads import assert_alike_in_threads
 from knownot.arrays import softmax
 from knownot.errors import InputError, ModelError, OptionError
 from knownot.models import Model, open_model
@@ -898,3 +899,49 @@ def test_a_backend_is_chosen_when_nobody_has() -> None:
     assert "computes with torch" in chosen
     assert chosen.split()[-1] == "torch"
     assert run(KERAS_HOME="/nowhere", KERAS_BACKEND="jax").split() == ["''", "jax"]
+
+
+# Eight threads
+
+
+class Inner(keras.Model):
+    """Its layers are seen by wrapping them for the time of a pass."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.all = [L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU(), L.Dropout(0.5), L.GlobalAveragePooling2D()]
+        self.all.append(L.Dense(4))
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        for layer in self.all:
+            x = layer(x, training=training) if isinstance(layer, L.Dropout | L.BatchNormalization) else layer(x)
+        return x
+
+
+@pytest.mark.parametrize("subclassed", [False, True])
+def test_eight_threads_and_one_model(subclassed: bool) -> None:
+    stack = [L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU(), L.Dropout(0.5), L.GlobalAveragePooling2D(), L.Dense(4)]
+    model = Inner() if subclassed else keras.Sequential([L.Input((16, 16, 3)), *stack])
+    model(np.zeros((1, 16, 16, 3), np.float32))
+    trained(model)
+    before = [np.array(w) for w in model.get_weights()]
+    assert_alike_in_threads([open_model(model, size=(16, 16))])
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_wrapped_torch_module_keeps_its_mode_when_threads_meet() -> None:
+    if keras.backend.backend() != "torch":
+        pytest.skip("torch modules are layers on torch only")
+    import torch
+
+    inner = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    wrapped = keras.layers.TorchModuleWrapper(inner)
+    model = keras.Sequential([L.Input((3, 16, 16)), wrapped, L.GlobalAveragePooling2D("channels_first"), L.Dense(4)])
+    opened = open_model(model)
+    inner.train()
+    before = {name: x.clone() for name, x in inner.state_dict().items()}
+    assert_alike_in_threads([opened])
+    assert inner.training
+    for name, x in inner.state_dict().items():
+        assert torch.equal(before[name], x), name

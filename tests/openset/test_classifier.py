@@ -279,7 +279,7 @@ def test_other_class_order_is_found(model, sets):
 
 
 def test_another_preprocessing_is_an_error_with_the_table(model, sets):
-    wrong = Preprocess(scale=0.0, name="black")
+    wrong = Preprocess(scale=1e-6, name="black")
     with pytest.raises(LabelsError, match="chance"):
         knownot.fit(model, *sets["known"], preprocess=wrong, progress=False)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from ..arguments import public
 from ..arrays import Activations, Preprocess
 from ..calibration import check_options
 from ..detectors.base import number
@@ -30,6 +31,7 @@ NEW = "calibration images, which are new to the classifier"
 NOT_NEW = "the known images; if the classifier was trained on them, it looks better here than it is"
 
 
+@public
 def audit(
     model: Any,
     known: Any,

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Activations, Preprocess
-from ..calibration import check_options, images_needed
+from ..calibration import PER_CLASS, check_options, images_needed
 from ..detectors import DETECTORS, Detector, Recipe, resolve
 from ..detectors.base import moved
 from ..detectors.passes import Pass, each_once, passing
@@ -82,6 +83,7 @@ class Comparison:
         return path
 
 
+@public
 def compare(
     model: Any,
     known: Any,
@@ -160,7 +162,7 @@ def compare(
     parts, predicted = measured_on(fitted, (a for a, _ in batches))
     rules: dict[str, CalibratedDetector] = {}
     choices: dict[str, tuple[Check, ...]] = {}
-    classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
+    classes_ = opened.offers.classes if guarantee in PER_CLASS else 1
     for name, detector, mine in zip(recipes, fitted, parts, strict=True):
         evidence = 0
         if detector.chooses:

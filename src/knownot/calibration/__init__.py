@@ -2,6 +2,7 @@
 
 from .conformal import (
     GUARANTEES,
+    PER_CLASS,
     Calibration,
     allowed_rank,
     check_options,
@@ -17,6 +18,7 @@ from .two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "GUARANTEES",
+    "PER_CLASS",
     "Calibration",
     "KnownBound",
     "Selection",

@@ -157,7 +157,7 @@ def known_bound(p: np.ndarray, calibration: int, *, confidence: float = 0.95, se
     above = m - np.searchsorted(fine, levels, side="right")
     known = m
     while True:
-        allowed = _allowed(known, n, ranks, spend)
+        allowed = _allowed(known, n, spend)
         fewer = int(min(known, (allowed + above).min()))
         if fewer >= known:
             return KnownBound(p, levels, allowed, known, confidence)
@@ -169,9 +169,10 @@ def _ranks(n: int) -> np.ndarray:
     return np.unique(np.round(np.geomspace(1, n, LEVELS)).astype(np.int64))
 
 
-def _allowed(u: int, n: int, ranks: np.ndarray, spend: float) -> np.ndarray:
+@lru_cache(maxsize=4096)
+def _allowed(u: int, n: int, spend: float) -> np.ndarray:
     """The smallest c with P(V_j > c) <= spend, for u known images, [l]."""
-    tails = (at_least(u, j, n + 1 - j) for j in ranks)
+    tails = (at_least(u, j, n + 1 - j) for j in _ranks(n))
     return np.array([int(np.argmax(tail <= spend)) - 1 for tail in tails], dtype=np.int64)
 
 

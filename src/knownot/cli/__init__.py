@@ -1,7 +1,7 @@
 """The command line: the same words and defaults as the Python functions.
 
 Exit codes: 0 done; 1 an error that is explained; 2 wrong usage; 3 done, but images were unreadable and --strict was
-given; 70 a defect; 130 interrupted (`predict` goes on where it was when it is called again); 141 nobody reads the output.
+given; 70 a defect; 130 interrupted (`predict` goes on where it was when it is called again).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration import KnownBound, Selection, UnknownShare, known_bound, select, unknown_share
+from ..openset.cells import csv_cell
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class BatchDecisions:
             writer = csv.writer(file)
             writer.writerow(["id", "p_value", "q_value", "score", "known_so_far_at_most"])
             writer.writerows(
-                [ids[i], ps[i], found.selection.q_value[i], scores[i], curve[k]] for k, i in enumerate(order)
+                [csv_cell(ids[i]), ps[i], found.selection.q_value[i], scores[i], curve[k]] for k, i in enumerate(order)
             )
         return found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import KnownotError, storage_error
 
-EXPLAINED, USAGE, DEFECT, INTERRUPTED, PIPE = 1, 2, 70, 130, 141
+EXPLAINED, DEFECT, INTERRUPTED = 1, 70, 130
 SHOW = "KNOWNOT_TRACEBACK"
 
 
@@ -42,7 +42,7 @@ def _explained(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         _no_more_output()
-        return PIPE  # whoever read the output has enough
+        return EXPLAINED  # whoever read the output has enough
     if isinstance(error, KnownotError):
         return _ended(error, f"{type(error).__name__}: {error}", EXPLAINED)
     if isinstance(error, OSError):

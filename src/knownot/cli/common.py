@@ -130,8 +130,8 @@ def _of_the_user(error: Exception, what: str) -> ModelError:
     """For an exception of the user's own code: what it is, and the line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return ModelError(
-        f"Your own code, {what}, raised {type(error).__name__}: {error} (line {last.lineno} of {last.filename}). Run it "
-        "in Python by itself to see more."
+        f"Your own code, {what}, raised {type(error).__name__}: {error} (line {last.lineno} of {last.filename}). Run "
+        "it in Python by itself to see more."
     )
 
 

@@ -21,6 +21,22 @@ from .common import machine_options, said, thing_of
     "files, a glob or Parquet (several times). Made ones of every kind, if left out.",
 )
 @click.option("--resize", is_flag=True, help="The file takes images of any size and resizes them itself.")
+@click.option(
+    "--layout",
+    type=click.Choice(["triton"]),
+    help="OUTPUT is the folder of a model, as Triton and OpenVINO Model Server read it.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of the network. Another one needs --calibration.",
+)
+@click.option(
+    "--calibration",
+    help="With --precision: known images that are new to the classifier; they decide the threshold again.",
+)
 @click.option("--model", help="The classifier, when it was saved without it, or to export another form of it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option(
@@ -35,8 +51,8 @@ def command(saved: Path, output: Path, images: tuple[str, ...], check: tuple[str
             as_json: bool, quiet: bool, **options: Any) -> int:  # fmt: skip
     """One ONNX file of classifier, detector and threshold: images in, verdicts out.
 
-    SAVED is what 'knownot fit' wrote, OUTPUT a name ending with .onnx. The file is compared with Python on images, and
-    written only when it decides as Python does. It runs wherever ONNX Runtime does.
+    SAVED is what 'knownot fit' wrote, OUTPUT a name ending with .onnx (or a folder, with --layout). The file is compared
+    with Python on images, and written only when it decides as Python does. It runs wherever ONNX Runtime does.
     """
     if verify:
         return _verified(saved, output, list(images), runtime, as_json, options)
@@ -47,7 +63,10 @@ def command(saved: Path, output: Path, images: tuple[str, ...], check: tuple[str
     from ..export import export
 
     osc = _loaded(saved, options)
-    made = export(osc, output, check=_one(check), resize=options["resize"])
+    made = export(
+        osc, output, check=_one(check), resize=options["resize"], layout=options["layout"],
+        precision=options["precision"], calibration=options["calibration"],
+    )  # fmt: skip
     facts = {"path": str(made.path), "bytes": made.size, "nodes": made.nodes, "parity": made.parity.facts()}
     said(made.words, {**facts, "notes": list(made.facts.notes)}, as_json)
     return 0

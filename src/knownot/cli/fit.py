@@ -42,7 +42,7 @@ from .common import (
 )
 @click.option(
     "--guarantee",
-    type=click.Choice(["pac", "marginal", "class-conditional"]),
+    type=click.Choice(["pac", "marginal", "class-conditional", "class-conditional-or-marginal"]),
     default="pac",
     show_default=True,
     help="With confidence 1 - delta; on average; on average within each predicted class.",

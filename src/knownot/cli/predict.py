@@ -175,6 +175,8 @@ def predict_to(
     begin = time.perf_counter()
     if report is not None and os.path.realpath(report) == os.path.realpath(output):
         raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
+    if report is not None and not hasattr(osc, "calibration"):
+        raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
     source = open_images(images[0] if len(images) == 1 else images)
     with Journal(output, osc.digest, restart) as journal:
         plan = journal.plan(source)

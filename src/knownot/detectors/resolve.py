@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..arguments import short
 from ..arrays import Offers
 from ..errors import OptionError, UnsoundError
 from . import plugged
@@ -112,6 +113,6 @@ def _one(name: Any, given: Any) -> Recipe:
     if isinstance(given, Detector):
         return as_given(given)
     raise OptionError(
-        f"{given!r} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "
+        f"{short(given)} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "
         f"The names are: {', '.join(DETECTORS)}."
     )

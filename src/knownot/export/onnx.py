@@ -9,19 +9,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import ModelProto
 
+from ..arrays import Preprocess
 from ..detectors.base import exact
 from ..errors import KnownotError, ModelError, OptionError, UnsoundError, missing_extra
 from ..models import Model
 from ..models.onnx.file import OnnxFile, serialised
 from ..version import __version__
+from .layouts import Layout, layout_of
 from .metadata import ALPHAS, Facts
 from .parity import Parity, compare
+from .precision import converted
 from .runtimes import by, runner
 
 if TYPE_CHECKING:
     from ..openset.classifier import OpenSetClassifier
+
+APART = 1e-2  # of the largest value: from which difference on features or stages are read elsewhere
 
 EXACT = (
     "{names} looks for neighbours with an approximate index in Python; the file searches exactly. What it finds is as "
@@ -50,34 +56,44 @@ class Exported:
         return "\n".join(lines)
 
 
-def export(osc: OpenSetClassifier, path: str | Path, *, check: Any = None, resize: bool = False) -> Exported:
+def export(
+    osc: OpenSetClassifier,
+    path: str | Path,
+    *,
+    check: Any = None,
+    resize: bool = False,
+    layout: str | None = None,
+    precision: str = "float32",
+    calibration: Any = None,
+    calibration_labels: Any = None,
+) -> Exported:
     """Write `osc` as one ONNX file: images in, verdicts out; and a model card beside it.
 
     path: ending with .onnx. check: images to compare the file with Python by, anything that `open_images` reads; made
     ones of every kind where none are given. resize: images of any size are taken, and resized in the graph.
+    layout: "triton": path is the folder of a model, as Triton and OpenVINO Model Server read it.
+    precision: "float16" or "int8": the network is converted, and references and threshold are computed again, on
+    `calibration`, known images that are new to the classifier (with `calibration_labels` its accuracy is told).
 
-    The file is written only when it decides as Python does on every one of these images, but for scores within a
+    The file is written only when it decides as Python does on every one of the images, but for scores within a
     float32 ulp of the threshold.
     Raises UnsoundError where it does not, or for detectors that no graph can compute; ModelError when the classifier
-    cannot be had as ONNX; MissingExtraError without the extra `export`.
+    cannot be had as ONNX; CalibrationError for another precision with too few images; MissingExtraError without the
+    extra `export`.
     """
-    path = _checked(Path(path))
+    place = layout_of(Path(path), layout)
     osc, notes = _exact(osc)
     with tempfile.TemporaryDirectory(prefix="knownot-") as folder:
         model, second = _networks(osc, Path(folder))
+        if precision != "float32":
+            made = converted(osc, model, precision, calibration, calibration_labels, Path(folder))
+            osc, model, notes = made.osc, made.osc.model, [*notes, made.words]
         proto = _built(osc, model, second, resize)
         data = serialised(proto)
         parity = compare(osc, by(model.input.batch, runner(data)), check, resizes=resize).require()
-    facts = replace(described(osc, model, resize=resize), notes=tuple(notes), parity=parity.facts())
-    return write(path, proto, facts, parity)
-
-
-def _checked(path: Path) -> Path:
-    if path.suffix.lower() != ".onnx":
-        raise OptionError(f"{str(path)!r}: expected a name ending with .onnx.")
-    if path.is_dir():
-        raise OptionError(f"{str(path)!r} is a folder; give the name of a file.")
-    return path
+    facts = described(osc, model, resize=resize)
+    facts = replace(facts, notes=tuple(notes), parity=parity.facts(), precision=precision)
+    return write(place, proto, facts, parity)
 
 
 def _exact(osc: OpenSetClassifier) -> tuple[OpenSetClassifier, list[str]]:
@@ -93,15 +109,20 @@ def _networks(osc: OpenSetClassifier, folder: Path) -> tuple[Model, Model | None
     from .graph import refuse
 
     refuse(osc)
-    model = same_places(osc.model, osc.model.as_onnx(folder), "classifier")
+    model = same_places(osc.model, osc.model.as_onnx(folder, _size(osc.preprocess)), "classifier")
     if osc.second is None:
         return model, None
     home = folder / "second"
     home.mkdir()
     try:
-        return model, same_places(osc.second.model, osc.second.model.as_onnx(home), "second network")
+        other = osc.second.model.as_onnx(home, _size(osc.second.preprocess))
+        return model, same_places(osc.second.model, other, "second network")
     except KnownotError as error:
         raise ModelError(f"The second network (features=): {error}") from error
+
+
+def _size(way: Preprocess | None) -> tuple[int, int] | None:
+    return None if way is None or way.height is None or way.width is None else (way.height, way.width)
 
 
 def same_places(ours: Model, theirs: Model, who: str) -> Model:
@@ -111,14 +132,18 @@ def same_places(ours: Model, theirs: Model, who: str) -> Model:
     from ..models.base import probe
 
     batch = probe(theirs.input, theirs.input.batch or 2)
-    there = {path: x.shape[1:] for path, x in theirs.forward(batch).named().items()}
-    turned = ours.input.to_layout(batch) if ours.input.layout != theirs.input.layout else batch
-    for path, x in ours.forward(turned).named().items():
-        if there.get(path) != x.shape[1:]:
+    there = theirs.forward(batch).named()
+    for path, x in ours.forward(ours.input.to_layout(batch)).named().items():
+        y = there.get(path)
+        same = y is not None and y.shape == x.shape
+        if same and path != "logits":  # these may differ by a constant
+            same = bool(np.abs(x - y).max() <= APART * max(1.0, float(np.abs(x).max())))
+        if not same:
+            what = f"{path} {list(x.shape[1:])}" if y is None or y.shape != x.shape else f"the same values as {path}"
+            shown = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in there.items())
             raise ModelError(
-                f"Converted to ONNX, the {who} does not show {path} {list(x.shape[1:])}, but "
-                f"{ {name: list(shape) for name, shape in there.items()} }. Fit on the converted network: export it to "
-                "ONNX with its framework's tool, knownot fit model.onnx …"
+                f"Converted to ONNX, the {who} does not show {what}; it shows {shown}. Fit on the converted network: "
+                "export it to ONNX with its framework's tool, then knownot fit model.onnx …"
             )
     return theirs
 
@@ -190,14 +215,15 @@ def described(osc: OpenSetClassifier, model: Model, *, resize: bool = False) -> 
     )
 
 
-def write(path: Path, proto: ModelProto, facts: Facts, parity: Parity) -> Exported:
-    """The file with its metadata, at once, and the card beside it."""
+def write(place: Layout, proto: ModelProto, facts: Facts, parity: Parity) -> Exported:
+    """The file with its metadata, at once, then the card and what else the layout has."""
     from .card import card
 
     del proto.metadata_props[:]
     for key, text in facts.written(OnnxFile(proto).fingerprint).items():
         proto.metadata_props.add(key=key, value=text)
     data = serialised(proto)
+    path = place.file
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -206,5 +232,7 @@ def write(path: Path, proto: ModelProto, facts: Facts, parity: Parity) -> Export
     finally:
         draft.unlink(missing_ok=True)
     made = Exported(path, facts, parity, len(data), len(proto.graph.node))
-    path.with_suffix(".README.md").write_text(card(made), encoding="utf-8")
+    place.card.write_text(card(made), encoding="utf-8")
+    for beside, text_of in place.more.items():
+        beside.write_text(text_of(facts), encoding="utf-8")
     return made

@@ -30,9 +30,29 @@ def load(
 ) -> openset.OpenSetClassifier | ExportedClassifier:
     """Open a saved open-set classifier, a folder, or an exported one, an .onnx file; no code of either is run.
 
-    model: the classifier, when it was left out of the folder (or to use another copy of it); features: the same for
-    the second network. Raises SavedError when the folder or file is damaged, of another format, or a model is not the
-    one that was fitted.
+    Parameters
+    ----------
+    folder : path
+        What `OpenSetClassifier.save` or `export` wrote.
+    model : ModelLike, optional
+        The classifier, when it was left out of the folder (or to use another copy of it).
+    features : ModelLike, optional
+        The same for the second network.
+
+    Returns
+    -------
+    OpenSetClassifier or ExportedClassifier
+
+    Raises
+    ------
+    SavedError
+        The folder or file is damaged, of another format, or a model is not the one that was fitted.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> osc.alpha, osc.class_names
+    (0.05, ('blue', 'columns', 'red', 'stripes'))
     """
     path = Path(folder)
     if path.suffix.lower() != ".onnx" or path.is_dir():
@@ -56,6 +76,11 @@ def verify(
     runtime: "onnxruntime", or "openvino" (in float32). Raises SavedError for another classifier's file.
     """
     made = opened(Path(file), runtime)
+    if made.facts.precision != "float32":
+        raise SavedError(
+            f"{str(file)!r} is in {made.facts.precision}, with a threshold of its own, so it decides otherwise than the "
+            "folder. Measure it on labelled known images and on unknown ones instead: knownot predict osc.onnx IMAGES."
+        )
     if made.facts.fingerprint != osc.model.fingerprint:
         raise SavedError(f"{str(file)!r} was exported from another classifier: its weights have another fingerprint.")
     if made.facts.calibration != len(osc.calibration.scores) or made.facts.guarantee != osc.calibration.guarantee:

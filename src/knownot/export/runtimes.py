@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import SavedError, missing_extra, unknown_name
 
+OUTPUTS = ("label", "unknown", "p_value", "score", "closed_label", "probabilities")
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # images of one batch -> outputs by name
 
 
@@ -73,7 +74,7 @@ def _openvino(file: Path | bytes, threads: int) -> Run:
         compiled = core.compile_model(model, "CPU", config)
     except Exception as error:  # whatever its C++ raises
         raise SavedError(f"OpenVINO {openvino.__version__} cannot open the exported file: {error}") from error
-    outputs = [(o.get_any_name(), o) for o in compiled.outputs]
+    outputs = [(name, compiled.output(name)) for name in OUTPUTS]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         made = compiled([images])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration, allowed_rank, images_needed, images_needed_sentence
+from ..calibration import PER_CLASS, Calibration, allowed_rank, images_needed, images_needed_sentence
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
@@ -123,7 +123,7 @@ def images_that_rank(n: int, needed: int, alpha: float, guarantee: str, delta: f
     the threshold less strict. It depends on numbers alone and on no score, so the guarantee holds.
     """
     most = min(max(n // 2, FEWEST), RANKING[1], n - needed)
-    if guarantee == "class-conditional":
+    if guarantee in PER_CLASS:
         return most  # each class has its own steps
 
     spent = {

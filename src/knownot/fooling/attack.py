@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Preprocess
 from ..detectors.base import number, one_of
 from ..errors import ModelError, OptionError, unknown_name
@@ -27,6 +28,7 @@ METHODS = {"gradient": ascent.QUERIES, "evolution": evolution.QUERIES}  # {metho
 MOST = 64  # images in a batch
 
 
+@public
 def fool(
     classifier: Any,
     classes: Sequence[int | str] | int | str | None = None,

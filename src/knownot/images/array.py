@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError
+from .axes import check_one_meaning
 from .base import Images
 from .batching import Entries, Entry, choice
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
@@ -75,6 +76,7 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Array
     if x.dtype.kind in "USO":
         return None
     checked(x)
+    check_one_meaning(x, labels)
     if len(x) == 0:
         raise ImagesError(f"An array of shape {x.shape} holds no images.")
     numbers, names = resolve(labels, len(x), names_of(class_names))

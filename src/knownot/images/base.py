@@ -106,8 +106,8 @@ class Images(ABC):
         against the classifier's input. also: another preprocessing of raw images, for a second network. An image that
         cannot be read is a row with its reason, as is a ready array with a NaN or an infinity.
 
-        Raises ImagesError when images of differing sizes would have to share a batch, or when a source that can be
-        walked once is walked again; InputError when ready arrays do not fit `spec`.
+        Raises ImagesError when images of differing sizes would have to share a batch (one by one they may differ), or
+        when a source that can be walked once is walked again; InputError when ready arrays do not fit `spec`.
         """
 
     @abstractmethod

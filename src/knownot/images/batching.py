@@ -86,7 +86,7 @@ def _batches(
     parted = chunks(entries, share)
     with closing(in_order(work, parted, ahead=-(-2 * size // share)) if ahead else (work(c) for c in parted)) as parts:
         for rows in chunks(chain.from_iterable(parts), size):
-            shape = _one_shape(rows, shape, preprocess)
+            shape = _one_shape(rows, shape if size > 1 else None, preprocess)  # one by one, each may have its own
             yield _batch(rows, shape, thumbs)
 
 
@@ -140,7 +140,7 @@ def _ready(image: np.ndarray) -> np.ndarray:
 
 
 def _one_shape(rows: list[Row], shape: tuple[int, ...] | None, preprocess: Preprocess) -> tuple[int, ...] | None:
-    """The shape that all images of the walk have, None before the first. Raises ImagesError."""
+    """The shape that all images of a walk in batches have, None before the first. Raises ImagesError."""
     for row in rows:
         if row.x is None:
             continue

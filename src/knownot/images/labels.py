@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import short
 from ..errors import ImagesError, LabelsError
 from .image_arrays import as_numpy
 
@@ -90,7 +91,7 @@ def _from_names(given: list[Any], names: Names) -> tuple[np.ndarray, Names]:
         if all(x is None or isinstance(x, int | np.integer) for x in given):  # integers with None between
             return to_integers([-1 if x is None else int(x) for x in given], names)
         raise LabelsError(
-            f"Labels are names or integers, not both: there is {odd!r} ({type(odd).__name__}) among names."
+            f"Labels are names or integers, not both: there is {short(odd)} ({type(odd).__name__}) among names."
         )
     if names is None:
         names = tuple(sorted({x for x in given if x}))

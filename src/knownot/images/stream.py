@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import InputSpec, layout_of
+from ..arrays import InputSpec
 from ..errors import ImagesError, InputError, LabelsError
+from .axes import Axes
 from .base import Images
 from .batching import Entries, Entry, common_size
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
@@ -52,6 +53,7 @@ class StreamImages(Entries):
         self.once = hasattr(source, "__next__") and not _by_index(source)
         self.notes = _notes(source)
         self._walked = False
+        self._axes = Axes(_batched(source))
         self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
         self._peek(1)
         if not self._kept:
@@ -138,8 +140,11 @@ class StreamImages(Entries):
 
     def _parts(self) -> Iterator[Part]:
         if not self.once:
-            return map(part_of, enumerate(walk(self._source)))
-        return chain(self._kept, map(part_of, enumerate(self._source, len(self._kept))))
+            return map(self._part_of, enumerate(walk(self._source)))
+        return chain(self._kept, map(self._part_of, enumerate(self._source, len(self._kept))))
+
+    def _part_of(self, numbered: tuple[int, Any]) -> Part:
+        return part_of(numbered, self._axes)
 
     def _peek(self, n: int) -> list[Part]:
         """The parts that hold the first n images; of an iterator they are kept."""
@@ -148,7 +153,7 @@ class StreamImages(Entries):
         have = sum(map(len, self._kept))
         iterator = self._source if self.once else walk(self._source)
         while have < n and (item := next(iterator, END)) is not END:
-            self._kept.append(part_of((len(self._kept), item)))
+            self._kept.append(self._part_of((len(self._kept), item)))
             have += len(self._kept[-1])
         return self._kept
 
@@ -177,8 +182,10 @@ def _by_index(source: Any) -> bool:
     return indexed and (hasattr(source, "__next__") or not hasattr(source, "__iter__"))
 
 
-def part_of(numbered: tuple[int, Any]) -> Part:
+def part_of(numbered: tuple[int, Any], axes: Axes) -> Part:
     """One item of an iterable, as images and labels. Arrays are copied: some iterables fill the same one again.
+
+    axes: of the items before, and of this one from now on.
 
     Raises ImagesError saying which item, what it is, and what was expected.
     """
@@ -187,7 +194,7 @@ def part_of(numbered: tuple[int, Any]) -> Part:
         return item
     try:
         images, labels = _split(item)
-        return _part(images, labels)
+        return _part(images, labels, axes)
     except InputError as e:
         raise type(e)(f"Batch {number} of the iterable: {e}") from e
 
@@ -211,7 +218,7 @@ def _split(item: Any) -> tuple[Any, Any]:
     return item, None
 
 
-def _part(images: Any, labels: Any) -> Part:
+def _part(images: Any, labels: Any, axes: Axes) -> Part:
     if isinstance(images, str | os.PathLike | bytes) or (hasattr(images, "convert") and hasattr(images, "getexif")):
         return Part([images], _single(labels))
     if isinstance(images, list | tuple) and images and not is_array(images[0]):
@@ -219,20 +226,10 @@ def _part(images: Any, labels: Any) -> Part:
     if isinstance(images, list | tuple):
         images = np.stack([as_numpy(x) for x in images])
     x = np.array(as_numpy(images))
-    if _one_image(x):
+    if axes.one_image(x, labels):
         x, labels = x[None], _single(labels)
     checked(x)
     return Part(x, labels if labels is None or isinstance(labels, list) else as_numpy(labels).copy())
-
-
-def _one_image(x: np.ndarray) -> bool:
-    if x.ndim != 3:
-        return False
-    try:
-        layout_of((1, *x.shape))
-    except InputError as e:
-        return "can be read as" in str(e)
-    return True
 
 
 def _single(label: Any) -> Any:
@@ -259,6 +256,11 @@ def _whole_set(source: Any) -> Any:
     """The data set that a torch DataLoader walks over from end to end, in whatever order; None for others."""
     whole = type(getattr(source, "sampler", None)).__name__ in ("SequentialSampler", "RandomSampler")
     return getattr(source, "dataset", None) if whole else None
+
+
+def _batched(source: Any) -> bool:
+    """Whether it says that it gives batches, as a torch DataLoader does."""
+    return isinstance(getattr(source, "batch_size", None), int)
 
 
 def _notes(source: Any) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
+from ..arrays import ModelLike
 from ..errors import ModelError
 from .base import Model
 from .embedding import Embedding
@@ -36,8 +38,9 @@ OPENERS: tuple[Opener, ...] = (
 )
 
 
+@public
 def open_model(
-    thing: Any,
+    thing: ModelLike,
     *,
     head: str | None = None,
     stages: Sequence[str] | None = None,
@@ -48,19 +51,43 @@ def open_model(
 ) -> Model:
     """Open a trained image classifier for reading; it is left bit for bit as it was.
 
-    thing: a path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
-        `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c];
-        or a list of several, as one (see `models.ensemble`); or the folder of a retrained classifier
-        (`knownot.remedies`), which says how it is opened.
-    head: the name of the last linear layer, when it is not found by itself.
-    stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
-    size: (height, width) of the input, when the classifier does not say it.
-    embedding: it is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
-    none_classes: how many of its outputs, the last ones, are no class but say "none of these"; the others are its
-        classes, and what these say is shown to detectors (see `models.none_classes`).
+    Parameters
+    ----------
+    thing : ModelLike
+        A path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch `nn.Module`,
+        an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c]; or a list of several, as
+        one (see `models.ensemble`); or the folder of a retrained classifier (`knownot.remedies`), which says how it is
+        opened.
+    head : str, optional
+        The name of the last linear layer, when it is not found by itself.
+    stages : sequence of str, optional
+        Names of layers to read as stages, instead of those found (the last of each spatial resolution).
+    size : (int, int), optional
+        Height and width of the input in pixels, when the classifier does not say it.
+    embedding : bool, default False
+        It is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
+    none_classes : int, optional
+        How many of its outputs, the last ones, are no class but say "none of these"; the others are its classes, and
+        what these say is shown to detectors (see `models.none_classes`).
+    **options
+        Of the framework's opener, for example unsafe_pickle=True for a torch file that may run code.
 
-    Raises ModelError when the thing is no classifier or cannot be read, with the reason and the cure;
-    MissingExtraError when its framework is not installed.
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelError
+        The thing is no classifier or cannot be read; with the reason and the cure.
+    MissingExtraError
+        Its framework is not installed.
+
+    Examples
+    --------
+    >>> model = knownot.open_model("model.onnx")
+    >>> model.offers.classes, model.input.height
+    (4, 16)
     """
     if isinstance(thing, Model):
         if head is not None or stages is not None or size is not None or embedding or none_classes or options:
@@ -70,7 +97,7 @@ def open_model(
         given = {"head": head, "stages": stages, "size": size, "embedding": embedding, "none_classes": none_classes}
         return in_folder(Path(thing), {name: x for name, x in {**given, **options}.items() if x}, open_model)
     # Never remembered: a saved classifier must not open pickles because its first one was.
-    asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
+    asked = {"head": head, "stages": None if stages is None else list(stages), "size": size, **options}
     asked.pop("unsafe_pickle", None)
     opener = _opener(thing)
     if embedding:

@@ -122,9 +122,10 @@ class Model(ABC):
     def _lacks(self, kind: str) -> UnsoundError:
         return UnsoundError(f"This {self.framework} classifier shows no {kind}. {CURES[kind]}")
 
-    def as_onnx(self, folder: Path) -> Model:
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
         """The same classifier with every network in it written as ONNX, into `folder`, and opened from there.
 
+        size: (height, width) of its images, where it leaves that open.
         Raises ModelError when that cannot be had, with the cure.
         """
         raise ModelError(f"A {self.framework} classifier cannot be written as ONNX: {CURES['onnx']}")

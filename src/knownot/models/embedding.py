@@ -44,8 +44,8 @@ class Embedding(Model):
         self.known_gradients(toward)
         return self.inner.gradient(batch, {"logits" if p == "features" else p: v for p, v in toward.items()})
 
-    def as_onnx(self, folder: Path) -> Embedding:
-        return Embedding(self.inner.as_onnx(folder), bool(self.offers.stages))
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Embedding:
+        return Embedding(self.inner.as_onnx(folder, size), bool(self.offers.stages))
 
     def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
         seen = self.inner.record(x, call)

@@ -70,8 +70,8 @@ class NoneClasses(Model):
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         return self.inner.dropped(batch, seed)[:, : self.offers.classes]
 
-    def as_onnx(self, folder: Path) -> NoneClasses:
-        return NoneClasses(self.inner.as_onnx(folder), self.none_classes)
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> NoneClasses:
+        return NoneClasses(self.inner.as_onnx(folder, size), self.none_classes)
 
     def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
         return self._parted(self.inner.record(x, call, maps))

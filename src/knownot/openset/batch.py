@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration import p_values
+from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
 from ..fitting.extraction import batch_size_for, computed
 from ..fitting.thumbnails import eyes
@@ -65,7 +65,7 @@ def marginal(osc: OpenSetClassifier, p: np.ndarray, score: np.ndarray) -> np.nda
     A statement on a batch is one over all classes, and a class's own few calibration images give no p-value small
     enough to select anything.
     """
-    if osc.calibration.guarantee != "class-conditional":
+    if osc.calibration.guarantee not in PER_CLASS:
         return p
     p, fine = np.full(len(p), np.nan), ~np.isnan(p)
     p[fine] = p_values(osc.calibration.scores, np.asarray(score, np.float32)[fine])

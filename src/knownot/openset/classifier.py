@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from .. import saving
-from ..arrays import Activations, Head, Preprocess, softmax
+from ..arguments import public
+from ..arrays import (
+    Activations,
+    DetectorLike,
+    Head,
+    ImagesLike,
+    LabelsLike,
+    ModelLike,
+    Preprocess,
+    softmax,
+)
 from ..calibration import (
     Calibration,
     KnownBound,
@@ -31,7 +41,7 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, SavedError
+from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import batch_size_for, begun, computed
 from ..fitting.preprocessing import Trial
@@ -46,6 +56,7 @@ from ..progress import bar
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .agreement import check_agreement
 from .batch import features_of, marginal_p
 from .evaluation import Evaluation, evaluate
 from .explaining import Explanation, explain
@@ -99,18 +110,46 @@ class OpenSetClassifier:
         """Names of the detectors that take part."""
         return self.detector.members
 
+    @public
     def predict(
-        self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
-        """One verdict per image of `images` (anything that `open_images` reads), in its order; one forward pass.
+        """One verdict per image of `images`, in its order; one forward pass.
 
         An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its reason
         in `error`.
-        gallery: keep thumbnails of the most unknown and the borderline images for the report.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Anything that `open_images` reads.
+        batch_size : int, optional
+            Images per forward pass; by default from the size of the input.
+        progress : bool, default False
+            Whether to show a progress bar.
+        gallery : bool, default True
+            Keep thumbnails of the most unknown and the borderline images for the report.
+
+        Returns
+        -------
+        Verdicts
+            Columns of n rows.
+
+        Raises
+        ------
+        ImagesError
+            The source cannot be read at all, or is given in another form than the images of `fit`.
+
+        Examples
+        --------
+        >>> verdicts = knownot.load("osc").predict("incoming")
+        >>> len(verdicts), verdicts.p_value.shape
+        (100, (100,))
         """
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
+    @public
     def predict_one(self, image: Any) -> Verdict:
         """The verdict for one image, with as little around the forward pass as there can be: no thread is started.
 
@@ -120,9 +159,10 @@ class OpenSetClassifier:
         (verdicts,) = self.stream([image], live=True)
         return verdicts[0]
 
+    @public
     def stream(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int | None = None,
         progress: bool = False,
@@ -167,6 +207,7 @@ class OpenSetClassifier:
                 before = now
                 advance(len(batch))
 
+    @public
     def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
         """The verdicts, and what stands behind each (None where unreadable); one forward pass for all images together.
 
@@ -174,6 +215,7 @@ class OpenSetClassifier:
         """
         return explain(self, images, top=top, nearest=nearest)
 
+    @public
     def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
         """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
 
@@ -181,6 +223,7 @@ class OpenSetClassifier:
         """
         return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
 
+    @public
     def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
         """How many known images there are at most among any that one picks, however they are picked afterwards.
 
@@ -188,6 +231,7 @@ class OpenSetClassifier:
         """
         return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
+    @public
     def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
         """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
 
@@ -195,6 +239,7 @@ class OpenSetClassifier:
         """
         return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
+    @public
     def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
         """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
 
@@ -203,6 +248,7 @@ class OpenSetClassifier:
         windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
         return two_sample_test(*windows, permutations=permutations, seed=seed)
 
+    @public
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -219,6 +265,7 @@ class OpenSetClassifier:
             monitor.restore(state)
         return monitor
 
+    @public
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
 
@@ -244,21 +291,45 @@ class OpenSetClassifier:
                 senseless[i] = f"the score of {name} is {x[i]}"
         return scores, parts, senseless
 
+    @public
     def with_alpha(
         self, alpha: float, *, guarantee: str | None = None, delta: float | None = None
     ) -> OpenSetClassifier:
         """The same classifier with another rule, from the same calibration images: nothing is computed again.
 
-        alpha: the share of known images that may be rejected. guarantee, delta: as in `fit`, unchanged if left out.
-        Raises CalibrationError when there are too few calibration images for it, saying how many it takes. Who tries
-        several and keeps the one that they like on these images has chosen by them: keep others for the last word.
+        Who tries several and keeps the one that they like on these images has chosen by them: keep others for the last
+        word.
+
+        Parameters
+        ----------
+        alpha : float
+            The share of known images that may be rejected.
+        guarantee : str, optional
+            As in `fit`; unchanged if left out.
+        delta : float, optional
+            As in `fit`; unchanged if left out.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            There are too few calibration images for it, and how many it takes.
+
+        Examples
+        --------
+        >>> knownot.load("osc").with_alpha(0.1).promise
+        'at most 10 % of known images are rejected (99 % confidence)'
         """
         return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
 
+    @public
     def recalibrated(
         self,
-        images: Any,
-        labels: Any = None,
+        images: ImagesLike,
+        labels: LabelsLike = None,
         *,
         alpha: float | None = None,
         guarantee: str | None = None,
@@ -269,18 +340,47 @@ class OpenSetClassifier:
     ) -> OpenSetClassifier:
         """The same classifier and detector, its threshold from other calibration images: another camera, another site.
 
-        images: known images (anything that `open_images` reads), new to the classifier and of the kind that will
-        arrive; labels: their classes, if there are any, to tell the accuracy. One forward pass over them, and nothing
-        else. alpha, guarantee, delta: unchanged if left out. seed: which of the images rank the members of a
-        combination. Raises CalibrationError when they are too few, ImagesError, LabelsError.
+        One forward pass over them, and nothing else.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Known images, new to the classifier and of the kind that will arrive.
+        labels : LabelsLike, optional
+            Their classes, to tell the accuracy.
+        alpha, guarantee, delta : optional
+            As in `fit`; unchanged if left out.
+        batch_size : int, optional
+            Images per forward pass.
+        seed : int, default 0
+            Which of the images rank the members of a combination.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            The images are too few.
+        ImagesError, LabelsError
+            They cannot be read, or their labels are not those of the classifier.
+
+        Examples
+        --------
+        >>> knownot.load("osc").recalibrated("data/val").record.calibration
+        529
         """
         rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
         return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
 
+    @public
     def evaluate(
         self,
-        known: Any,
-        labels: Any = None,
+        known: ImagesLike,
+        labels: LabelsLike = None,
         *,
         unknown: Any = None,
         batch_size: int | None = None,
@@ -288,12 +388,41 @@ class OpenSetClassifier:
     ) -> Evaluation:
         """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
 
-        known: labelled known images (anything that `open_images` reads) that neither trained the classifier nor
-        calibrated; labels: their classes, unless sub-folders or the source tell. unknown: images, or {name: images}.
-        One forward pass over each. Raises LabelsError without labels, ImagesError.
+        One forward pass over each source.
+
+        Parameters
+        ----------
+        known : ImagesLike
+            Labelled known images that neither trained the classifier nor calibrated.
+        labels : LabelsLike, optional
+            Their classes, unless sub-folders or the source tell.
+        unknown : ImagesLike or dict of str to ImagesLike, optional
+            Unknown images, or several sets by name.
+        batch_size : int, optional
+            Images per forward pass.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        LabelsError
+            There are no labels, or they are in another order than the classifier's outputs.
+        ImagesError
+            A source cannot be read.
+
+        Examples
+        --------
+        >>> found = knownot.load("osc").evaluate("data/val", unknown={"strange": "incoming/0006*.png"})
+        >>> found.accuracy.images, found.unknown[0].caught.images
+        (600, 10)
         """
         return evaluate(self, known, labels, unknown, batch_size, progress)
 
+    @public
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
 
@@ -301,8 +430,6 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        if not str(folder):
-            raise SavedError("An empty text names no folder to save into.")
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
@@ -400,20 +527,21 @@ class OpenSetClassifier:
         return self._verdicts(empty, *computed(self.model, empty))[0]
 
 
+@public
 def fit(
-    model: Any,
-    known: Any,
-    labels: Any = None,
+    model: ModelLike,
+    known: ImagesLike,
+    labels: LabelsLike = None,
     *,
-    calibration: Any = None,
-    calibration_labels: Any = None,
-    detector: Any = None,
-    unknown: Any = None,
+    calibration: ImagesLike = None,
+    calibration_labels: LabelsLike = None,
+    detector: DetectorLike = None,
+    unknown: ImagesLike = None,
     alpha: float = 0.05,
     guarantee: str = "pac",
     delta: float = 0.01,
     preprocess: Preprocess | None = None,
-    features: Any = None,
+    features: ModelLike = None,
     features_preprocess: Preprocess | None = None,
     class_names: Sequence[str] | None = None,
     head: str | None = None,
@@ -425,29 +553,80 @@ def fit(
 ) -> OpenSetClassifier:
     """Make a trained classifier say "unknown" for images of none of its classes.
 
-    model: anything that `open_model` opens. known: images of its classes (anything that `open_images` reads), if
-    possible those it was trained on; labels: their classes, unless sub-folders or the source tell.
-    calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
-    of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
-    it treats new images.
-    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. Left out it is
-    "default", for the folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts
-    from the default, and changes it where made outliers and left-out classes show clearly that another choice is better
-    here;
-    unknown: some unknown images of your own, as more evidence for it.
-    alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
-    (on average) or "class-conditional" (on average within each predicted class).
-    preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
-    features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
-    images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
-    members. features_preprocess: how it wants raw images, where it does not say.
-    class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
-    thumbnails: how many known images to keep as small pictures for reports, 0 for none.
-
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
     number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
     some 1,200 made outliers with detector="auto").
-    Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
+
+    Parameters
+    ----------
+    model : ModelLike
+        The trained classifier: anything that `open_model` opens. It is left bit for bit as it was.
+    known : ImagesLike
+        Images of its classes (anything that `open_images` reads), if possible those it was trained on.
+    labels : LabelsLike, optional
+        Their classes, unless sub-folders or the source tell.
+    calibration : ImagesLike, optional
+        Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of `known`
+        (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it treats
+        new images.
+    calibration_labels : LabelsLike, optional
+        Their classes, to tell the accuracy.
+    detector : DetectorLike, optional
+        A name of `knownot.detectors()`, a list of names (combined), or a configured one. By default "default", for the
+        folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts from the default, and
+        changes it where made outliers and left-out classes show clearly that another choice is better here.
+    unknown : ImagesLike, optional
+        Some unknown images of your own, as more evidence for detector="auto".
+    alpha : float, default 0.05
+        The share of known images that may be rejected, 0 to 1.
+    guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
+        At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
+        has too few calibration images; the same, but those are compared with all images, and noted.
+    delta : float, default 0.01
+        1 - confidence of "pac".
+    preprocess : PreprocessLike, optional
+        How raw images become the classifier's input; found by itself if left out (see `record.trials`).
+    features : ModelLike, optional
+        A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
+        look at its features too ("second/features"), and "default" gets them as members.
+    features_preprocess : PreprocessLike, optional
+        How the second network wants raw images, where it does not say.
+    class_names : sequence of str, optional
+        Names of the classifier's outputs, in order.
+    head : str, optional
+        Name of the last linear layer, if it is not found by itself.
+    stages : sequence of str, optional
+        Names of layers to read as stages, if they are not found by themselves.
+    batch_size : int, optional
+        Images per forward pass; by default from the size of the input.
+    thumbnails : int, default 512
+        How many known images to keep as small pictures for reports, 0 for none.
+    seed : int, default 0
+        Of all that is random: which images are held out, which rank.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    OpenSetClassifier
+
+    Raises
+    ------
+    InputError
+        ModelError, ImagesError, LabelsError or OptionError: something given cannot be used; with the cure.
+    UnsoundError
+        The detector means nothing on this classifier.
+    CalibrationError
+        There are too few calibration images for alpha and the guarantee.
+    ActivationsError
+        The classifier computes NaN or infinity.
+
+    Examples
+    --------
+    >>> import knownot
+    >>> osc = knownot.fit("model.onnx", "data/train", calibration="data/val", progress=False)
+    >>> osc.predict("incoming").summary
+    '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
     job = prepared(
         model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
@@ -457,7 +636,7 @@ def fit(
     )  # fmt: skip
     found = looked(job)
     choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice)
+    decided = job.rule.decide(found, choice, job.offers.classes)
     record = make_record(job, found, choice, decided)
     return OpenSetClassifier(
         job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
@@ -465,6 +644,7 @@ def fit(
     )  # fmt: skip
 
 
+@public
 def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:
     """Open a saved open-set classifier; no code of the folder is run.
 
@@ -491,6 +671,10 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
     if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    try:
+        check_agreement(osc)
+    except OptionError as error:
+        raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..calibration import Calibration, percent
 from ..errors import LabelsError, OptionError
 from ..fitting.extraction import Extractor, batch_size_for
-from ..fitting.preprocessing import class_order
+from ..fitting.labels import class_order
 from ..images import Images, open_images
 from ..measure import auroc_interval, wilson
 

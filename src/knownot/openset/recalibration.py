@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..fitting.extraction import Extractor, batch_size_for
+from ..fitting.labels import class_order
 from ..fitting.many import decide, measured_on
-from ..fitting.preprocessing import class_order
 from ..images import open_images
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def recalibrate(
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
     decided = decide(osc.detector, scores, predicted, seed=seed, **wanted)
-    count = len(decided.calibration.scores)
+    calibration = decided.calibration.among(osc.model.offers.classes)
+    count = len(calibration.scores)
     seen = walk.confusion
     note = f"Calibrated anew on {len(scores):,} images; before, on {osc.record.calibration + osc.record.ranking:,}."
     record = replace(
@@ -53,7 +54,7 @@ def recalibrate(
         unreadable_count=osc.record.unreadable_count + len(walk.unreadable),
     )  # fmt: skip
     return replace(
-        osc, detector=decided.detector, calibration=decided.calibration, references=decided.references, record=record
+        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record
     )
 
 

@@ -74,7 +74,7 @@ def _place(folder: Path) -> Path:
 
 
 def _draft(folder: Path) -> tuple[Path, int | None]:
-    """A new folder beside `folder`, with its mode or that of the user's umask, and what holds it locked, if anything."""
+    """A new folder beside `folder`, with its mode or that of the user's umask, and what holds it locked, or None."""
     mode = folder.stat().st_mode & 0o777 if folder.exists() else 0o777
     while True:
         draft = folder.with_name(f".{folder.name}{DRAFT}{secrets.token_hex(6)}")

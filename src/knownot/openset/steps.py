@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import whole
 from ..arrays import Offers, Preprocess
-from ..calibration import check_options, images_needed
+from ..calibration import PER_CLASS, check_options, images_needed
 from ..detectors import Detector, Recipe, beside_default, classes, resolve
 from ..detectors.passes import Pass, passing
 from ..detectors.reducing import reducing
@@ -77,14 +78,15 @@ class Rule:
     def hold_out(self, count: int | None, want: int) -> HoldOut:
         return HoldOut(count, want, self.seed, self.alpha, self.delta, self.guarantee)
 
-    def decide(self, found: PassResults, choice: Chosen | None) -> CalibratedDetector:
+    def decide(self, found: PassResults, choice: Chosen | None, classes: int) -> CalibratedDetector:
         detector, parts, evidence = (found.detector, found.parts, 0)
         if choice is not None:
             detector, parts, evidence = choice.detector, choice.parts, choice.evidence
-        return decide(
+        decided = decide(
             detector, parts, found.predicted, alpha=self.alpha, guarantee=self.guarantee, delta=self.delta,
             seed=self.seed, numbers=found.numbers, evidence=evidence,
         )  # fmt: skip
+        return replace(decided, calibration=decided.calibration.among(classes))
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def prepared(
 ) -> FitJob:
     """Open everything, and say what does not go together. known, calibration: (images, labels)."""
     begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
     check_options(rule.alpha, rule.delta, rule.guarantee)
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
@@ -301,7 +304,7 @@ def chosen(job: FitJob, found: PassResults, unknown: Any) -> Chosen | None:
         strange = job.walk(found.detector.passes)
         own = strange.over(open_images(unknown), "unknown", None, job.names, None, labelled=False)
         (theirs,), _ = measured_on([found.detector], (activations for activations, _ in own))
-    classes = job.offers.classes if job.rule.guarantee == "class-conditional" else 1
+    classes = job.offers.classes if job.rule.guarantee in PER_CLASS else 1
     return choose(
         found.detector, job.recipe, found.parts, found.numbers, found.seen,
         walk=found.walk, offers=job.offers, needed=job.rule.needed * classes, seed=job.rule.seed, unknown=theirs,
@@ -324,6 +327,13 @@ def make_record(job: FitJob, found: PassResults, choice: Chosen | None, decided:
         notes.append(
             f"No known image is of the class{'es' * (len(absent) > 1)} {some}: images of "
             f"{'these classes' if len(absent) > 1 else 'it'} will look unknown."
+        )
+    if few := decided.calibration.few:
+        some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
+        notes.append(
+            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
+            "share of the known ones among them may be rejected."
         )
     return Record(
         known=walk.images,

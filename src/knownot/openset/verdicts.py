@@ -10,7 +10,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..errors import RowError, missing_extra
+from ..arguments import public
+from ..errors import OptionError, RowError, missing_extra
 from ..images.names import printable
 from .cells import csv_cell
 
@@ -156,8 +157,11 @@ class Verdicts:
         return replace(self, **chosen, gallery=None)
 
     @classmethod
+    @public
     def concat(cls, parts: Sequence[Verdicts], **changes: Any) -> Verdicts:
         """One after the other; what is not per image is taken from the first."""
+        if not len(parts):
+            raise OptionError("concat needs the verdicts of one batch at least.")
         first = parts[0]
         joined: dict[str, Any] = {}
         for f in fields(cls):
@@ -177,11 +181,12 @@ class Verdicts:
             import pandas as pd
         except ImportError as error:
             raise missing_extra("pandas", "parquet", "to_pandas()") from error
-        frame = pd.DataFrame(self.columns())  # names as Python has them, so that files are found by them
+        frame = pd.DataFrame({k: _texts(x) if isinstance(x, list) else x for k, x in self.columns().items()})
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             frame[f"p_value: {name}"] = p
         return frame
 
+    @public
     def to_parquet(self, path: str | Path) -> None:
         """A Parquet file, one row per image."""
         try:
@@ -195,8 +200,10 @@ class Verdicts:
         }
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             columns[f"p_value: {name}"] = pa.array(p)
-        pq.write_table(pa.table(columns), path)
+        with Path(path).open("wb") as file:  # pyarrow's own takes no name that is no UTF-8
+            pq.write_table(pa.table(columns), file)
 
+    @public
     def to_csv(self, path: str | Path, *, raw: bool = False) -> None:
         """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty.
 
@@ -209,6 +216,7 @@ class Verdicts:
             for v in self:
                 writer.writerow([csv_cell(getattr(v, name), raw) for name in COLUMNS])
 
+    @public
     def to_jsonl(self, path: str | Path) -> None:
         """One JSON object per line and image; null where there is no number."""
         import json

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import Preprocess
 from ..detectors.base import number
 from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
@@ -25,6 +26,7 @@ VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy
 
 
+@public
 def retrain(
     remedy: str,
     model: Any,

@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class KerasModel(Model):
         notes: tuple[str, ...] = (),
         embedding: bool = False,
     ) -> None:
-        self._model, self._path = model, path
+        self._model, self._path, self._embedding = model, path, embedding
         self.input, self._rank = input_of(model, size)
         shown = probe(self.input)
         calls, output = self._traced(shown.shape)
@@ -252,6 +253,15 @@ class KerasModel(Model):
         return self._with_maps[1]
 
     # What stays
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
+        from ..onnx import opened as opened_onnx
+        from .onnx import write
+
+        shown = probe(self.input if size is None else replace(self.input, height=size[0], width=size[1]))
+        path = write(self._model, shown, Path(folder))
+        h, w = shown.shape[1:3] if self.input.layout == "NHWC" else shown.shape[2:4]
+        return opened_onnx(path, size=(h, w), layout=self.input.layout, embedding=self._embedding)
 
     @property
     def fingerprint(self) -> str:

@@ -24,7 +24,9 @@ from .probe import Look, as_it_is, best, look, outputs, tensors_of
 
 PREFIX = "knownot/"  # of the tensors that are added
 Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
-Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]
+
+Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
+MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
 
 
@@ -106,7 +108,7 @@ class OnnxModel(Model):
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
 
-    def as_onnx(self, folder: Path) -> OnnxModel:
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> OnnxModel:
         return self
 
     def graph(self, maps: Sequence[str] = ()) -> ModelProto:
@@ -116,6 +118,10 @@ class OnnxModel(Model):
         data, source = self._served(self.known_maps(maps))
         proto = source.file.with_weights(data)
         seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
+        stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+        nodes = source.ordered(list(proto.graph.node), stored | {v.name for v in proto.graph.input})
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)  # as the standard demands, though onnxruntime does not
         del proto.graph.output[:]
         for path, x in seen.items():
             sizes = [None, *x.shape[1:]] if x.ndim == 2 or self.input.height else [None, x.shape[1], None, None]
@@ -162,6 +168,8 @@ def opened(
     """
     for name in options:
         raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
     for given in providers or ():
         name = given if isinstance(given, str) else given[0]
         if name not in onnxruntime.get_available_providers():

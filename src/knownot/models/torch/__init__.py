@@ -157,7 +157,10 @@ class TorchModel(Model):
         """That two passes agree, and that the head gives the logits."""
         x = self._sample(self.input.batch or LOOK)
         with self.network.untouched():
+            before = self.network.random_state()
             first, again = self._run(x), self._run(x)
+            draws = not all(map(torch.equal, before, self.network.random_state()))
+        self.network.draws = draws
         first.check()
         scale = max(1.0, float(np.abs(first.logits).max()))
         if not np.abs(first.logits - again.logits).max() <= self.tolerance * scale:
@@ -257,6 +260,13 @@ class TorchModel(Model):
             if values.shape[0] != len(batch):
                 raise ModelError(f"The classifier gave {values.shape[0]} rows of {name} for {len(batch)} images.")
         return Activations.of({key: kept[key] for key in sorted(kept)})
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
+        from ..onnx import opened as opened_onnx
+        from . import onnx
+
+        size = size or self.used
+        return opened_onnx(onnx.write(self, folder, size), size=size, embedding=self.embedding)
 
     @property
     def fingerprint(self) -> str:

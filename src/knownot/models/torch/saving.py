@@ -19,6 +19,9 @@ from . import files
 
 if TYPE_CHECKING:
     from . import TorchModel
+    from .network import Network
+
+EXPORTABLE = "export.pt2"  # beside TorchScript: the same network as a program, of which an ONNX file can be made
 
 # File name, how to write it, what to tell the user, what the file then reads.
 Route = tuple[str, Callable[[Path], None], str, InputSpec]
@@ -48,6 +51,8 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
         except Exception as error:
             difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not difference:
+            if name == "model.ts" and model.network.kind == "module":
+                _beside(model, folder / EXPORTABLE)
             return name, note
         failures.append(f"{name}{f' ({note})' if note else ''}: {difference}")
         path.unlink(missing_ok=True)
@@ -80,12 +85,7 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     x = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(network.device, network.dtype)
 
     def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
-        def write(path: Path) -> None:
-            module = copy.deepcopy(network.module)
-            program = torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
-            torch.export.save(program, str(path), extra_files=extra)
-
-        return write
+        return lambda path: torch.export.save(program_of(network, x, dynamic), str(path), extra_files=extra)
 
     def trace(path: Path) -> None:
         traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
@@ -106,6 +106,24 @@ def _routes(model: TorchModel) -> Iterator[Route]:
         yield "model.pt2", export(batch), "", spec
         yield "model.ts", trace, "Saved as a TorchScript trace: torch.export did not give a batch of any size.", spec
     yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower.", replace(sized, batch=2)
+
+
+def program_of(network: Network, x: torch.Tensor, dynamic: dict[int, Any]) -> torch.export.ExportedProgram:
+    """torch.export of a copy of a module. dynamic: axes of x that take any size."""
+    module = copy.deepcopy(network.module)
+    return torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+
+
+def _beside(model: TorchModel, path: Path) -> None:
+    """The network as a program for images of the size that it was used with, where it can be had."""
+    network = model.network
+    x = torch.zeros((2, model.input.channels or 3, *model.used), device=network.device, dtype=network.dtype)
+    try:
+        with warnings.catch_warnings(), network.untouched(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.export.save(program_of(network, x, {0: torch.export.Dim.DYNAMIC}), str(path))
+    except Exception:  # whatever torch raises: then the folder has none, and `as_onnx` says so
+        path.unlink(missing_ok=True)
 
 
 def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
