@@ -60,6 +60,7 @@ class Engine:
     facts: dict[str, Any]  # what `knownot info` says
     settings: Settings
     metrics: Metrics
+    modified: datetime  # its files, when they were read
     loaded: datetime = field(default_factory=lambda: datetime.now(UTC))
     _batcher: Batcher | None = None
 
@@ -160,14 +161,8 @@ class Engine:
                 for a, p in sorted(rules.items())
             ],
             "loaded": self.loaded.isoformat(timespec="seconds"),
-            "modified": datetime.fromtimestamp(stamp_of(self.path)[0] / 1e9, UTC).isoformat(timespec="seconds"),
+            "modified": self.modified.isoformat(timespec="seconds"),
         }
-
-
-def stamp_of(path: Path) -> tuple[int, int, int]:
-    """(time in ns, bytes, inode) of the file, or of the folder's manifest. Raises OSError."""
-    seen = (path / "manifest.json" if path.is_dir() else path).stat()
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 def explained(answer: Answer) -> dict[str, Any] | None:

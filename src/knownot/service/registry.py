@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import KnownotError, OptionError
-from .engine import Engine, stamp_of
+from .engine import Engine
 from .metrics import Metrics
 from .names import check_name
 from .problems import Problem
@@ -45,7 +46,7 @@ class Registry:
         for name, path in paths.items():
             check_name(name)
             path, stamp = Path(path), _stamp(Path(path))
-            self.entries[name] = Entry(self._opened(name, path), stamp)
+            self.entries[name] = Entry(self._opened(name, path, stamp), stamp)
             engine = self.entries[name].engine
             metrics.in_service(name, engine.digest, engine.facts["alpha"])
             metrics.queue.labels(name).set_function(partial(self._waiting, name))
@@ -85,7 +86,7 @@ class Registry:
                 continue  # gone, or between two renames: the one in memory goes on
             entry.stamp = stamp
             try:
-                new = await asyncio.to_thread(self._opened, name, entry.engine.path)
+                new = await asyncio.to_thread(self._opened, name, entry.engine.path, stamp)
             except Exception as error:
                 self._refuse(name, entry, error)
                 continue
@@ -106,15 +107,18 @@ class Registry:
         self.metrics.reloads.labels(name, "refused").inc()
         log.error("reload refused", extra={"facts": {"model": name, "error": entry.refused}})
 
-    def _opened(self, name: str, path: Path) -> Engine:
+    def _opened(self, name: str, path: Path, stamp: tuple[int, int, int] | None) -> Engine:
         from ..export import info, load
 
         classifier = load(path) if self._model is None else load(path, model=self._model)
-        return Engine(name, path, classifier, info(path), self.settings, self.metrics)
+        modified = datetime.fromtimestamp((stamp or (0,))[0] / 1e9, UTC)
+        return Engine(name, path, classifier, info(path), self.settings, self.metrics, modified)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """(time in ns, bytes, inode) of the file, or of the folder's manifest; None where there is none."""
     try:
-        return stamp_of(path)
+        seen = (path / "manifest.json" if path.is_dir() else path).stat()
     except OSError:
         return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino

@@ -63,13 +63,13 @@ async def ask(engine: Engine, uploads: list[Upload], explain: bool) -> list[Answ
 
 
 @router.get("/v1/models", response_model=ModelsOut, responses=responses(), summary="What is in service")
-def models(request: Request) -> dict[str, Any]:
+async def models(request: Request) -> dict[str, Any]:
     registry: Registry = request.app.state.registry
     return {"default": registry.first, "models": [_described(registry, name) for name in registry.entries]}
 
 
 @router.get("/v1/models/{name}", response_model=ModelOut, responses=responses(404, 422), summary="One of them")
-def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: str) -> dict[str, Any]:
     return _described(request.app.state.registry, request.app.state.registry.get(name).name)
 
 
@@ -97,5 +97,5 @@ async def readyz(request: Request) -> dict[str, str]:
     responses={**responses(), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     summary="In the text format of Prometheus",
 )
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.text(), headers={"Content-Type": MEDIA})
