@@ -75,7 +75,7 @@ def start(models: dict[str, Path], opens: bool, log_level: str, model: Any = Non
         if opens:
             import webbrowser
 
-            webbrowser.open(page)
+            webbrowser.open(f"{page}/?examples" if settings.examples else page)
 
     serve(models, settings, model=model, ready=ready)
 

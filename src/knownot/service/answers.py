@@ -80,9 +80,21 @@ class ModelOut(BaseModel):
     refused: str | None = Field(description="Why a newer version of its files was refused.")
 
 
+class LimitsOut(BaseModel):
+    max_body: int = Field(description="Bytes of a request.")
+    max_images: int = Field(description="Images of a request.")
+    max_pixels: int = Field(description="Pixels of an image.")
+
+
 class ModelsOut(BaseModel):
     default: str = Field(description="The model that answers when none is named.")
     models: list[ModelOut]
+    limits: LimitsOut
+    examples: int = Field(description="Images at /v1/examples, to try.")
+
+
+class ExamplesOut(BaseModel):
+    examples: list[str]
 
 
 class StateOut(BaseModel):

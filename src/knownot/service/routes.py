@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from ..version import __version__
-from .answers import ModelOut, ModelsOut, PredictOut, StateOut
+from .answers import ExamplesOut, ModelOut, ModelsOut, PredictOut, StateOut
 from .batching import Closed, Full
 from .engine import Answer, Engine, Unread, explained
 from .metrics import MEDIA
 from .problems import Problem, busy, responses
 from .registry import Registry
-from .uploads import BODY, Upload, read_uploads
+from .uploads import BINARY, BODY, Upload, read_uploads
 
 router = APIRouter()
 Name = Annotated[str | None, Query(alias="model", description="Which model; the first, if left out.", max_length=64)]
@@ -65,7 +65,13 @@ async def ask(engine: Engine, uploads: list[Upload], explain: bool) -> list[Answ
 @router.get("/v1/models", response_model=ModelsOut, responses=responses(), summary="What is in service")
 async def models(request: Request) -> dict[str, Any]:
     registry: Registry = request.app.state.registry
-    return {"default": registry.first, "models": [_described(registry, name) for name in registry.entries]}
+    settings = registry.settings
+    return {
+        "default": registry.first,
+        "models": [_described(registry, name) for name in registry.entries],
+        "limits": {name: getattr(settings, name) for name in ("max_body", "max_images", "max_pixels")},
+        "examples": len(settings.examples),
+    }
 
 
 @router.get("/v1/models/{name}", response_model=ModelOut, responses=responses(404, 422), summary="One of them")
@@ -76,6 +82,25 @@ async def model(request: Request, name: str) -> dict[str, Any]:
 def _described(registry: Registry, name: str) -> dict[str, Any]:
     entry = registry.entries[name]
     return {**entry.engine.description(), "refused": entry.refused}
+
+
+@router.get("/v1/examples", response_model=ExamplesOut, responses=responses(), summary="Names of images to try")
+async def examples(request: Request) -> dict[str, list[str]]:
+    return {"examples": [path.name for path in request.app.state.settings.examples]}
+
+
+@router.get(
+    "/v1/examples/{number}",
+    response_class=Response,
+    responses={**responses(404, 422), 200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}},
+    summary="One of them",
+)
+async def example(request: Request, number: int) -> Response:
+    given = request.app.state.settings.examples
+    if not 0 <= number < len(given):
+        raise Problem(404, f"There are {len(given)} examples, counted from 0.")
+    data = await asyncio.to_thread(given[number].read_bytes)
+    return Response(data, headers={"Content-Type": BINARY})
 
 
 @router.get("/healthz", response_model=StateOut, responses=responses(), summary="Whether the process lives")

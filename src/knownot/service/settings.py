@@ -27,7 +27,7 @@ class Settings:
     max_batch: images of a forward pass at most; threads: forward passes at once. max_requests: under way at once.
     timeout: seconds for the body to arrive, and again for the answer. drain: seconds from SIGTERM on in which requests
     are still taken, so that clients and load balancers leave by themselves. reload: seconds between two looks at the
-    files, 0: never.
+    files, 0: never. examples: image files that the page offers to try.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +45,7 @@ class Settings:
     timeout: float = 30.0
     drain: float = 1.0
     reload: float = 2.0
+    examples: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_body", "max_images", "max_pixels", "queue", "max_batch", "threads", "max_requests"):
