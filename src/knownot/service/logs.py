@@ -37,3 +37,5 @@ def set_up(level: str = "info") -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("knownot").setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True
+    for name in ("python_multipart", "multipart", "PIL"):  # which tell of bytes that were sent
+        logging.getLogger(name).setLevel(logging.CRITICAL)
