@@ -32,8 +32,8 @@ def member_scores(osc: Any, images: Any) -> np.ndarray:
     from knownot.fitting.many import measured_on
     from knownot.images import open_images
 
-    walk = Extractor(osc.looking, osc.preprocess, 64, 0, 0, False)
-    batches = walk.over(open_images(images), "score", None, osc.class_names, None, labelled=False)
+    walk = Extractor(osc.looking, osc.preprocess, 64)
+    batches = walk.run(open_images(images), "score", labelled=False)
     (scores,), _ = measured_on([osc.detector], (activations for activations, _ in batches))
     return scores
 
@@ -90,12 +90,13 @@ def line(found: dict[str, np.ndarray], count: int, half: bool, splits: int) -> l
     from knownot.calibration import allowed_rank, images_needed
     from knownot.detectors.combined import surprise, tail_rate
     from knownot.fitting.many import FEWEST, images_that_rank
+    from knownot.fitting.options import CalibrationOptions
     from knownot.measure import auroc
 
     rng = np.random.default_rng(0)
     known, weights = found["known"].astype(np.float64), found["weights"]
     needed = images_needed(ALPHA, DELTA, "pac")
-    rank = images_that_rank(count, needed, ALPHA, "pac", DELTA)
+    rank = images_that_rank(count, CalibrationOptions(ALPHA, "pac", DELTA))
     if half:
         rank = max(FEWEST, min(count // 2, count - needed))
     rows = []

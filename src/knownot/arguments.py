@@ -27,12 +27,35 @@ WORDS = {
 }
 
 
-def number(name: str, value: Any, low: float, high: float, *, within: bool = False, example: str = "") -> None:
-    """Raise OptionError unless `value` is a number from `low` to `high`. within: neither of the two; example: what was
-    expected, in words."""
-    if _fits(float, value) and (low < value < high if within else low <= value <= high):
+def number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+    within: bool = False,
+    example: str = "",
+) -> None:
+    """Raise OptionError unless `value` is a number (whole: an integer) from `low` to `high`. within: neither of the
+    two; example: what was expected, in words."""
+    fits = _fits(int if whole else float, value) and _finite(value)
+    if fits and (low < value < high if within else low <= value <= high):
         return
-    raise OptionError(f"{name}={short(value)}: expected {example or f'a number from {low:g} to {high:g}'}.")
+    kind = "a whole number" if whole else "a number"
+    span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    raise OptionError(f"{name}={short(value)}: expected {example or f'{kind} {span}'}.")
+
+
+def flag(name: str, value: Any) -> None:
+    """Raise OptionError unless `value` is True or False."""
+    one_of(name, value, (True, False))
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise OptionError unless `value` is among `allowed`."""
+    if value not in allowed:
+        raise OptionError(f"{name}={short(value)}: expected one of {', '.join(map(repr, allowed))}.")
 
 
 def whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> None:

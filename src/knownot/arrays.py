@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import check_fields
-from .errors import ActivationsError, InputError
+from .errors import ActivationsError, InputError, OptionError
 
 Array = Any  # any array of the Python array API standard
 
@@ -225,21 +225,34 @@ class Preprocess:
     background: str = "white"  # under transparency: "white", "black", or "ignored" (the colours as they are stored)
     depth: int = 16  # bits in use of files with more than 8 per grey value: 2**depth - 1 is white, larger ones too
 
+    def __post_init__(self) -> None:
+        """Raises OptionError for a field of another type; ranges are looked at where it is used. mean and std may be
+        one number, a list or an array."""
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        check_fields(self)
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @property
     def decoding(self) -> tuple[str, str, int]:
         """What reading a file depends on."""
         return self.orientation, self.background, self.depth
 
-    def __post_init__(self) -> None:
-        """Raises OptionError for a field of another type; ranges are looked at where it is used."""
-        check_fields(self)
-        for name in ("mean", "std"):  # lists, as in JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("scale", "crop_share"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    if isinstance(given, tuple) and all(type(v) is float for v in given):
+        return given
+    try:
+        values = np.asarray(given, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if not values.size or given is None or isinstance(given, str | bool):
+        raise OptionError(f"Preprocess({name}={given!r}): expected one number for all channels, or one for each.")
+    return tuple(float(v) for v in values)
 
 
 def softmax(logits: Array) -> Array:  # [n, c] -> [n, c]

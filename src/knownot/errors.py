@@ -26,7 +26,12 @@ from typing import Any
 
 
 class KnownotError(Exception):
-    """Root of every error that knownot raises on purpose."""
+    """Root of every error that knownot raises on purpose. problem, cure: its message in two parts, for whoever shows
+    one of them; the cure is "" where the problem says all."""
+
+    def __init__(self, problem: str, *rest: Any, cure: str = "") -> None:
+        super().__init__(f"{problem} {cure}" if cure else problem, *rest)
+        self.problem, self.cure = problem, cure
 
 
 class InputError(KnownotError):

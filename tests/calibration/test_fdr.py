@@ -43,10 +43,10 @@ def test_storey_divides_the_level_by_the_estimated_share_of_known_images():
 def test_the_share_of_known_among_selected_is_at_most_q_on_average(unknown, method):
     rng = np.random.default_rng(unknown)
     shares = []
-    for _ in range(400):
+    for _ in range(250):
         chosen = select(batch(rng, 400, 200, unknown), 400, fdr=0.1, method=method).rows
         shares.append((chosen >= unknown).mean() if len(chosen) else 0.0)
-    assert np.mean(shares) <= 0.1 + 3 * np.std(shares) / np.sqrt(400) + 1e-9
+    assert np.mean(shares) <= 0.1 + 3 * np.std(shares) / np.sqrt(250) + 1e-9
     assert unknown == 0 or np.mean(shares) > 0.04  # the level is used
 
 
@@ -131,20 +131,20 @@ def test_the_bound_of_any_choice_agrees_with_the_curve_and_counts_what_lies_abov
 def test_the_share_of_unknown_is_covered_and_never_claimed_where_there_is_none():
     rng = np.random.default_rng(3)
     inside, below, none = 0, 0, 0
-    for _ in range(150):
+    for _ in range(80):
         share = unknown_share(batch(rng, 200, 300, 60, strength=6.0), 200, confidence=0.9)
         inside += share.low <= 0.2 <= share.high
         below += share.at_least <= 0.2
         none += unknown_share(batch(rng, 200, 300, 0), 200, confidence=0.9).at_least > 0
-    assert inside >= stats.binom.ppf(0.001, 150, 0.9)
-    assert below >= stats.binom.ppf(0.001, 150, 0.9)
-    assert none <= stats.binom.ppf(0.999, 150, 0.1)
+    assert inside >= stats.binom.ppf(0.001, 80, 0.9)
+    assert below >= stats.binom.ppf(0.001, 80, 0.9)
+    assert none <= stats.binom.ppf(0.999, 80, 0.1)
 
 
 def test_the_estimate_is_near_and_the_interval_narrows():
     rng = np.random.default_rng(4)
-    few, many = (unknown_share(batch(rng, n, 10 * n, 2 * n, 6.0), n) for n in (200, 2000))
-    assert abs(many.estimate - 0.2) < 0.03
+    few, many = (unknown_share(batch(rng, n, 10 * n, 2 * n, 6.0), n) for n in (100, 800))
+    assert abs(many.estimate - 0.2) < 0.05
     assert many.high - many.low < 0.6 * (few.high - few.low)
     assert few.low <= few.estimate <= few.high
     assert "look unknown" in many.sentence

@@ -38,7 +38,7 @@ def test_the_classifier_selects_and_bounds_and_estimates(osc, verdicts):
     share = osc.unknown_share(verdicts)
     assert share.at_least <= 0.5 <= share.high
     assert share.low > 0.2
-    assert share.calibration == 400  # the other half of the calibration images ranks the detectors
+    assert share.calibration == len(osc.calibration.scores) < 800  # the others rank the detectors
     images = toy.known(100, 4)[0]
     np.testing.assert_array_equal(osc.select(images).q_value, osc.select(osc.predict(images)).q_value)
 

@@ -181,11 +181,14 @@ def test_an_image_that_could_not_be_read_is_tried_again(osc, place, monkeypatch)
     from knownot.images import batching
     from knownot.images.decode import Unreadable
 
-    def failing(image):
-        raise Unreadable("input/output error")
-
     decode = batching.decode
-    monkeypatch.setattr(batching, "decode", lambda x: failing(x) if x.endswith("00001.png") else decode(x))
+
+    def failing(image, *args, **options):
+        if image.endswith("00001.png"):
+            raise Unreadable("input/output error")
+        return decode(image, *args, **options)
+
+    monkeypatch.setattr(batching, "decode", failing)
     stopped(osc, "out.csv")
     monkeypatch.setattr(batching, "decode", decode)
     assert run(osc, "out.csv").resumed == 11

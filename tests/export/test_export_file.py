@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import helpers_toy as toy
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 import knownot
+from helpers import toy
 from knownot.calibration import Calibration
 from knownot.cli import main
 from knownot.errors import ImagesError, ModelError, OptionError, SavedError, UnsoundError

@@ -10,7 +10,9 @@ import knownot
 from helpers import toy
 from knownot.errors import CalibrationError
 from knownot.fitting.content import Contents, look_of, lookalikes
-from knownot.fitting.extraction import HoldOut, keys_of
+from knownot.fitting.extraction import keys_of
+from knownot.fitting.options import CalibrationOptions
+from knownot.fitting.sampling import HoldOut
 
 WHY = "among the known images that the detectors are fitted on: the same content"
 
@@ -93,7 +95,7 @@ def test_copies_go_to_the_same_side_of_the_hold_out():
     from knownot.arrays import Activations
 
     keys = np.random.default_rng(0).permutation(np.repeat(np.arange(50, dtype=np.uint64), 4))
-    hold, stays = HoldOut(200, 5, 0, 0.1, 0.01, "marginal"), []
+    hold, stays = HoldOut(200, 5, CalibrationOptions(0.1, "marginal")), []
     for i in range(0, 200, 20):
         batch = Activations(np.zeros((20, 2), np.float32), keys=keys[i : i + 20])
         stay, out = hold.split(batch, np.zeros(20, int), np.arange(i, i + 20))

@@ -81,7 +81,7 @@ def test_transparency_that_training_ignored_is_found(tmp_path):
 
 @pytest.mark.parametrize("bits", [10, 12])
 def test_the_depth_of_dark_16_bit_files_is_found(tmp_path, bits):
-    x, y = toy.known(300, 3)
+    _, y = toy.known(300, 3)
     keep = y < 2  # stripes and columns: what greys can show
     known = files(tmp_path, 300, 3, grey_of(bits))
     for name in toy.CLASSES[2:]:
@@ -111,7 +111,7 @@ def test_colours_that_do_not_matter_are_not_swapped():
 def test_equal_ways_are_told_apart_by_likelihood():
     """Without biases x and 255 x give the same classes, and 255 x nothing but certainty."""
     proto = with_input(bias=False)
-    x, y = toy.known(140, 3)
+    x, _ = toy.known(140, 3)
     opened = open_model(proto)
     answers = open_model(toy.graph()).activations((x / 255).astype(np.float32)).logits
     labels = opened.activations((x / 255).astype(np.float32)).logits.argmax(axis=1)  # right on all, whatever the scale

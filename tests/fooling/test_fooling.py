@@ -21,11 +21,11 @@ from knownot.calibration import p_values
 from knownot.cli import main
 from knownot.detectors.base import moved
 from knownot.errors import ActivationsError, MissingExtraError, ModelError, OptionError, SavedError, UnsoundError
-from knownot.fooling import chain, slopes
+from knownot.fooling import pixels, slopes
 from knownot.fooling.cppn import Cppn
 from knownot.fooling.guard import DetectorConstraint
+from knownot.fooling.objective import AttackObjective, log_odds
 from knownot.fooling.prior import Prior
-from knownot.fooling.sight import Sight, log_odds
 
 WAY = knownot.Preprocess(16, 16, scale=1 / 255, name="[0, 1]")
 DATA = toy.known(400, 2), toy.known(600, 3)
@@ -85,7 +85,7 @@ def test_a_gradient_goes_back_through_the_preprocessing(layout, channels, share)
     k = 1 if channels == "grey" else 3
     mean, std = ((0.4,), (0.3,)) if k == 1 else ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     way = knownot.Preprocess(12, 9, channels, 1 / 255, mean, std, crop_share=share)
-    link = chain.Chain(way, InputSpec(12, 9, k, layout))
+    link = pixels.PixelPipeline(way, InputSpec(12, 9, k, layout))
     assert link.size == (round(12 / share), round(9 / share))
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 256, (2, 4, *link.size, 3), dtype=np.uint8)
@@ -106,7 +106,7 @@ def test_the_image_of_an_attack_is_not_resampled_by_the_preprocessing():
     for fit, share in (("crop", 1.0), ("crop", 0.875), ("crop", 0.9), ("stretch", 0.875)):
         for size in ((224, 224), (33, 50), (32, 32)):
             way = knownot.Preprocess(*size, fit=fit, crop_share=share)
-            link = chain.Chain(way, InputSpec(*size, 3, "NHWC"))
+            link = pixels.PixelPipeline(way, InputSpec(*size, 3, "NHWC"))
             image = np.random.default_rng(0).integers(0, 256, (1, *link.size, 3), dtype=np.uint8)
             top, left = (round((a - b) / 2) for a, b in zip(link.size, size, strict=True))
             want = image[:, top : top + size[0], left : left + size[1]]
@@ -352,14 +352,15 @@ def test_an_adaptive_attack_looks_through_both_networks():
     """The slope of the suspicion with respect to pixels, against what happens when they move by one grey level."""
     osc = fitted(torch_model(), features=knownot.open_model(other_net(), size=(16, 16)))
     assert any(name.startswith("second") for name in osc.detector.members)
-    sight = Sight(osc.model, osc.preprocess, 0.99, osc)
+    objective = AttackObjective(osc.model, osc.preprocess, 0.99, osc)
     images = np.clip(toy.known(15, 5)[0], 2, 253)
     nobody = np.zeros(15, np.int64)
-    seen = sight.look(images, nobody)
-    slope = -sight._back(seen, sight.guard.pull(seen.activations, sight._paths))
+    seen = objective.look(images, nobody)
+    slope = -objective._back(seen, objective.guard.pull(seen.activations, objective._paths))
     move = np.sign(slope) * (np.random.default_rng(0).random(slope.shape) < 0.1)
     up, down = (
-        sight.guard.judge(sight.look((images + m).astype(np.uint8), nobody).activations)[2] for m in (move, -move)
+        objective.guard.judge(objective.look((images + m).astype(np.uint8), nobody).activations)[2]
+        for m in (move, -move)
     )
     share = (up - down) / (2 * np.sum(slope * move, axis=(1, 2, 3)))
     assert np.median(share) == pytest.approx(1, abs=0.15), "but for kinks of the suspicion"

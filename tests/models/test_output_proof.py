@@ -1,5 +1,9 @@
 """torch: an output that is neither logits nor their softmax is said, not read as one."""
 
+import contextlib
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 
@@ -58,3 +62,36 @@ def test_what_proves_an_output():
             verify_output(z, own)
     with pytest.raises(ModelError):
         verify_output(100 * p, 100 * p)  # offered as logits
+
+
+@dataclasses.dataclass
+class Wrapped:
+    """An output of a class of another library."""
+
+    loss: object
+    logits: object
+
+
+class Wrapping(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = network(lambda z: z)
+
+    def forward(self, x):
+        return Wrapped(None, self.inner(x))
+
+
+def test_what_is_saved_gives_plain_scores(tmp_path):
+    """So that it opens where the class of the output is not known."""
+    with contextlib.suppress(ValueError):  # registered already
+        torch.export.register_dataclass(Wrapped, serialized_type_name="tests.Wrapped")
+    opened = open_model(Wrapping().eval(), size=(16, 16))
+    name = opened.save(tmp_path)
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        read = torch.jit.load if name.endswith(".ts") else lambda path: torch.export.load(path).module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates reading TorchScript
+            given = read(str(tmp_path / name))(x)
+    assert isinstance(given, torch.Tensor)
+    np.testing.assert_allclose(given.numpy(), opened.activations(x.numpy()).logits, atol=1e-5)

@@ -19,7 +19,8 @@ from knownot.errors import (
     OptionError,
     UnsoundError,
 )
-from knownot.fitting.many import decide, images_that_rank
+from knownot.fitting.many import calibrate, images_that_rank
+from knownot.fitting.options import CalibrationOptions
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 
@@ -133,7 +134,7 @@ def test_ranking_and_calibration_images_are_different_ones():
 
     parts = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     combined = Combined((Energy(), Energy(2.0)), ("a", "b"))
-    done = decide(combined, parts, np.zeros(400, int), alpha=0.05, guarantee="pac", delta=0.01, seed=0)
+    done = calibrate(combined, parts, np.zeros(400, int), CalibrationOptions())
     for ranking, calibrating in zip(done.detector.references, done.references, strict=True):
         assert not set(ranking.tolist()) & set(calibrating.tolist())
         assert len(ranking) + len(calibrating) == 400
@@ -144,13 +145,13 @@ def test_as_few_images_rank_as_do(guarantee):
     """By trying every number of ranking images: none leaves a rule that rejects clearly more within alpha."""
     needed = images_needed(0.05, 0.01, guarantee)
     for n in (needed + 10, 150, 201, 300, 600, 5000):
-        rank = images_that_rank(n, needed, 0.05, guarantee, 0.01)
+        rank = images_that_rank(n, CalibrationOptions(guarantee=guarantee))
         most = min(75, n // 2, n - needed)
         assert 10 <= rank <= max(most, 10)
         spent = {r: allowed_rank(n - r, 0.05, guarantee) / (n - r + 1) for r in range(min(30, most), most + 1)}
         assert spent[rank] >= 0.98 * max(spent.values())
         assert all(spent[r] < 0.98 * max(spent.values()) for r in range(rank + 1, most + 1))
-    assert images_that_rank(600, 19, 0.05, "class-conditional", 0.01) == 75
+    assert images_that_rank(600, CalibrationOptions(guarantee="class-conditional")) == 75
 
 
 def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
@@ -164,7 +165,7 @@ def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
     for i in range(splits):
         order = rng.permutation(len(parts))
         for guarantee, seen in rates.items():
-            done = decide(osc.detector, parts[order[:n]], zeros, alpha=alpha, guarantee=guarantee, delta=delta, seed=i)
+            done = calibrate(osc.detector, parts[order[:n]], zeros, CalibrationOptions(alpha, guarantee, delta, i))
             scores = done.detector.join(parts[order[n:]])
             p = done.calibration.p_value(scores, np.zeros(len(scores)))
             seen.append(done.calibration.unknown(p, np.zeros(len(scores))).mean())

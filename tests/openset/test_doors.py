@@ -165,6 +165,13 @@ def test_a_tiny_alpha_does_not_hang(guarantee):
             assert images_needed(alpha, delta, guarantee) >= 1
 
 
+def test_a_label_beyond_all_integers():
+    """It went from numbers to names and back for ever."""
+    for labels in (10**30, [10**30] * 40):
+        with pytest.raises(KnownotError, match="beyond all classes"):
+            fit(labels=labels)
+
+
 def test_a_text_without_letters_names_nothing():
     for door, name in [("predict", "images"), ("open_images", "source"), ("open_model", "thing"), ("load", "folder"),
                        ("save", "folder"), ("to_csv", "path")]:  # fmt: skip

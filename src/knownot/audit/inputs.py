@@ -8,13 +8,13 @@ from dataclasses import asdict
 import numpy as np
 
 from ..arrays import Preprocess
-from ..fitting.auxiliary import alike
+from ..fitting.auxiliary import same_values
 from ..fitting.search import Tried, attempt
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
 from ..models import Model
-from .look import Spread
+from .notes import Spread
 from .record import Finding, Number, Share
 from .sections import Channel, Inputs, Trial
 from .trials import TRIED, Fed
@@ -78,7 +78,7 @@ def section(
 
 def _typed(way: Preprocess | None) -> str:
     """As --preprocess takes it: the name of a usual way, else a JSON object."""
-    if way is None or any(way.name == p.name and alike(way, p.sized(way.height, way.width)) for p in EVERY):
+    if way is None or any(way.name == p.name and same_values(way, p.sized(way.height, way.width)) for p in EVERY):
         return "" if way is None else way.name
     default = asdict(Preprocess())
     return json.dumps({name: x for name, x in asdict(way).items() if x != default[name] and name != "name"})

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import Preprocess
 from ..errors import OptionError
-from ..fitting.auxiliary import alike
+from ..fitting.auxiliary import same_values
 from ..fitting.preprocessing import size_for
 from ..fitting.search import Tried, attempt, readings, search, swapped, with_reading
 from ..images import Images, open_images
@@ -50,9 +50,9 @@ def fed(
         whole = [t for t in result.tried if t.confusion.images >= result.best.confusion.images]
         return Fed(result.best.way, "found by accuracy"), _by_name(whole)
     sample = images.sample(TRIED, seed)
-    others = [way, *(p for p in usual if not alike(p, way))]
+    others = [way, *(p for p in usual if not same_values(p, way))]
     turned = swapped(way)
-    if turned is not None and not any(alike(turned, p) for p in others):
+    if turned is not None and not any(same_values(turned, p) for p in others):
         others.append(replace(turned, name=f"{way.name}, red and blue swapped"))
     read, _, _ = readings(model, sample, [way], order, size)
     if read.name:
@@ -73,7 +73,7 @@ def _called(way: Preprocess, model: Model) -> Preprocess:
     if way.name:
         return way
     for p in candidates(model.input.channels, None, None) if model.input.channels in (None, 1, 3) else ():
-        if alike(p.sized(way.height, way.width), way):
+        if same_values(p.sized(way.height, way.width), way):
             return replace(way, name=p.name)
     return replace(way, name=f"scale {way.scale:.4g}, mean {_list(way.mean)}, std {_list(way.std)}, {way.channels}")
 

@@ -105,6 +105,20 @@ def promise_sentence(guarantee: str, alpha: float, delta: float, few: int | None
         "class-conditional": each,
         OR_MARGINAL: each + (but and f"{but} with too few calibration images"),
     }[guarantee]
+def as_share(name: str, given: Any) -> float:
+    """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
+    value: Any = given
+    if isinstance(given, str):
+        text = given.strip().replace(",", ".")
+        try:
+            value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        large = isinstance(value, int | float | np.number) and not isinstance(value, bool) and 1 < value < 100
+        hint = f" For {value:g} % give {value / 100:g} or '{value:g}%'." if large else ""
+        raise OptionError(f"{name}={given!r}: expected a share between 0 and 1, for example 0.05 or '5%'.{hint}")
+    return float(value)
 
 
 def check_options(alpha: float, delta: float, guarantee: str) -> None:
@@ -292,7 +306,8 @@ class Calibration:
             raise CalibrationError(
                 f"Too few calibration images of the predicted classes {{{some}}} (class: images) for "
                 f"alpha={self.alpha}. {cure} guarantee={OR_MARGINAL!r} compares images of such classes with all "
-                "calibration images, and promises nothing of these classes by themselves; guarantee='marginal' needs no number per class."
+                "calibration images, and promises nothing of these classes by themselves; guarantee='marginal' needs "
+                "no number per class."
             )
 
 

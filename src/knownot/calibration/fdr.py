@@ -86,7 +86,16 @@ def select(p: np.ndarray, calibration: int, *, fdr: float = 0.1, method: str = "
         q[~np.isnan(p)] = np.minimum(known * false_discovery_control(fine, method="bh"), 1.0)
     needed = math.ceil(m * known / (fdr * (calibration + 1)) - 1e-9)
     chosen = np.nan_to_num(q, nan=np.inf) <= fdr * (1 + 1e-12)
-    return Selection(chosen, q, float(fdr), method, known, m, calibration, max(1, needed))
+    return Selection(
+        selected=chosen,
+        q_value=q,
+        fdr=float(fdr),
+        method=method,
+        known_share=known,
+        images=m,
+        calibration=calibration,
+        needed=max(1, needed),
+    )
 
 
 def images_for_one(images: int, fdr: float) -> int:

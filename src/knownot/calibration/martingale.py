@@ -8,17 +8,17 @@ nothing but counts and capitals. Leading axes of the state are streams, so that 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import CalibrationError
 
-JUMP = 0.002  # how much of the capital moves between the rates at each image
+SETTLED = 250  # images: see `speed`
+REACTS = 0.9  # share of the capital on the jumpers; the rest is on the Beta mixtures
 RATES = np.array([1.0, 1.5, 2.5, 5.0, 12.0, 30.0])  # of flags, in units of the promised one
 FRACTIONS = (256, 64, 16, 4)  # flagged are images stranger than about n / 256, … of the calibration images
 SLOPES = np.array([-1.8, -0.9, 0.0, 0.9, 1.8])  # of the densities that are bet on
-JUMPS = np.array([0.001, 0.01])  # simple jumpers of two speeds, capital halved between them
 BINS = 1024
 SMALLEST = 40  # calibration images
 
@@ -41,6 +41,16 @@ def pac_levels(n: int, delta: float) -> tuple[np.ndarray, np.ndarray]:
     ranks = np.unique([max(1, round(n / f)) for f in FRACTIONS])
     rates = np.array([betaincinv(k, n + 1 - k, 1 - delta / len(ranks)) for k in ranks])
     return ranks / (n + 1) * (1 + 1e-12), rates
+
+
+def speed(images: np.ndarray | int) -> np.ndarray:
+    """How much of the capital moves between the bets after so many images.
+
+    At a constant speed a quiet stream loses capital exponentially, and after 50,000 images a change is told thousands
+    of images later. At 1 / (2 (t + 250)) the capital falls as the root of t only, and a bet that begins to win after t
+    images has begun with a share of some t^-3/2 of it: a logarithm more of evidence.
+    """
+    return 0.5 / (np.asarray(images, dtype=np.float64) + SETTLED)
 
 
 def jump(shares: np.ndarray, log_capital: np.ndarray, factors: np.ndarray, speed: float | np.ndarray) -> np.ndarray:
@@ -82,8 +92,8 @@ class FlagBets:
     """Bets on more images that look strange than the calibration set allows, at each level of `pac_levels`.
 
     Given the calibration set, P(p <= threshold) <= rate for known images, so products of theta / rate for flagged and
-    (1 - theta) / (1 - rate) for other images are supermartingales for theta >= rate. At each level half the capital is
-    a jumper over six rates, which reacts fast; half the Beta mixture, which merges.
+    (1 - theta) / (1 - rate) for other images are supermartingales for theta >= rate. At each level most of the capital
+    is on a jumper over six rates, which reacts fast; the rest on the Beta mixture, which merges.
     """
 
     thresholds: np.ndarray  # [l]
@@ -107,7 +117,8 @@ class FlagBets:
     def step(self, p: np.ndarray | float) -> np.ndarray:
         """log capital [...] after one more image of each stream, p-values [...]."""
         flag = np.asarray(p)[..., None] <= self.thresholds
-        jump(self.shares, self.log_jumper, np.where(flag[..., None], self._won, self._lost), JUMP)
+        factors = np.where(flag[..., None], self._won, self._lost)
+        jump(self.shares, self.log_jumper, factors, speed(self.images)[..., None, None])
         self.flags += flag
         self.images += 1
         return self.log_capital
@@ -115,7 +126,7 @@ class FlagBets:
     @property
     def log_levels(self) -> np.ndarray:
         """log capital at each level, [..., l]."""
-        return np.logaddexp(self.log_jumper, self.log_mixtures) - math.log(2)
+        return np.logaddexp(self.log_jumper + math.log(REACTS), self.log_mixtures + math.log1p(-REACTS))
 
     @property
     def log_capital(self) -> np.ndarray:
@@ -201,25 +212,20 @@ class Ranks:
 
 @dataclass
 class RankBets:
-    """A bet on p-values that are not uniform: the simple jumper over densities 1 + slope (p - 1/2), at two speeds."""
+    """A bet on p-values that are not uniform: the simple jumper over densities 1 + slope (p - 1/2)."""
 
-    shares: np.ndarray = field(default_factory=lambda: RankBets.even())  # [..., 2, 5]
-    log: np.ndarray = field(default_factory=lambda: np.zeros(2))  # [..., 2]
-
-    @staticmethod
-    def even(streams: tuple[int, ...] = ()) -> np.ndarray:
-        return np.full((*streams, len(JUMPS), len(SLOPES)), 1 / len(SLOPES))
+    shares: np.ndarray  # [..., 5]
+    log_capital: np.ndarray  # [...]
+    images: np.ndarray  # [...] int64
 
     @classmethod
     def start(cls, streams: tuple[int, ...] = ()) -> RankBets:
-        return cls(cls.even(streams), np.zeros((*streams, len(JUMPS))))
+        k = len(SLOPES)
+        return cls(np.full((*streams, k), 1 / k), np.zeros(streams), np.zeros(streams, np.int64))
 
-    def step(self, p: np.ndarray) -> np.ndarray:
+    def step(self, p: np.ndarray | float) -> np.ndarray:
         """log capital [...] after one more p-value of each stream, p [...]."""
-        factors = 1 + SLOPES * (np.asarray(p)[..., None, None] - 0.5)
-        jump(self.shares, self.log, factors, JUMPS[:, None])
+        factors = 1 + SLOPES * (np.asarray(p)[..., None] - 0.5)
+        jump(self.shares, self.log_capital, factors, speed(self.images)[..., None])
+        self.images += 1
         return self.log_capital
-
-    @property
-    def log_capital(self) -> np.ndarray:
-        return np.logaddexp.reduce(self.log, axis=-1) - math.log(len(JUMPS))

@@ -52,7 +52,16 @@ def unknown_share(p: np.ndarray, calibration: int, *, confidence: float = 0.95, 
     fine = checked_p(p, calibration)
     m, n = len(fine), calibration
     if not m:
-        return UnknownShare(math.nan, 0.0, 1.0, 0.0, confidence, 0, n, above)
+        return UnknownShare(
+            estimate=math.nan,
+            low=0.0,
+            high=1.0,
+            at_least=0.0,
+            confidence=confidence,
+            images=0,
+            calibration=n,
+            above=above,
+        )
     j = min(n, max(1, math.floor(above * (n + 1) + 1e-9)))
     seen = int((fine > j / (n + 1) * (1 + 1e-12)).sum())
     rate = (n + 1 - j) / (n + 1)

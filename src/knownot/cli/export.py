@@ -51,8 +51,8 @@ def command(saved: Path, output: Path, images: tuple[str, ...], check: tuple[str
             as_json: bool, quiet: bool, **options: Any) -> int:  # fmt: skip
     """One ONNX file of classifier, detector and threshold: images in, verdicts out.
 
-    SAVED is what 'knownot fit' wrote, OUTPUT a name ending with .onnx (or a folder, with --layout). The file is compared
-    with Python on images, and written only when it decides as Python does. It runs wherever ONNX Runtime does.
+    SAVED is what 'knownot fit' wrote, OUTPUT a name ending with .onnx (or a folder, with --layout). The file is
+    compared with Python on images, and written only when it decides as Python does. It runs wherever ONNX Runtime does.
     """
     if verify:
         return _verified(saved, output, list(images), runtime, as_json, options)

@@ -29,8 +29,8 @@ from .tables import FORMATS, check_format, write_table
 KEY = 16  # bytes
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL);
-CREATE TABLE IF NOT EXISTS rows (run INTEGER NOT NULL, key BLOB NOT NULL, sum INTEGER NOT NULL, row TEXT NOT NULL,
-                                 PRIMARY KEY (run, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (run INTEGER NOT NULL, key BLOB NOT NULL, bad INTEGER NOT NULL, sum INTEGER NOT NULL,
+                                 row TEXT NOT NULL, PRIMARY KEY (run, key)) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 VERSION = 1
@@ -120,10 +120,11 @@ class Journal:
         for number, verdict, p in zip(numbers.tolist(), verdicts, verdicts.member_p_values.tolist(), strict=True):
             text = json.dumps(row_of(verdict) | {"members": [None if x != x else x for x in p]})
             key = self._key(number)
-            rows.append((self._run, key, zlib.crc32(key + text.encode()), text))
+            bad = verdict.error is not None
+            rows.append((self._run, key, bad, _sum(key, bad, text), text))
         with self._telling():
             self._rows.execute("BEGIN IMMEDIATE")
-            self._rows.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
+            self._rows.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", rows)
             self._rows.execute("COMMIT")
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -205,18 +206,22 @@ class Journal:
 
     def _known(self, key: bytes) -> bool | None:
         """Whether the image of this row could not be read; None where there is no whole row."""
-        found = self._row(key)
-        return None if found is None else found["error"] is not None
+        found = self._found(key)
+        return None if found is None else bool(found[0])
 
     def _row(self, key: bytes) -> dict[str, Any] | None:
+        found = self._found(key)
+        return None if found is None else json.loads(found[1])
+
+    def _found(self, key: bytes) -> tuple[int, str] | None:
+        """(bad, row) under a key, None unless it is as it was written."""
         with self._telling():
             found = self._rows.execute(
-                "SELECT sum, row FROM rows WHERE run = ? AND key = ?", (self._run, key)
+                "SELECT bad, row, sum FROM rows WHERE run = ? AND key = ?", (self._run, key)
             ).fetchone()
-        if found is None or zlib.crc32(key + found[1].encode()) != found[0]:
+        if found is None or found[2] != _sum(key, *found[:2]):
             return None
-        row: dict[str, Any] = json.loads(found[1])
-        return row
+        return int(found[0]), str(found[1])
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -239,6 +244,10 @@ class Journal:
             ) from error
         except OSError as error:
             raise storage_error(error, f"Keeping rows in {str(self.folder)!r}") from error
+
+
+def _sum(key: bytes, bad: bool, text: str) -> int:
+    return zlib.crc32(key + bytes([bool(bad)]) + text.encode())
 
 
 def _code(error: sqlite3.Error) -> int:

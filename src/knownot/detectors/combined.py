@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -168,6 +168,10 @@ class Combined(Detector):
                 "First: detector = detector.rank(detector.parts(activations of known images new to the classifier))."
             )
         xp = array_namespace(parts)
+        if hasattr(
+            xp, "counted_below"
+        ):  # a graph being recorded: what it does for all members at once costs a node once
+            return _joined(parts, self.references, self.rates, self.weights)
         total = xp.zeros_like(parts[:, 0])
         for i, reference in enumerate(self.references):
             column = xp.asarray(parts[:, i], copy=True)  # contiguous, which torch wants
@@ -188,6 +192,21 @@ def surprise(scores: Array, reference: Array, rate: float) -> Array:
     if not rate:
         return counted
     return counted + xp.clip(xp.clip(scores - reference[-1], min=0.0) * rate, max=FARTHEST)
+
+
+def _joined(parts: Array, references: Sequence[Array], rates: Sequence[float], weights: Sequence[float]) -> Array:
+    """The weighted sum of every member's `surprise` [n], of parts [n, m], written for all members together."""
+    xp, m = array_namespace(parts), len(references)
+
+    def row(values: Sequence[float]) -> Array:
+        return xp.asarray(np.array(values, np.float64), dtype=parts.dtype)
+
+    r = row([reference.shape[0] for reference in references])
+    total = -xp.log((1 + r - xp.counted_below(references, parts)) / (r + 1))
+    if any(rates):
+        farthest = xp.stack([reference[-1] for reference in references])
+        total = total + xp.clip(xp.clip(parts - farthest, min=0.0) * row(rates), max=FARTHEST)
+    return xp.squeeze(total @ row(weights or [1.0] * m)[:, None], axis=-1)
 
 
 def tail_rate(reference: np.ndarray) -> float:

@@ -42,7 +42,7 @@ def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
     try:
         recipe.wants(offers)  # checks needs and options, before any image is seen
     except UnsoundError as error:
-        raise UnsoundError(f"{error} Detectors that work here: {', '.join(working(offers))}.") from error
+        raise UnsoundError(str(error), cure=f"Detectors that work here: {', '.join(working(offers))}.") from error
     return recipe, notes
 
 

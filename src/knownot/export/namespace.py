@@ -7,6 +7,8 @@ test finds it when one does.
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -207,10 +209,22 @@ def searchsorted(reference: Recorded, x: Recorded, /, *, side: str = "left", sor
     (r,) = reference.shape
     if r is not None and r > BISECTED:
         return _bisected(reference, x, side)
-    column, row = x[:, None], reference[None, :]
+    column, row = x[:, None], reference
     below = row < column if side == "left" else row <= column
     counts = sum(astype(below, float32), axis=1)  # exact: there are at most BISECTED
     return Recorded(astype(counts, int64).var, counts=counts)
+
+
+def counted_below(references: Sequence[Recorded], x: Recorded) -> Recorded:
+    """#{r in references[i]: r < x[:, i]} of constants, as floats of the type of x, [n, m]; see `detectors.combined`."""
+    if any((r.shape[0] or 0) > BISECTED for r in references):
+        columns = [searchsorted(r, x[:, i]) for i, r in enumerate(references)]
+        return stack([astype(column, x.dtype) for column in columns], axis=1)
+    table = np.full((len(references), builtins.max(r.shape[0] or 0 for r in references)), np.inf, x.dtype)
+    for row, reference in zip(table, references, strict=True):
+        assert reference.value is not None
+        row[: len(reference.value)] = reference.value
+    return sum(astype(recorded(table) < x[:, :, None], x.dtype), axis=-1)
 
 
 def _bisected(reference: Recorded, x: Recorded, side: str) -> Recorded:
@@ -260,6 +274,9 @@ def concat(arrays: Sequence[Recorded], /, *, axis: int = 0) -> Recorded:
 
 
 def stack(arrays: Sequence[Recorded], /, *, axis: int = 0) -> Recorded:
+    values = [x.value for x in arrays if x.value is not None]
+    if len(values) == len(arrays):
+        return recorded(np.stack(values, axis=axis))
     return Stacked(tuple(arrays), axis)
 
 
@@ -275,3 +292,6 @@ class Stacked(Recorded):
         if self._var is None:
             self._var = concat([expand_dims(x, axis=self._axis) for x in self._arrays], axis=self._axis).var
         return self._var
+
+
+Recorded.namespace = sys.modules[__name__]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import public
 from ..arrays import InputSpec
 from ..errors import ImagesError, KnownotError, OptionError, SavedError
 from ..images import Batch, Images, open_images
@@ -25,6 +26,7 @@ from .runtimes import Run, by, runner
 BATCH = 64
 
 
+@public
 def load(
     folder: str | Path, *, model: Any = None, features: Any = None
 ) -> openset.OpenSetClassifier | ExportedClassifier:
@@ -78,8 +80,8 @@ def verify(
     made = opened(Path(file), runtime)
     if made.facts.precision != "float32":
         raise SavedError(
-            f"{str(file)!r} is in {made.facts.precision}, with a threshold of its own, so it decides otherwise than the "
-            "folder. Measure it on labelled known images and on unknown ones instead: knownot predict osc.onnx IMAGES."
+            f"{str(file)!r} is in {made.facts.precision}, with a threshold of its own, so it decides otherwise than "
+            "the folder. Measure it on labelled known images and on unknown ones: knownot predict osc.onnx IMAGES."
         )
     if made.facts.fingerprint != osc.model.fingerprint:
         raise SavedError(f"{str(file)!r} was exported from another classifier: its weights have another fingerprint.")
@@ -131,11 +133,13 @@ class ExportedClassifier:
         facts = self.facts
         return f"{facts.fingerprint} {facts.p_threshold} {facts.calibration} {facts.created}"
 
+    @public
     def predict(self, images: Any, *, batch_size: int | None = None, progress: bool = False) -> Verdicts:
         """One verdict per image of `images` (anything that `open_images` reads), in its order."""
         parts = list(self.stream(images, batch_size=batch_size, progress=progress))
         return Verdicts.concat(parts) if parts else self.nothing
 
+    @public
     def stream(
         self,
         images: Any,
@@ -238,7 +242,16 @@ class ExportedClassifier:
             probabilities[rows] = made["probabilities"][fine]
             confidence[rows] = probabilities[rows].max(axis=1)
         verdicts = Verdicts(
-            tuple(batch.ids), label, p, score, closed, confidence, tuple(errors), np.empty((n, 0)), (),
-            self.class_names, self.promise,
-        )  # fmt: skip
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=np.empty((n, 0)),
+            members=(),
+            class_names=self.class_names,
+            promise=self.promise,
+        )
         return verdicts, probabilities

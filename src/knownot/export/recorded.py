@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import spox
@@ -67,10 +67,12 @@ class Recorded:
     """An array of the standard that records. A size that is not known while recording is None in `shape`.
 
     filled: all values are this number and the shape is that of `like`: recorded as a number where that is enough.
-    columns: the arrays [n] of which it was stacked. squared: what it is the square of. counts: the same as floats.
+    columns: the arrays [n] of which it was stacked. squared: what it is the square of. summed: of what it is the sum of
+    squares. counts: the same as floats. value: that of a constant.
     """
 
     __array_priority__ = 1000
+    namespace: ClassVar[Any]  # the module `namespace`, which is made of these arrays and puts itself here
 
     def __init__(
         self,
@@ -82,9 +84,10 @@ class Recorded:
         squared: Recorded | None = None,
         summed: Recorded | None = None,
         counts: Recorded | None = None,
+        value: np.ndarray | None = None,
     ) -> None:
         self._var, self.filled, self.like = var, filled, like
-        self.columns, self.squared, self.summed, self.counts = columns, squared, summed, counts
+        self.columns, self.squared, self.summed, self.counts, self.value = columns, squared, summed, counts, value
 
     @property
     def var(self) -> Var:
@@ -115,9 +118,7 @@ class Recorded:
         return Recorded(node(op.transpose, self.var, perm=(1, 0)))
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from . import namespace
-
-        return namespace
+        return self.namespace
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("An array whose graph is being recorded has no values yet; a formula asked for them.")
@@ -205,6 +206,8 @@ class Recorded:
 
     def __getitem__(self, key: Any) -> Recorded:
         """Slices, whole numbers, None and one Ellipsis; no array as an index, as in formulas that trace."""
+        if self.value is not None:
+            return recorded(self.value[key])
         keys = key if isinstance(key, tuple) else (key,)
         if self.columns and len(keys) == 2 and keys[0] == slice(None) and isinstance(keys[1], int | np.integer):
             return self.columns[int(keys[1])]
@@ -248,7 +251,10 @@ class Recorded:
 
 def recorded(x: Any, dtype: Any = None) -> Recorded:
     """`x` as a recorded array; a constant where it is none."""
-    return x if isinstance(x, Recorded) else Recorded(constant(x, dtype))
+    if isinstance(x, Recorded):
+        return x
+    value = np.asarray(x, dtype=dtype)
+    return Recorded(constant(value), value=value)
 
 
 def pair(one: Any, other: Any) -> tuple[Recorded, Recorded]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .extraction import Extracted, Observer
+
 MOST = 1 << 18  # keys kept; beyond, those of smallest key, so that two sets are compared on the same part of all images
 LOOKS = 8_192  # images whose look is kept
 SIDE = 8  # a look is the means of SIDE x SIDE blocks, per channel
@@ -12,20 +14,38 @@ SIDE = 8  # a look is the means of SIDE x SIDE blocks, per channel
 CLOSE = 0.06
 
 
-class Contents:
+class Contents(Observer):
     """The images of one walk. Memory is bounded: about 20 MB, whatever the number of images.
 
     Two images are the same when the classifier is given the same numbers for both (`keys`). `repeats`: how many of the
     images were there before; `images`: all that were asked for.
+
+    known: images that this walk is to have none of: `new` says which of its images are not among them. An image that it
+    has met before is left out then: it counts once.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, most: int = MOST, known: Contents | None = None) -> None:
+        self._most, self._known = most, known
+        self._new: list[np.ndarray] = []
         self._keys: set[int] = set()
         self._below = 1 << 64
         self._looks: dict[int, np.ndarray] = {}  # [SIDE * SIDE * k] by key
         self.repeats = 0
         self.images = 0
+
+    def see(self, images: Extracted) -> Extracted:
+        keys = images.activations.keys
+        assert keys is not None  # for the type checker: an extractor sets them
+        new = self.add(keys, images.batch.x[images.fine])
+        if self._known is None:
+            return images
+        self._new.append(~self._known.has(keys[new]))
+        return images.take(np.flatnonzero(new))
+
+    @property
+    def new(self) -> np.ndarray:
+        """[n] bool: which of the images that counted are not among the known ones."""
+        return np.concatenate(self._new) if self._new else np.empty(0, bool)
 
     def has(self, keys: np.ndarray) -> np.ndarray:
         """Which of these images were met, [n] bool; one whose key is beyond those kept counts as not met."""

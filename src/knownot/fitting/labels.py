@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..errors import LabelsError
 from ..images.base import Images
+from ..images.labels import matched, names_of
 from ..models.base import Model
 from .trial import Trial
 
@@ -55,16 +57,17 @@ class Confusion:
 
 
 def class_order(
-    images: Images, model: Model, class_names: Sequence[str] | None, *, which: str = "known"
+    images: Images, model: Model, class_names: Sequence[str] | Mapping[Any, Any] | None, *, which: str = "known"
 ) -> tuple[tuple[str, ...], np.ndarray | None]:
     """(names of the classifier's outputs, which output each label of the images is, [labels] or None: as they are).
 
     Raises LabelsError when the images' class names cannot be those of the classifier's outputs.
     """
     c = model.offers.classes
-    if class_names is not None and list(class_names) == [str(k) for k in range(c)]:
-        class_names = None  # numbers are no names: folders may say what the outputs are called
-    outputs = tuple(class_names) if class_names is not None else model.class_names
+    named = names_of(class_names)
+    if named is not None and list(named) == [str(k) for k in range(c)]:
+        named = class_names = None  # numbers are no names: folders may say what the outputs are called
+    outputs = named if named is not None else model.class_names
     if outputs is not None and len(outputs) != c:
         if class_names is not None:
             raise LabelsError(f"{len(outputs)} class names were given; the classifier has {c} outputs.")
@@ -81,10 +84,12 @@ def class_order(
                 "Give class_names=[…], the names of its outputs in order; folders may then be any of them."
             )
         return tuple(folders), None
-    index = {name.casefold(): k for k, name in enumerate(outputs)}
-    absent = [name for name in folders if name.casefold() not in index]
+    found = matched(folders, outputs)
+    absent = [name for name, k in zip(folders, found, strict=True) if k is None]
     if not absent:
-        return outputs, np.array([index[name.casefold()] for name in folders])
+        return outputs, np.array(found)
+    if images.names_are_hints:
+        return outputs, None  # a data set's own words: its numbers count, and the accuracy tells whether they fit
     if len(folders) == c and class_names is None:
         return tuple(folders), None  # other words for the same outputs: the accuracy tells whether in the same order
     called = ", ".join(outputs[:20]) + ", …" * (c > 20)

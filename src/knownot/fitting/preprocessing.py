@@ -10,6 +10,7 @@ from ..arrays import Preprocess
 from ..errors import ImagesError, OptionError
 from ..images.base import Images
 from ..images.preprocess import candidates
+from ..images.ways import as_preprocess
 from ..models.base import Model
 from .labels import Confusion, class_order, in_order, judge
 from .search import TRIAL_IMAGES, Tried, alternatives, attempts, readings, search, swapped, traits, with_reading
@@ -46,6 +47,7 @@ def choose(
                 "input. Give uint8 images, or leave preprocess out."
             )
         return None, (), ["The images are float arrays: taken as the classifier's own input."]
+    given = as_preprocess(given, channels=model.input.channels)
     size = size_for(model, images, given)
     if given is not None:
         way = given.sized(*size)

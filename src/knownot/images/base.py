@@ -31,14 +31,17 @@ class Images(ABC):
     """A source of images, opened. Walking it again gives the same images, unless `once`.
 
     class_names: of the integer labels, when the source knows them (sub-folders, parquet metadata).
+    names_are_hints: they are a data set object's own, whose numbers count where the names fit no classifier's.
     labelled: whether it has labels.
     once: an iterator that can be walked only once.
     skipped: files passed over because they are clearly no images (folders).
     notes: what was found at opening that its user may not expect, one sentence each, for people; `label_notes`: the
-        same about labels, for whoever reads them.
+        same about labels, for whoever reads them; `order_notes`: those about order and completeness.
     """
 
+    order_notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
+    names_are_hints: bool = False
     labelled: bool = False
     once: bool = False
     skipped: int = 0

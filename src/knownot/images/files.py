@@ -17,7 +17,7 @@ from .base import Images
 from .batching import Entries, Entry, choice, common_size
 from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
-from .labels import Names, index_of, names_of, resolve
+from .labels import Names, names_of, renumbered, resolve
 from .names import file_state, stamp_of
 
 PROOFS, FEW = 32, 8  # files compared by content before the walk; from how many on they prove anything
@@ -207,7 +207,8 @@ def _by_class(
 ) -> FileImages:
     names = names or tuple(classes)
     try:
-        number: dict[str | None, int] = {name: index_of(name, names) for name in classes}
+        found = renumbered(tuple(classes), names).tolist()
+        number: dict[str | None, int] = dict(zip(classes, found, strict=True))
     except LabelsError as e:
         raise LabelsError(f"The sub-folder {e} Rename it, or give labels=...") from None
     number[None] = -1

@@ -11,10 +11,12 @@ from typing import Any
 
 from ..arguments import public
 from ..arrays import ModelLike
-from ..errors import ModelError
+from ..errors import ModelError, missing_extra
 from .base import Model
 from .embedding import Embedding
+from .names_beside import names_beside
 from .none_classes import NoneClasses
+from .refused import json_refusal, refusal, refuse
 from .saved import in_folder
 
 __all__ = ["Model", "open_model"]
@@ -28,6 +30,8 @@ class Opener:
     suffixes: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()  # packages whose classes it reads, looked up along the object's base classes
 
+
+EXTRAS = {"torch": "torch", "keras": "keras", "h5py": "keras"}  # packages: the extra that has them
 
 OPENERS: tuple[Opener, ...] = (
     Opener("onnx", (".onnx",), ("onnx",)),
@@ -113,6 +117,11 @@ def open_model(
         if none_classes is not None:
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
+    if opened.class_names is None and isinstance(thing, str | os.PathLike) and opened.offers.classes:
+        beside = names_beside(Path(thing), opened.offers.classes)
+        if beside is not None:
+            opened.class_names = beside[0]
+            opened.notes = (*opened.notes, f"Class names read from {beside[1]}, beside the model.")
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 
@@ -125,7 +134,9 @@ def _opener(thing: Any) -> Any:
             raise ModelError(f"There is no file {str(path)!r}.")
         if not found:
             known = ", ".join(s for o in OPENERS for s in o.suffixes)
-            raise ModelError(f"{path.name!r} has no ending of a model file. Those read are: {known}.")
+            raise refuse(path, known)
+        if why := json_refusal(path) if path.suffix.lower() == ".json" else refusal(path):
+            raise ModelError(why)
     else:
         roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
         found = [o for o in OPENERS if roots & set(o.roots)]
@@ -143,4 +154,10 @@ def _opener(thing: Any) -> Any:
                 f"A {type(thing).__name__} is no classifier that knownot reads. Give a model file (.onnx, .keras, .h5, "
                 ".pt2), a keras.Model, a torch nn.Module, or a function images -> probabilities."
             )
-    return importlib.import_module(f".{found[0].module}", __name__)
+    try:
+        return importlib.import_module(f".{found[0].module}", __name__)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise missing_extra(package, EXTRAS[package], "Opening this classifier") from error

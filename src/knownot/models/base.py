@@ -77,7 +77,7 @@ class Model(ABC):
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
 
-    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+    def submit(self, batch: np.ndarray) -> Callable[[], Activations]:
         """`forward` in two steps: the network is asked now, and what else is made of its answer is made when the
         result is called, which may be in another thread, while the network is asked for the next batch."""
         seen = self.forward(batch)

@@ -168,13 +168,23 @@ class Monitor:
         before, after = rows[earlier], rows[~earlier]
         since = [row for row in self._recent if row[0] >= at] or list(self._recent)
         return Alarm(
-            kind, 1 + len(earlier_alarms), still, self.images, self._recent[-1][1], log,
-            self._error(kind), at, low, high, _looks(after),
+            kind=kind,
+            number=1 + len(earlier_alarms),
+            still=still,
+            image=self.images,
+            id=self._recent[-1][1],
+            log_evidence=log,
+            error=self._error(kind),
+            since=at,
+            since_low=low,
+            since_high=high,
+            looks=_looks(after),
             unknown_before=float(before[:, 1].sum() / max(1.0, before[:, 0].sum())),
             unknown_after=float(after[:, 1].sum() / max(1.0, after[:, 0].sum())),
-            classes=self._classes(since), members=self._shares(since),
+            classes=self._classes(since),
+            members=self._shares(since),
             examples=tuple(row[1] for row in sorted(since, key=lambda row: row[2])[:EXAMPLES]),
-        )  # fmt: skip
+        )
 
     def _change(self, kind: str, rows: np.ndarray) -> tuple[int, int, int]:
         """(likeliest first image of the change, not before, not after) since the bet began."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from ..plots import data_uri, percent, stylesheet
+from ..plots import data_uri, percent
 from .events import KINDS
 from .state import write_whole
 
@@ -29,19 +28,17 @@ def write_page(monitor: Monitor, path: str | Path, alpha: float) -> None:
 
 def page(monitor: Monitor, alpha: float) -> str:
     """The page as text."""
-    import jinja2
+    from ..plots.page import render
 
     blocks = monitor.blocks()
     if len(blocks) > 120:  # neighbours together, so that a block is wide enough to be seen
         blocks = _joined(blocks, 120)
     n = blocks[:, 0]
     shares = np.array([_interval(u, m) for u, m in zip(blocks[:, 1], n, strict=True)]).reshape(-1, 3)
-    template = files(__package__).joinpath("stream.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": percent, "picture": _picture}
     marks = [(a.image, f"{a.kind}, image {a.image:,}") for a in monitor.alarms]
-    return environment.from_string(template).render(
-        style=Markup(stylesheet()), monitor=monitor, share=monitor.recent_share(), alpha=alpha,
+    return render(
+        "monitoring", "stream.html.j2", {"picture": _picture}, monitor=monitor, share=monitor.recent_share(),
+        alpha=alpha,
         evidence=[(k, math.exp(min(700, monitor.log_evidence(k))), math.exp(monitor.log_threshold(k))) for k in KINDS],
         unknown=_plot(n, shares[:, 0], marks, alpha, "Share of images called unknown", shares[:, 1:]),
         p=_plot(n, blocks[:, 2], marks, 0.5, "Mean p-value", None),

@@ -32,7 +32,7 @@ def write_state(path: Path, monitor: Monitor) -> None:
         "unknown": monitor.unknown,
         "unreadable": monitor.unreadable,
         "flags": {name: getattr(flags, name).tolist() for name in ("shares", "log_jumper", "flags", "images")},
-        "shift": {"shares": shift.shares.tolist(), "log": shift.log.tolist()},
+        "shift": {name: getattr(shift, name).tolist() for name in ("shares", "log_capital", "images")},
         "ranks": {"counts": ranks.counts.tolist(), "drawn": ranks.drawn},
         "begun": monitor._begun,
         "history": monitor._history.levels,
@@ -64,7 +64,7 @@ def read_state(path: Path, monitor: Monitor) -> None:
         if counts.shape != monitor._ranks.counts.shape:
             raise ValueError("the counts have another shape")
         monitor._flags = flags
-        monitor._shift = RankBets(np.array(state["shift"]["shares"]), np.array(state["shift"]["log"]))
+        monitor._shift = RankBets(**{name: np.array(x) for name, x in state["shift"].items()})
         monitor._ranks.counts, monitor._ranks.drawn = counts, int(state["ranks"]["drawn"])
         monitor.images, monitor.unknown, monitor.unreadable = state["images"], state["unknown"], state["unreadable"]
         monitor._begun = dict(state["begun"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
-from ..arguments import public
+from ..arguments import public, whole
 from ..arrays import (
     Activations,
     DetectorLike,
@@ -23,6 +24,7 @@ from ..arrays import (
     LabelsLike,
     ModelLike,
     Preprocess,
+    PreprocessLike,
     softmax,
 )
 from ..calibration import (
@@ -31,6 +33,7 @@ from ..calibration import (
     Selection,
     TwoSample,
     UnknownShare,
+    as_share,
     known_bound,
     p_values,
     select,
@@ -41,30 +44,37 @@ from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, OptionError, SavedError
+from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import batch_size_for, begun, computed
-from ..fitting.preprocessing import Trial
-from ..fitting.thumbnails import SIDE, Bank, eyes
+from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.options import CalibrationOptions
+from ..fitting.setup import PassOptions, open_sources
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
+from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
 from ..images.model_input import first_checked
-from ..images.prefetch import overlapped
-from ..models import Model
+from ..images.ways import as_preprocess
+from ..models import Model, open_model
 from ..models.reopen import described, reopened
 from ..monitoring import Monitor
 from ..progress import bar
+from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
+from .discovery import Discovery, discover
 from .evaluation import Evaluation, evaluate
 from .explaining import Explanation, explain
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import Record, Rule, chosen, looked, make_record, prepared
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
 from .verdicts import Verdict, Verdicts
 
 
@@ -81,6 +91,7 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     @property
@@ -97,7 +108,8 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        return saving.digest(things | {"second": second}, self.model.fingerprint, __version__)
+        added = {"added": self.added} if self.added else {}
+        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -179,6 +191,8 @@ class OpenSetClassifier:
         check_process(self.process)
         source = open_images(images)
         self._fits(source)
+        for note in source.order_notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         batches = source.batches(
             batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
@@ -194,9 +208,8 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            asked = ((batch, begun(self.looking, batch, self.second)) for batch in batches)
-            for batch, (verdicts, activations, fine) in overlapped(
-                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked, not live
+            for batch, verdicts, activations, fine in extracted(
+                self.looking, batches, self.second, self._verdicts, not live
             ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
@@ -249,6 +262,37 @@ class OpenSetClassifier:
         return two_sample_test(*windows, permutations=permutations, seed=seed)
 
     @public
+    def discover(self, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False) -> Discovery:
+        """What new things are among the images called unknown: clusters of at least `smallest` images.
+
+        Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+        """
+        return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
+
+    @public
+    def with_class(self, name: str, images: Any, *, alpha: float | None = None) -> OpenSetClassifier:
+        """This classifier with one more class, from 5 to 50 images of it: an image called unknown belongs to it when it
+        lies near their mean in the features.
+
+        The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
+        accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
+        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
+        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        """
+        return with_class(self, name, images, alpha)
+
+    @public
+    def without_class(self, name: str) -> OpenSetClassifier:
+        """This classifier without a class that `with_class` added."""
+        return without_class(self, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes: the classifier's own, then those added."""
+        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        return (*own, *(a.name for a in self.added))
+
+    @public
     def monitor(
         self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
     ) -> Monitor:
@@ -258,7 +302,7 @@ class OpenSetClassifier:
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
         """
         monitor = Monitor(
-            self.calibration.scores, class_names=self.class_names, members=self.detector.members,
+            self.calibration.scores, class_names=self.names, members=self.detector.members,
             false_alarms=false_alarms, seed=seed, name=name,
         )  # fmt: skip
         if state is not None and Path(state).exists():
@@ -434,6 +478,7 @@ class OpenSetClassifier:
             self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
 
+    @public
     def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
         """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
 
@@ -446,6 +491,8 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
+        if self.added:
+            things["added"] = self.added
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
@@ -454,7 +501,7 @@ class OpenSetClassifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
-        return from_files, (as_files(self._write),)
+        return from_files, (load, as_files(self._write))
 
     @cached_property
     def _quick(self) -> Detector:
@@ -478,11 +525,10 @@ class OpenSetClassifier:
                 "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
             )
 
-    def _verdicts(
-        self, batch: Batch, activations: Activations, fine: np.ndarray, errors: list[str | None]
-    ) -> tuple[Verdicts, Activations, np.ndarray]:
-        """Verdicts [n] of what was `computed` of a batch, the activations of its fine images, and which rows of
-        `batch.x` those are."""
+    def _verdicts(self, batch: Batch, found: Computed) -> tuple[Batch, Verdicts, Activations, np.ndarray]:
+        """(the batch, verdicts [n] of what was `computed` of it, the activations of its fine images, which rows of
+        `batch.x` those are)."""
+        activations, fine, errors = found
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -505,26 +551,30 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            strange = rows[label[rows] < 0]
+            if self.added and len(strange):
+                which = claimed(self.added, eyes(activations)[label[rows] < 0])
+                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
         made = Verdicts(
-            tuple(batch.ids),
-            label,
-            p,
-            score,
-            closed,
-            confidence,
-            tuple(errors),
-            member_p,
-            self.detector.members,
-            self.class_names,
-            self.promise,
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=member_p,
+            members=self.detector.members,
+            class_names=self.names,
+            promise=self.promise,
         )
-        return made, activations, fine
+        return batch, made, activations, fine
 
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
         empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
-        return self._verdicts(empty, *computed(self.model, empty))[0]
+        return self._verdicts(empty, run_batch(self.model, empty))[1]
 
 
 @public
@@ -537,13 +587,13 @@ def fit(
     calibration_labels: LabelsLike = None,
     detector: DetectorLike = None,
     unknown: ImagesLike = None,
-    alpha: float = 0.05,
+    alpha: float | str = 0.05,
     guarantee: str = "pac",
-    delta: float = 0.01,
-    preprocess: Preprocess | None = None,
+    delta: float | str = 0.01,
+    preprocess: PreprocessLike = None,
     features: ModelLike = None,
-    features_preprocess: Preprocess | None = None,
-    class_names: Sequence[str] | None = None,
+    features_preprocess: PreprocessLike = None,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -578,21 +628,22 @@ def fit(
     unknown : ImagesLike, optional
         Some unknown images of your own, as more evidence for detector="auto".
     alpha : float, default 0.05
-        The share of known images that may be rejected, 0 to 1.
+        The share of known images that may be rejected, 0 to 1, or "5%".
     guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
         At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
         has too few calibration images; the same, but those are compared with all images, and noted.
     delta : float, default 0.01
         1 - confidence of "pac".
     preprocess : PreprocessLike, optional
-        How raw images become the classifier's input; found by itself if left out (see `record.trials`).
+        How raw images become the classifier's input: a `Preprocess`, the name of a convention ("imagenet"), a dict of
+        fields, an image processor of Hugging Face. Found by itself if left out (see `record.trials`).
     features : ModelLike, optional
         A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
         look at its features too ("second/features"), and "default" gets them as members.
     features_preprocess : PreprocessLike, optional
         How the second network wants raw images, where it does not say.
-    class_names : sequence of str, optional
-        Names of the classifier's outputs, in order.
+    class_names : sequence of str or mapping, optional
+        Names of the classifier's outputs, in order; or {name: number}, {number: name}.
     head : str, optional
         Name of the last linear layer, if it is not found by itself.
     stages : sequence of str, optional
@@ -628,20 +679,39 @@ def fit(
     >>> osc.predict("incoming").summary
     '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
-    job = prepared(
-        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
-        detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
-        features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
-        batch_size=batch_size, thumbnails=thumbnails, progress=progress,
-    )  # fmt: skip
-    found = looked(job)
-    choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice, job.offers.classes)
-    record = make_record(job, found, choice, decided)
+    begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
+    options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
+    options.check()
+    opened = open_model(model, head=head, stages=stages)
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
+    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
+    class_names = names_of(class_names)
+    sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
+    if sources.again:
+        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
+    shown = Thumbnails(thumbnails, seed)
+    passed = run_passes(job, shown)
+    if passed.void and not sources.again:  # else it was told before the walk
+        warnings.warn(passed.void, UserWarning, stacklevel=3)
+    decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
+    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    record = make_record(passed, choice, decided, begin)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
-        record, job.second,
-    )  # fmt: skip
+        model=job.model,
+        preprocess=job.way,
+        detector=decided.detector,
+        calibration=decided.calibration,
+        references=decided.references,
+        class_names=job.names,
+        bank=shown.bank(),
+        record=record,
+        second=job.second,
+    )
 
 
 @public
@@ -679,4 +749,6 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
 
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
+OUR_KINDS: dict[str, type] = {
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import softmax
-from ..fitting.extraction import batch_size_for, computed
+from ..fitting.extraction import batch_size_for, extracted
 from ..fitting.thumbnails import eyes
 from ..images import open_images
 from .verdicts import Verdicts
@@ -54,8 +54,7 @@ def explain(
         ahead=False,
     )
     parts, explanations = [osc.nothing], list[Explanation | None]()
-    for batch in batches:
-        verdicts, activations, fine = osc._verdicts(batch, *computed(osc.looking, batch, osc.second))
+    for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts, False):
         rows: list[Explanation | None] = [None] * len(batch)
         if len(fine):
             probabilities, seen = softmax(activations.logits), eyes(activations)

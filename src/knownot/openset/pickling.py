@@ -26,11 +26,9 @@ def as_files(write: Callable[[Path], None]) -> dict[str, bytes]:
         return {p.relative_to(home).as_posix(): p.read_bytes() for p in Path(home).rglob("*") if p.is_file()}
 
 
-def from_files(files: Mapping[str, bytes]) -> Any:
+def from_files(load: Callable[[Path], Any], files: Mapping[str, bytes]) -> Any:
     """The `OpenSetClassifier` in these files. They are kept as long as its classifier, which may read them again."""
     from multiprocessing.util import Finalize  # which the workers of pools heed as well, unlike atexit
-
-    from .classifier import load
 
     home = Path(tempfile.mkdtemp(prefix="knownot-"))
     try:

@@ -132,11 +132,14 @@ class KerasModel(Model):
         """Look once at what comes out; check the head, and learn how the output relates to the logits."""
         try:
             found = self._run(shown)
-        except Exception:
+        except Exception as error:
             self._make = eager
             self._run = self._make(self._compute)
             found = self._eagerly(self._compute, shown.shape)
-            self.notes += ("The classifier cannot be compiled by its backend; it is run layer by layer, more slowly.",)
+            why = _reason(error)
+            self.notes += (
+                f"The classifier cannot be compiled by its backend; it is run layer by layer, more slowly. {why}",
+            )
         own = _numpy(found["own"])
         if not (np.isfinite(own).all() and np.isfinite(_numpy(found["logits"])).all()):
             bad = [w.path for w in self._model.weights if not np.isfinite(_numpy(w)).all()]

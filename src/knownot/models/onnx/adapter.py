@@ -19,8 +19,8 @@ from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
 from .head import Found
-from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
-from .probe import Look, as_it_is, best, look, outputs, tensors_of
+from .inputs import class_names, declared, dtype_of, image_input, input_spec, preprocess
+from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
 Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
@@ -225,8 +225,8 @@ def opened(
         Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
         chosen.head,
         layers,
-        names=class_names(file.metadata, classes),
-        preprocess=preprocess(graph, value, seen.spec),
+        names=class_names(file.metadata, classes) or zip_names(graph, classes),
+        preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
         serve=serve,
         served=served,

@@ -273,7 +273,7 @@ class TorchModel(Model):
         return self.network.fingerprint()
 
     def save(self, folder: Path) -> str:
-        name, note = saving.save(self, Path(folder))
+        name, note = saving.save(self, Path(folder), opened)
         if note:
             self.notes = (*self.notes, note)
         return name
