@@ -19,8 +19,8 @@ RUNGS = [
     ["fitting", "saving"],
     ["selection", "monitoring"],
     ["openset", "benchmark"],
-    ["report", "fooling", "export", "service"],
-    ["audit", "remedies"],
+    ["report", "fooling", "export"],
+    ["audit", "remedies", "service"],
     ["cli", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
@@ -39,7 +39,8 @@ FRAMEWORKS = {
     "matplotlib": {"plots"},
     "sklearn": {"plots", "openset/discovery"},
     "cma": {"fooling"},
-    "starlette": {"service"},
+    **{name: {"service"} for name in ("fastapi", "starlette", "uvicorn", "pydantic", "python_multipart")},
+    **{name: {"service"} for name in ("prometheus_client", "sqlalchemy")},
     "PIL": {
         "images",
         "fooling/record",

@@ -93,6 +93,18 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
     }[guarantee]
 
 
+def promise_sentence(guarantee: str, alpha: float, delta: float, few: int | None = None) -> str:
+    """What a rule promises, in words for people. few: of "class-conditional-or-marginal", how many classes have too few
+    calibration images for it; None where that is not known."""
+    a = percent(alpha)
+    each = f"at most {a} of the known images of each predicted class are rejected on average"
+    but = {None: ", but for classes", 0: "", 1: ", but for 1 class"}.get(few, f", but for {few} classes")
+    return {
+        "pac": f"at most {a} of known images are rejected ({percent(1 - delta)} confidence)",
+        "marginal": f"at most {a} of known images are rejected on average",
+        "class-conditional": each,
+        OR_MARGINAL: each + (but and f"{but} with too few calibration images"),
+    }[guarantee]
 def as_share(name: str, given: Any) -> float:
     """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
     value: Any = given
@@ -238,14 +250,7 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """The promise, in words for people."""
-        a, few = percent(self.alpha), self.few
-        return {
-            "pac": f"at most {a} of known images are rejected ({percent(1 - self.delta)} confidence)",
-            "marginal": f"at most {a} of known images are rejected on average",
-            "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
-            OR_MARGINAL: f"at most {a} of the known images of each predicted class are rejected on average"
-            + (f", but for {len(few)} class{'es' * (len(few) > 1)} with too few calibration images" if few else ""),
-        }[self.guarantee]
+        return promise_sentence(self.guarantee, self.alpha, self.delta, len(self.few))
 
     @property
     def expected(self) -> float | None:

@@ -71,6 +71,7 @@ from .agreement import check_agreement
 from .batch import features_of, marginal_p
 from .discovery import Discovery, discover
 from .evaluation import Evaluation, evaluate
+from .explaining import Explanation, explain
 from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
@@ -238,6 +239,14 @@ class OpenSetClassifier:
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
                 advance(len(batch))
+
+    @public
+    def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
+        """The verdicts, and what stands behind each (None where unreadable); one forward pass for all images together.
+
+        top: so many classes by the classifier's probability; nearest: so many of the known images most alike to it.
+        """
+        return explain(self, images, top=top, nearest=nearest)
 
     @public
     def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
