@@ -252,8 +252,9 @@ class Calibration:
             some = ", ".join(f"{k}: {n}" for k, n in list(few.items())[:20]) + ", …" * (len(few) > 20)
             raise CalibrationError(
                 f"Too few calibration images of the predicted classes {{{some}}} (class: images) for "
-                f"alpha={self.alpha}. {cure} guarantee={OR_MARGINAL!r} compares images of such classes with all calibration images, and "
-                "promises nothing of these classes by themselves; guarantee='marginal' needs no number per class."
+                f"alpha={self.alpha}. {cure} guarantee={OR_MARGINAL!r} compares images of such classes with all "
+                "calibration images, and promises nothing of these classes by themselves; guarantee='marginal' needs "
+                "no number per class."
             )
 
 

@@ -62,6 +62,7 @@ from .common import (
     "--thumbnails", type=click.IntRange(0), default=512, show_default=True, help="Known images kept as small pictures."
 )
 @click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
+@click.option("--allow-low-accuracy", is_flag=True, help="Fit a classifier too that is hardly better than chance.")
 @pickle_option
 @seed_option
 @machine_options
@@ -69,8 +70,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
             class_names: Path | None, head: str | None, stages: tuple[str, ...], batch_size: int | None,
-            thumbnails: int, include_model: bool, unsafe_pickle: bool, seed: int, as_json: bool,
-            quiet: bool) -> None:  # fmt: skip
+            thumbnails: int, include_model: bool, allow_low_accuracy: bool, unsafe_pickle: bool, seed: int,
+            as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -88,7 +89,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
         class_names=names_from(class_names), batch_size=batch_size,
-        thumbnails=thumbnails, seed=seed, progress=not quiet,
+        thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)

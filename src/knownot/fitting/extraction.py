@@ -89,8 +89,10 @@ class Extractor:
         seed: int,
         progress: bool,
         second: Auxiliary | None = None,
+        *,
+        allow_low_accuracy: bool = False,
     ) -> None:
-        self.second = second
+        self.second, self.allow_low_accuracy = second, allow_low_accuracy
         self.model, self.way, self.size, self.thumbnails, self.progress = model, way, size, thumbnails, progress
         self.confusion = Confusion(model.offers.classes)
         self.unreadable: list[tuple[str, str]] = []
@@ -136,7 +138,7 @@ class Extractor:
                 labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
                 self.confusion.add(labels, np.argmax(activations.logits, axis=1))
                 if 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2:
-                    judge(self.confusion, names)  # early: do not fit an hour on labels that do not match
+                    self.judge(names, ())  # early: do not fit an hour on labels that do not match
                 if hold is not None:
                     stay = hold.keep(activations, labels, seen + batch.rows[fine])
                     if watch is not None:
@@ -175,7 +177,7 @@ class Extractor:
         return batch.also if self.second_is_larger and batch.also is not None else batch.x
 
     def judge(self, names: Sequence[str], trials: Sequence[Trial]) -> None:
-        judge(self.confusion, names, trials)
+        judge(self.confusion, names, trials, allow_low_accuracy=self.allow_low_accuracy)
 
     def rights(self, hold: HoldOut) -> tuple[float, int]:
         return hold.accuracy()

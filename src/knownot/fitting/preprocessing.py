@@ -16,6 +16,7 @@ from ..progress import bar
 
 TRIAL_IMAGES = 512
 SURELY = 0.85  # right on so many: what the model says of its input is not doubted
+BARELY = 0.1  # of the way from chance to always right: less, and the classifier is wrong on its own classes
 CLEARLY = 0.05  # so much better, and three standard errors, another way has to be to be taken instead
 
 
@@ -60,6 +61,13 @@ class Confusion:
             return False
         chance = 1 / c
         return self.accuracy <= chance + 3 * np.sqrt(chance * (1 - chance) / n)
+
+    @property
+    def hardly_better(self) -> bool:
+        """Whether the accuracy is chance, or less than a tenth of the way from there to always right."""
+        chance = 1 / len(self.counts)
+        low = self.images >= 20 and len(self.counts) > 1 and (self.accuracy - chance) / (1 - chance) < BARELY
+        return self.near_chance or low
 
     def reordered(self) -> tuple[float, list[tuple[int, int]]]:
         """Best accuracy over all one-to-one renamings of the labels, and the (label, output) pairs it changes."""
@@ -153,6 +161,12 @@ def choose(
     sample = images.sample(TRIAL_IMAGES, seed)
     usual = candidates(model.input.channels or 3, *size)
     trials = _tried(model, sample, usual, order, batch_size, progress)
+    if not trials[0][0].images:
+        raise OptionError(
+            f"How this classifier wants its input is not known, and none of {TRIAL_IMAGES} known images drawn at "
+            "random has a label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
+            "preprocess=knownot.Preprocess(…)."
+        )
     best = max(trials, key=lambda t: t[0].accuracy)
     if images.size != size:  # something is resized: also try the other way of doing it
         other = replace(best[0].preprocess, fit="stretch", name=best[0].preprocess.name + ", stretched")
@@ -218,9 +232,15 @@ def _differs(a: Preprocess, b: Preprocess) -> bool:
 
 
 def judge(
-    confusion: Confusion, names: Sequence[str] | None, trials: Sequence[Trial] = (), accuracy: float | None = None
+    confusion: Confusion,
+    names: Sequence[str] | None,
+    trials: Sequence[Trial] = (),
+    accuracy: float | None = None,
+    *,
+    allow_low_accuracy: bool = False,
 ) -> None:
-    """Raise LabelsError when labels and predictions do not belong together: chance level, or another class order.
+    """Raise LabelsError when labels and predictions do not belong together: another class order, chance level, or
+    hardly better than that (unless allowed).
 
     accuracy: what a renaming has to beat, if not the accuracy of the labels as they are.
     """
@@ -242,11 +262,13 @@ def judge(
             f"known images as they are, {better:.1%} when renamed ({pairs}{', …' if len(moved) > 6 else ''}). "
             f"Give class_names=[…], the names of the classifier's outputs in order.{tried}"
         )
-    if confusion.near_chance and accuracy is None:
+    if confusion.hardly_better and accuracy is None and not allow_low_accuracy:
+        much = "which is chance" if confusion.near_chance else "hardly better than chance"
         raise LabelsError(
-            f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, which is chance for "
+            f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, {much} for "
             f"{c} classes: the labels do not match, or the images are preprocessed in another way than in training. "
-            f"Check the labels, or give preprocess=knownot.Preprocess(…).{tried}"
+            "Check the labels, or give preprocess=knownot.Preprocess(…). If it is as bad as that: "
+            f"allow_low_accuracy=True (--allow-low-accuracy).{tried}"
         )
 
 

@@ -308,6 +308,7 @@ def fit(
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
     thumbnails: int = 512,
+    allow_low_accuracy: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -332,6 +333,8 @@ def fit(
     members. features_preprocess: how it wants raw images, where it does not say.
     class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
     thumbnails: how many known images to keep as small pictures for reports, 0 for none.
+    allow_low_accuracy: fit a classifier too that is hardly right more often on its own classes than by chance; without
+    it that is a LabelsError, because labels or preprocessing are then wrong as a rule.
 
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
     number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
@@ -343,6 +346,7 @@ def fit(
         detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
         features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
         batch_size=batch_size, thumbnails=thumbnails, progress=progress,
+        allow_low_accuracy=allow_low_accuracy,
     )  # fmt: skip
     found = looked(job)
     choice = chosen(job, found, unknown)

@@ -48,6 +48,7 @@ class Record:
     unreadable_count: int = 0
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
+    low_accuracy_allowed: bool = False  # whoever fitted it said so
     second: str = ""  # the second network, in words; also among the notes
     seconds: float = 0.0
     version: str = __version__
@@ -101,12 +102,16 @@ class FitJob:
     size: int  # of a batch
     thumbnails: int
     progress: bool
+    allow_low_accuracy: bool
     begin: float = field(default_factory=time.perf_counter)
 
     def walk(self, passes: tuple[Pass, ...], thumbnails: int = 0) -> Extractor:
         shown = reducing(self.model, self.recipe.reductions(self.offers))  # no map outlives its batch
         looking = passing(shown, passes, self.way)
-        return Extractor(looking, self.way, self.size, thumbnails, self.rule.seed, self.progress, self.second)
+        return Extractor(
+            looking, self.way, self.size, thumbnails, self.rule.seed, self.progress, self.second,
+            allow_low_accuracy=self.allow_low_accuracy,
+        )  # fmt: skip
 
 
 def detector_for(model: Any, asked: Any) -> Any:
@@ -139,6 +144,7 @@ def prepared(
     batch_size: int | None,
     thumbnails: int,
     progress: bool,
+    allow_low_accuracy: bool,
 ) -> FitJob:
     """Open everything, and say what does not go together. known, calibration: (images, labels)."""
     begin = time.perf_counter()
@@ -171,7 +177,7 @@ def prepared(
     return FitJob(
         opened, offers, recipe, images, held, other, way, tuple(names), order, trials, tuple(found),
         (*opened.notes, *found, *notes, *of_sources), rule, batch_size or batch_size_for(opened, way, other),
-        thumbnails, progress, begin,
+        thumbnails, progress, allow_low_accuracy, begin,
     )  # fmt: skip
 
 
@@ -286,6 +292,7 @@ def make_record(job: FitJob, found: PassResults, choice: Chosen | None, decided:
         unreadable_count=len(walk.unreadable),
         notes=tuple(notes),
         checks=checked(found.detector.members, found.parts) if choice is None else choice.checks,
+        low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - job.begin,
     )
