@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import knownot
 from helpers import toy
-from helpers.saved import edit_manifest
+from helpers.saved import edit_manifest as edited
 from knownot.errors import InputError, KnownotError, SavedError
 
 
@@ -39,7 +39,7 @@ def state(folder, change):
     change(arrays)
     save_file(arrays, folder / "state.safetensors")
     checksum = hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()
-    edit_manifest(folder, lambda m: m["files"].update({"state.safetensors": checksum}))
+    edited(folder, lambda m: m["files"].update({"state.safetensors": checksum}))
 
 
 ATTACKS = {
@@ -51,8 +51,8 @@ ATTACKS = {
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "cannot be read"),
     "manifest is not text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     "deeply nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "cannot be read"),
-    "newer format": (lambda f: edit_manifest(f, lambda m: m.update(format=4)), "format 4"),
-    "format as text": (lambda f: edit_manifest(f, lambda m: m.update(format="1")), "format '1'"),
+    "newer format": (lambda f: edited(f, lambda m: m.update(format=4)), "format 4"),
+    "format as text": (lambda f: edited(f, lambda m: m.update(format="1")), "format '1'"),
     "truncated state": (lambda f: cut(f, "state"), "truncated or changed"),
     "no state": (lambda f: (f / "state.safetensors").unlink(), "lacks the file"),
     "truncated model": (lambda f: cut(f, ".onnx"), "truncated or changed"),
@@ -61,41 +61,41 @@ ATTACKS = {
         lambda f: (f / "state.safetensors").write_bytes((f / "state.safetensors").read_bytes()[:-1] + b"\x01"),
         "truncated or changed",
     ),
-    "files outside": (lambda f: edit_manifest(f, lambda m: m["files"].update({"../x": "0"})), "outside its folder"),
+    "files outside": (lambda f: edited(f, lambda m: m["files"].update({"../x": "0"})), "outside its folder"),
     "absolute files": (
-        lambda f: edit_manifest(f, lambda m: m["files"].update({"/etc/passwd": "0"})),
+        lambda f: edited(f, lambda m: m["files"].update({"/etc/passwd": "0"})),
         "outside its folder",
     ),
-    "no files": (lambda f: edit_manifest(f, lambda m: m.pop("files")), "not complete"),
-    "files is a number": (lambda f: edit_manifest(f, lambda m: m.update(files=3)), "not complete"),
+    "no files": (lambda f: edited(f, lambda m: m.pop("files")), "not complete"),
+    "files is a number": (lambda f: edited(f, lambda m: m.update(files=3)), "not complete"),
     "unknown class": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["detector"].update(kind="os.system")),
+        lambda f: edited(f, lambda m: m["things"]["detector"].update(kind="os.system")),
         "does not describe",
     ),
     "a class that is no detector's": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["detector"].update(kind="Popen")),
+        lambda f: edited(f, lambda m: m["things"]["detector"].update(kind="Popen")),
         "does not describe",
     ),
     "unknown field": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["calibration"]["fields"].update(evil=1)),
+        lambda f: edited(f, lambda m: m["things"]["calibration"]["fields"].update(evil=1)),
         "does not describe",
     ),
     "missing array": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["calibration"]["fields"].update(scores={"array": "gone"})),
+        lambda f: edited(f, lambda m: m["things"]["calibration"]["fields"].update(scores={"array": "gone"})),
         "does not describe",
     ),
-    "missing thing": (lambda f: edit_manifest(f, lambda m: m["things"].pop("calibration")), "does not hold what"),
+    "missing thing": (lambda f: edited(f, lambda m: m["things"].pop("calibration")), "does not hold what"),
     "wrong fingerprint": (
-        lambda f: edit_manifest(f, lambda m: m["about"].update(fingerprint="0")),
+        lambda f: edited(f, lambda m: m["about"].update(fingerprint="0")),
         "another fingerprint",
     ),
-    "other stages": (lambda f: edit_manifest(f, lambda m: m["about"].update(stages=["x"])), "stages"),
+    "other stages": (lambda f: edited(f, lambda m: m["about"].update(stages=["x"])), "stages"),
     "no model named": (
-        lambda f: edit_manifest(f, lambda m: m["about"].update(model_file=None)),
+        lambda f: edited(f, lambda m: m["about"].update(model_file=None)),
         "without its classifier",
     ),
     "model outside": (
-        lambda f: edit_manifest(f, lambda m: m["about"].update(model_file="../../toy.onnx")),
+        lambda f: edited(f, lambda m: m["about"].update(model_file="../../toy.onnx")),
         "outside its folder",
     ),
     "arrays of another shape": (
@@ -114,11 +114,11 @@ ATTACKS = {
 
 
 def field(thing, name, value):
-    return lambda f: edit_manifest(f, lambda m: m["things"][thing]["fields"].update({name: value}))
+    return lambda f: edited(f, lambda m: m["things"][thing]["fields"].update({name: value}))
 
 
 def opened_with(**options):
-    return lambda f: edit_manifest(f, lambda m: m["about"].update(opened_with=options))
+    return lambda f: edited(f, lambda m: m["about"].update(opened_with=options))
 
 
 def linked(folder, name):
@@ -150,7 +150,7 @@ ATTACKS |= {
     "std 1e308": (field("preprocess", "std", {"items": [1e308]}), "which no classifier was trained on"),
     "a mean of words": (field("preprocess", "mean", {"items": ["a"]}), "does not describe"),
     "a size of a gigapixel": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["preprocess"]["fields"].update(height=50_000, width=50_000)),
+        lambda f: edited(f, lambda m: m["things"]["preprocess"]["fields"].update(height=50_000, width=50_000)),
         "pixels",
     ),
     "another filter": (field("preprocess", "resample", "magic"), "expected one of"),
@@ -159,7 +159,7 @@ ATTACKS |= {
     "alpha true": (field("calibration", "alpha", True), "does not describe"),
     "ten calibration scores": (short, "too few"),
     "fewer references": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["references"]["items"].pop()),
+        lambda f: edited(f, lambda m: m["things"]["references"]["items"].pop()),
         "Reference scores of",
     ),
     "references unsorted": (
@@ -171,11 +171,11 @@ ATTACKS |= {
         "not among the classifier's 4",
     ),
     "a name too many": (
-        lambda f: edit_manifest(f, lambda m: m["things"]["class_names"]["items"].append("x")),
+        lambda f: edited(f, lambda m: m["things"]["class_names"]["items"].append("x")),
         "5 class names",
     ),
     "a detector that is a word": (
-        lambda f: edit_manifest(f, lambda m: m["things"].update(detector="msp")),
+        lambda f: edited(f, lambda m: m["things"].update(detector="msp")),
         "something else",
     ),
     "a million threads": (opened_with(threads=1_000_000), "threads=1000000"),
@@ -189,9 +189,9 @@ ATTACKS |= {
         lambda f: replaced(f, '"alpha": 0.05', '"alpha": Infinity'),
         "no number",
     ),
-    "an entry too many": (lambda f: edit_manifest(f, lambda m: m.update(run="x")), "no knownot writes"),
+    "an entry too many": (lambda f: edited(f, lambda m: m.update(run="x")), "no knownot writes"),
     "no checksum of the state": (
-        lambda f: edit_manifest(f, lambda m: m["files"].pop("state.safetensors")),
+        lambda f: edited(f, lambda m: m["files"].pop("state.safetensors")),
         "no checksum of",
     ),
     "a link instead of the model": (lambda f: linked(f, "model.onnx"), "outside its folder"),
@@ -235,7 +235,7 @@ def test_another_classifier_is_refused(folder):
 
 
 def test_a_manifest_cannot_make_pickles_run(folder):
-    edit_manifest(folder, lambda m: m["about"].update(opened_with={"unsafe_pickle": True}))
+    edited(folder, lambda m: m["about"].update(opened_with={"unsafe_pickle": True}))
     assert knownot.load(folder).model.opened_with == {}
 
 
