@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from .file_types import is_not, sniff
+from .limits import Timed, TooMuch, in_flight, reduced
 from .silence import quiet
 
 MAX_PIXELS = 178_956_970  # where Pillow by default refuses too: half a gigabyte of RGB
+STRIP = 4_000_000  # pixels of a large image that are converted at once
 ORIENTATION = 0x0112  # EXIF tag
 
 # Formats that are told by their content. None of them starts another program (as EPS would).
@@ -79,13 +81,15 @@ def _read(file: Any, limit: int, read: Any) -> Any:
     name = sniff(head)
     with quiet():
         try:
-            with Image.open(file, formats=_formats()) as image:
-                width, height = image.size
-                if width * height > limit:
-                    raise Unreadable(f"too large: {width} x {height} pixels (limit {limit:,})")
-                return read(image)
+            with Image.open(Timed(file), formats=_formats()) as image:
+                if read is _size:
+                    return _size(image)
+                with in_flight(reduced(image, limit)):
+                    return read(image)
         except Unreadable:
             raise
+        except TooMuch as e:
+            raise Unreadable(str(e)) from None
         except Image.DecompressionBombError as e:
             found = re.search(r"\((\d+) pixels\).* limit of (\d+)", str(e))
             how = f"{int(found[1]):,} pixels (limit {int(found[2]):,})" if found else _short(e)
@@ -154,8 +158,11 @@ def _orientation(image: Any) -> int:
 
 
 def _pixels(image: Any) -> np.ndarray:
+    """Of an image that is a file's, and is closed when its pixels are out."""
     image.load()
-    return np.ascontiguousarray(turned(_rgb(image), _orientation(image)))
+    x, orientation = _rgb(image), _orientation(image)
+    image.close()  # before they are turned: there is no third copy
+    return np.ascontiguousarray(turned(x, orientation))
 
 
 def turned(x: np.ndarray, orientation: int) -> np.ndarray:
@@ -170,9 +177,20 @@ def turned(x: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _rgb(image: Any) -> np.ndarray:
-    """uint8 [h, w, 3] of a loaded Pillow image."""
+    """uint8 [h, w, 3] of a loaded Pillow image; a large one in strips, so that it is in memory twice and not more."""
+    width, height = image.size
+    if width * height <= STRIP:
+        return _strip_rgb(image, image.format)
+    x, rows = np.empty((height, width, 3), np.uint8), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        x[top : top + rows] = _strip_rgb(strip, image.format)
+    return x
+
+
+def _strip_rgb(image: Any, form: str | None) -> np.ndarray:
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # older Pillow: "I" for 16 bits
+    if mode.startswith("I;16") or (mode == "I" and form in ("PNG", "PPM")):  # older Pillow: "I" for 16 bits
         return _grey16(np.asarray(image).astype(np.uint32), image.info.get("transparency"))
     if mode in ("I", "F"):
         kind = "32-bit integer" if mode == "I" else "floating-point"
@@ -198,7 +216,8 @@ def open_pil(image: Any) -> np.ndarray:
     """uint8 [h, w, 3] of a Pillow image object. Raises Unreadable."""
     with quiet():
         try:
-            return _pixels(image)
+            image.load()
+            return np.ascontiguousarray(turned(_rgb(image), _orientation(image)))
         except Unreadable:
             raise
         except Exception as e:

@@ -117,8 +117,8 @@ class OnnxFile:
         real = (self.folder / location).resolve()
         if not real.is_relative_to(self.folder.resolve()):
             raise ModelError(
-                f"{self.who} keeps the weights of {tensor.name!r} in {location!r}, a link to {str(real)!r}, outside its "
-                "own folder. Such a file is not read. Save the model with its external data beside it."
+                f"{self.who} keeps the weights of {tensor.name!r} in {location!r}, a link to {str(real)!r}, outside "
+                "its own folder. Such a file is not read. Save the model with its external data beside it."
             )
         return location
 
@@ -127,9 +127,9 @@ class OnnxFile:
         for node in graph.node:
             if node.domain not in DOMAINS or node.op_type in REACHING:
                 raise ModelError(
-                    f"{self.who} has the operator {node.op_type!r} of the domain {node.domain!r}. Computed are those of "
-                    "the ONNX standard, of ai.onnx.ml and of onnxruntime (com.microsoft) that read no file; operators of "
-                    "other libraries are code, and are not loaded. Export the classifier without it."
+                    f"{self.who} has the operator {node.op_type!r} of the domain {node.domain!r}. Computed are those "
+                    "of the ONNX standard, of ai.onnx.ml and of onnxruntime (com.microsoft), but those that read files; "
+                    "those of other libraries are code, and are not loaded. Export the classifier without it."
                 )
             for inner in _subgraphs(node):
                 self._check_operators(inner)
