@@ -2,9 +2,10 @@
 
     python benchmarks/attacks.py [folders] [images] [bombs] [--count-folders 1000] [--count-images 10000]
 
-folders: a saved classifier with one to three changed bytes (the manifest in six of ten trials): an error, or verdicts bit for
-bit as before; anything else is a silent difference. images: changed, cut or joined bytes of eight formats: pixels, or a reason;
-anything else is a failure. bombs: each decoded in a process of its own; its peak memory above an idle one, and processor time.
+folders: a saved classifier with one to three changed bytes (the manifest in six of ten trials): an error, or verdicts
+bit for bit as before; anything else is a silent difference. images: changed, cut or joined bytes of eight formats:
+pixels, or a reason; anything else is a failure. bombs: each decoded in a process of its own; its peak memory above an
+idle one, and processor time.
 """
 
 from __future__ import annotations

@@ -79,9 +79,10 @@ def _read(file: Any, limit: int, read: Any) -> Any:
     if not head:
         raise Unreadable("empty file (0 bytes)")
     name = sniff(head)
+    timed: Any = Timed(file)
     with quiet():
         try:
-            with Image.open(Timed(file), formats=_formats()) as image:
+            with Image.open(timed, formats=_formats()) as image:
                 if read is _size:
                     return _size(image)
                 with in_flight(reduced(image, limit)):

@@ -128,8 +128,8 @@ class OnnxFile:
             if node.domain not in DOMAINS or node.op_type in REACHING:
                 raise ModelError(
                     f"{self.who} has the operator {node.op_type!r} of the domain {node.domain!r}. Computed are those "
-                    "of the ONNX standard, of ai.onnx.ml and of onnxruntime (com.microsoft), but those that read files; "
-                    "those of other libraries are code, and are not loaded. Export the classifier without it."
+                    "of the ONNX standard, of ai.onnx.ml and of onnxruntime (com.microsoft), but those that read "
+                    "files; those of other libraries are code, and are not loaded. Export the classifier without it."
                 )
             for inner in _subgraphs(node):
                 self._check_operators(inner)
