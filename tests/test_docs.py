@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import knownot
+import knownot.checks
 import knownot.openset.verdicts
 from helpers import docs
 from helpers.docs import hook, written
@@ -261,7 +263,7 @@ def test_extras_and_dependencies_are_all_explained():
 def test_exit_codes_are_all_explained():
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     said = re.findall(r"^\| (\d+) \| (\w+)", text, re.MULTILINE)
-    assert said == [("0", "done"), ("1", "an"), ("2", "wrong"), ("3", "done"), ("130", "interrupted")]
+    assert said == [("0", "done"), ("1", "an"), ("2", "wrong"), ("3", "done"), ("70", "a"), ("130", "interrupted")]
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
@@ -293,3 +295,38 @@ def test_the_changelog_has_one_unreleased_section():
     assert text.count("## [Unreleased]") == 1
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+DOCUMENTED = (
+    "knownot.fit", "knownot.load", "knownot.open_model", "knownot.open_images",
+    *(f"knownot.OpenSetClassifier.{name}" for name in ("predict", "with_alpha", "recalibrated", "evaluate")),
+    "knownot.checks.check_detector",
+)  # fmt: skip
+
+
+def documented(path: str):
+    thing = knownot
+    for name in path.split(".")[1:]:
+        thing = getattr(thing, name)
+    return thing
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_docstrings_name_every_parameter(path):
+    thing = documented(path)
+    text = inspect.getdoc(thing)
+    assert ">>> " in text.split("Examples\n--------\n")[1]
+    said = text.split("Parameters\n----------\n")[1].split("\n\n")[0]
+    named = [name.strip("* ") for line in re.findall(r"^(\S.*?) ?:", said, re.MULTILINE) for name in line.split(",")]
+    named += re.findall(r"^\*\*(\w+)$", said, re.MULTILINE)
+    assert named == [name for name in inspect.signature(thing).parameters if name != "self"]
+
+
+def test_the_examples_of_docstrings_run(home, pages):
+    shown = [inspect.getdoc(documented(path)).split("Examples\n--------\n")[1] for path in DOCUMENTED]
+    fitted = "knownot.fit('model.onnx', 'data/train', calibration='data/val', progress=False)"
+    begin = f">>> import knownot\n>>> _ = {fitted}.save('osc')\n"
+    examples = [begin, *shown]
+    (home / "docstrings.md").write_text("".join(f"```pycon\n{x.strip()}\n```\n\n" for x in examples), encoding="utf-8")
+    code, said = pages.run(home / "docstrings.md", home)
+    assert code == 0, said

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from . import audit, detectors, remedies
     from .arrays import Activations, Preprocess
     from .errors import KnownotError
+    from .export import load
     from .fooling import Fooling, fool
     from .images import open_images
     from .models import open_model
-    from .openset.classifier import OpenSetClassifier, fit, load
+    from .openset.classifier import OpenSetClassifier, fit
     from .openset.verdicts import Verdicts
     from .report.build import write_report
 
@@ -36,7 +37,7 @@ _HOMES = {
     "Verdicts": "openset.verdicts",
     "fit": "openset.classifier",
     "fool": "fooling",
-    "load": "openset.classifier",
+    "load": "export",
     "open_images": "images",
     "open_model": "models",
     "write_report": "report.build",

@@ -15,10 +15,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -26,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .detectors.plugged import saved_class, saved_name
-from .errors import KnownotError, SavedError
+from .errors import KnownotError, SavedError, StorageError
 
 FORMAT = 3
 READ = (2, 3)  # format 2 has no checksum of the manifest itself
@@ -40,11 +37,17 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
 
     The manifest comes last and at once, so that a folder with a manifest is whole.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
     tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
-    save_file(arrays, folder / STATE)
+    try:
+        save_file(arrays, folder / STATE)
+    except SafetensorError as error:
+        raise StorageError(
+            f"{folder / STATE} cannot be written: {error}. Is there space, and a right to write?"
+        ) from error
     manifest = {
         "format": FORMAT,
         "about": dict(about),
@@ -55,30 +58,6 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
     draft = folder / (MANIFEST + ".new")
     draft.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
     os.replace(draft, folder / MANIFEST)
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A draft folder beside `folder`; what is written into it takes its place, at the end and at once.
-
-    Raises SavedError unless `folder` is absent, empty or holds a saved classifier: any other is left alone.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise SavedError(f"{str(folder)!r} is a file; give a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise SavedError(f"{str(folder)!r} is not empty and holds no saved classifier: it is left as it is.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
@@ -118,6 +97,17 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, KnownotError) as error:
         raise SavedError(f"{folder / MANIFEST} does not describe a saved classifier: {error!r}.") from error
     return things, about, tuple(name for name in files if name != STATE)
+
+
+def digest(things: Mapping[str, Any], *more: str) -> str:
+    """SHA-256 of `things` as `write` would write them: the same after saving and reading, another for any other."""
+    arrays: dict[str, np.ndarray] = {}
+    tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
+    found = hashlib.sha256(json.dumps([tree, more]).encode())
+    for name, x in arrays.items():
+        found.update(f"{name} {x.dtype.str} {x.shape};".encode())
+        found.update(np.ascontiguousarray(x).data.cast("B") if x.size else b"")
+    return found.hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

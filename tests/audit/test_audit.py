@@ -16,7 +16,7 @@ import pytest
 
 import knownot
 from helpers import toy
-from knownot.audit import Audit, Names, Share, audit, helping, plane
+from knownot.audit import Audit, Names, Share, audit, plane, recommendations
 from knownot.audit.record import DIGITS, SCHEMA, SEVERITIES, plain
 from knownot.audit.sections import DetectorLine
 from knownot.images.preprocess import CANDIDATES
@@ -288,15 +288,15 @@ def row(detector: str, caught: float, yours: float | None = None) -> DetectorLin
     ],
 )
 def test_what_would_help_follows_from_the_numbers(rows, severity, title, commands, monkeypatch, tmp_path):
-    monkeypatch.setattr(helping, "_row", lambda d, n, lines: next(r for r in rows if r.detector == d))
+    monkeypatch.setattr(recommendations, "_row", lambda d, n, lines: next(r for r in rows if r.detector == d))
     (tmp_path / "c.txt").write_text("a")
     names = Names(
         "my model.h5", "known", "val", ("odd name",), ("--class-names", str(tmp_path / "c.txt"), "--stage", "s")
     )
-    made = helping.section(
-        [], {r.detector: 100 for r in rows}, {}, alpha=0.1, new=True, names=names, fix='{"scale": 2}', trains=True,
-        why_none="few",
-    )  # fmt: skip
+    images = {r.detector: 100 for r in rows}
+    made = recommendations.section(
+        [], recommendations.Thresholds(images, {}, 0.1, True, True, "few"), names, '{"scale": 2}'
+    )
     (finding,) = made.findings
     assert finding.severity == severity
     assert title in finding.title
@@ -310,9 +310,7 @@ def test_what_would_help_follows_from_the_numbers(rows, severity, title, command
             assert "'my model.h5' known" in line
             assert """--preprocess '{"scale": 2}'""" in line
     assert "--unknown 'odd name'" in text[0]
-    exported = helping.section(
-        [], {r.detector: 100 for r in rows}, {}, alpha=0.05, new=True, names=names, fix="", trains=False, why_none="few"
-    )
+    exported = recommendations.section([], recommendations.Thresholds(images, {}, 0.05, True, False, "few"), names, "")
     assert "retrain" not in str(exported.commands)  # an ONNX file is not trained
     if "problem" in severity:
         assert "made from" in exported.findings[0].action

@@ -413,10 +413,10 @@ def test_fit_predict_save_load(name: Any, opened, tmp_path: Path) -> None:
 
 
 def test_held_out_images_keep_no_maps_and_each_image_is_seen_once(opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knownot.fitting.extraction import HoldOut
+    from knownot.fitting.sampling import HoldOut
 
     kept, seen = [], []
-    keep, forward = HoldOut.keep, opened.forward
+    keep, forward = HoldOut.split, opened.forward
 
     def kept_too(self: Any, activations: Activations, *rest: Any) -> Any:
         kept.append(activations)
@@ -428,7 +428,7 @@ def test_held_out_images_keep_no_maps_and_each_image_is_seen_once(opened, monkey
 
     known, labels = toy.known(900, seed=1)
     x = known / np.float32(255)  # the classifier's own input: no preprocessing is tried out
-    monkeypatch.setattr(HoldOut, "keep", kept_too)
+    monkeypatch.setattr(HoldOut, "split", kept_too)
     monkeypatch.setattr(opened, "forward", forward_too)
     knownot.fit(opened, x, labels, detector="gram", progress=False, guarantee="marginal")
     assert kept

@@ -47,7 +47,7 @@ def test_it_is_combined_like_any_other(model, knn, form, tmp_path):
         "recipe": ["default", given(knn)],
     }
     osc = fit(model, asked[form])
-    name = {"list": "KNN", "mapping": "mine", "recipe": "Given(detector=KNN)"}[form]
+    name = {"list": "KNN", "mapping": "mine", "recipe": "Prefit(detector=KNN)"}[form]
     assert osc.detector.members == (*fit(model, "default").detector.members, name)
     x = toy.unknown(30)
     activations = model.forward(model.input.to_layout(np.float32(x / 255)))

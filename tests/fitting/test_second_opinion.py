@@ -152,9 +152,9 @@ def test_scores_of_its_features_equal_a_float64_reference(sets):
     osc = fitted(sets, network("softmax"), detector=detectors)
     images = sets["test"][0][:30]
     (batch,) = knownot.open_images(images).batches(30, osc.preprocess, also=osc.second.preprocess)
-    from knownot.fitting.extraction import computed
+    from knownot.fitting.extraction import run_batch
 
-    activations, _, _ = computed(osc.model, batch, osc.second)
+    activations, _, _ = run_batch(osc.model, batch, osc.second)
     _, parts = osc.scores(activations)
     (known, labels), new = sets["known"], features_of(images)
     seen = features_of(known)
@@ -505,7 +505,8 @@ def test_auto_chooses_with_the_second_network_in_view():
 
 def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_preprocessing(monkeypatch):
     from knownot.fitting.auxiliary import Auxiliary
-    from knownot.fitting.extraction import Extractor, Subsample
+    from knownot.fitting.extraction import Extractor
+    from knownot.fitting.sampling import Subsample
     from knownot.selection import diagnostics as evidence
 
     images, labels = toy.known(120, 7)
@@ -514,9 +515,9 @@ def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_pr
     cropped = replace(ODD, crop_share=0.875)
     second = Auxiliary(other, cropped)
     seen = Subsample(100, 50, 0)
-    walk = Extractor(classifier, way, 64, 0, 0, False, second)
+    walk = Extractor(classifier, way, 64, second)
     source = knownot.open_images(images, labels)
-    assert sum(len(a) for a, _ in walk.over(source, "x", None, toy.CLASSES, None, watch=seen)) == 120
+    assert sum(len(a) for a, _ in walk.run(source, "x", (seen,), names=toy.CLASSES)) == 120
     x, _ = seen.pictures()
     assert x.shape[1:] == (SIZE, SIZE, 3)  # the second network's input is the larger one
     pictures, _ = evidence.pixels_of(x, cropped)

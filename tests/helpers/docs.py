@@ -287,13 +287,13 @@ def compare(expected: list[str], printed: list[str]) -> None:
             skip = True
             continue
         rest = range(at, len(printed)) if skip else range(at, min(at + 1, len(printed)))
-        hit = next((i for i in rest if alike(line, printed[i])), None)
+        hit = next((i for i in rest if same_values(line, printed[i])), None)
         assert hit is not None, f"not printed: {line!r}; what was printed from there on: {printed[at : at + 6]}"
         at, skip = hit + 1, False
     assert skip or at == len(printed), f"also printed, but not shown: {printed[at:]}"
 
 
-def alike(expected: str, printed: str) -> bool:
+def same_values(expected: str, printed: str) -> bool:
     pattern = r"([\d,.]+)".join(
         ".*".join(re.escape(x) for x in part.split("…")) for part in NUMBER.split(" ".join(expected.split()))
     )

@@ -84,14 +84,14 @@ def test_all_threads_share_one_budget(small, monkeypatch):
     inside, most, lock = [], [], threading.Lock()
     real = module._rgb
 
-    def watched(image):
+    def watched(image, way):
         with lock:
             inside.append(image.size[0] * image.size[1])
             most.append(sum(inside))
         threading.Event().wait(0.005)
         with lock:
             inside.remove(image.size[0] * image.size[1])
-        return real(image)
+        return real(image, way)
 
     monkeypatch.setattr(module, "_rgb", watched)
     data = file("PNG", PHOTO.resize((120, 100)))  # 12,000 pixels: two at once

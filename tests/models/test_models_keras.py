@@ -945,3 +945,19 @@ def test_a_wrapped_torch_module_keeps_its_mode_when_threads_meet() -> None:
     assert inner.training
     for name, x in inner.state_dict().items():
         assert torch.equal(before[name], x), name
+
+
+def test_a_layer_whose_name_begins_with_an_underscore() -> None:
+    """TensorFlow allows no such name at the root of a graph."""
+    net = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="_x"),
+            keras.layers.GlobalAveragePooling2D(name="_pool"),
+            keras.layers.Dense(3, activation="softmax", name="_head"),
+        ]
+    )
+    opened = open_model(net)
+    assert not any("layer by layer" in note for note in opened.notes)
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    assert opened.gradient(x, {"logits": np.ones((2, 3), np.float32)}).shape == x.shape

@@ -118,12 +118,6 @@ HEADS = {
         W,
         B,
     ),
-    "a second softmax": (
-        [node("Gemm", "f w b", "z", transB=1), node("Softmax", "z", "s"), node("Softmax", "s", "y")],
-        HEAD,
-        W,
-        B,
-    ),
     "log of a softmax": (
         [node("Gemm", "f w b", "z", transB=1), node("Softmax", "z", "s"), node("Log", "s", "y")],
         HEAD,
@@ -625,9 +619,6 @@ def test_what_is_no_softmax_classifier_says_so() -> None:
     one = {"w": HEAD["w"][:1].copy(), "b": HEAD["b"][:1].copy()}
     with pytest.raises(ModelError, match="two classes"):
         open_model(model([*trunk, gemm], w | one, outputs=["z"]))
-    mixed = [*trunk, gemm, node("Softmax", "z", "s"), node("Add", "s s", "a"), node("Mul", "a half", "y")]
-    with pytest.raises(ModelError, match="probabilities that come from Mul"):
-        open_model(model(mixed, w | HEAD | {"half": np.float32(0.5)}))
     with pytest.raises(ModelError, match=r"no \[n, c\] class scores"):
         open_model(model([node("Relu", "x", "y")], {}))
 

@@ -8,6 +8,7 @@ import pytest
 import knownot
 from helpers import toy
 from knownot import Preprocess
+from knownot.calibration import allowed_rank, images_needed
 from knownot.detectors import Detector
 from knownot.errors import (
     ActivationsError,
@@ -18,7 +19,8 @@ from knownot.errors import (
     OptionError,
     UnsoundError,
 )
-from knownot.fitting.many import decide
+from knownot.fitting.many import calibrate, images_that_rank
+from knownot.fitting.options import CalibrationOptions
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
 
@@ -132,10 +134,24 @@ def test_ranking_and_calibration_images_are_different_ones():
 
     parts = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     combined = Combined((Energy(), Energy(2.0)), ("a", "b"))
-    done = decide(combined, parts, np.zeros(400, int), alpha=0.05, guarantee="pac", delta=0.01, seed=0)
+    done = calibrate(combined, parts, np.zeros(400, int), CalibrationOptions())
     for ranking, calibrating in zip(done.detector.references, done.references, strict=True):
         assert not set(ranking.tolist()) & set(calibrating.tolist())
         assert len(ranking) + len(calibrating) == 400
+
+
+@pytest.mark.parametrize("guarantee", ["pac", "marginal"])
+def test_as_few_images_rank_as_do(guarantee):
+    """By trying every number of ranking images: none leaves a rule that rejects clearly more within alpha."""
+    needed = images_needed(0.05, 0.01, guarantee)
+    for n in (needed + 10, 150, 201, 300, 600, 5000):
+        rank = images_that_rank(n, CalibrationOptions(guarantee=guarantee))
+        most = min(75, n // 2, n - needed)
+        assert 10 <= rank <= max(most, 10)
+        spent = {r: allowed_rank(n - r, 0.05, guarantee) / (n - r + 1) for r in range(min(30, most), most + 1)}
+        assert spent[rank] >= 0.98 * max(spent.values())
+        assert all(spent[r] < 0.98 * max(spent.values()) for r in range(rank + 1, most + 1))
+    assert images_that_rank(600, CalibrationOptions(guarantee="class-conditional")) == 75
 
 
 def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
@@ -149,7 +165,7 @@ def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
     for i in range(splits):
         order = rng.permutation(len(parts))
         for guarantee, seen in rates.items():
-            done = decide(osc.detector, parts[order[:n]], zeros, alpha=alpha, guarantee=guarantee, delta=delta, seed=i)
+            done = calibrate(osc.detector, parts[order[:n]], zeros, CalibrationOptions(alpha, guarantee, delta, i))
             scores = done.detector.join(parts[order[n:]])
             p = done.calibration.p_value(scores, np.zeros(len(scores)))
             seen.append(done.calibration.unknown(p, np.zeros(len(scores))).mean())

@@ -153,7 +153,7 @@ def test_two_batches_of_maps_live_at_most(monkeypatch):
     osc.predict(toy.known(200, 3)[0], batch_size=16)
     assert len(most) == 13
     assert max(most) <= 1, "maps of an earlier batch than the one before are still there"
-    finish = osc._looking.begun(osc.model.input.to_layout(toy.known(6, 3)[0] / np.float32(255)))
+    finish = osc.looking.submit(osc.model.input.to_layout(toy.known(6, 3)[0] / np.float32(255)))
     assert alive[-1]() is not None
     finish()
     assert alive[-1]() is None, "whoever keeps the second step keeps the maps"

@@ -38,7 +38,7 @@ def test_another_alpha_is_what_fit_with_it_and_the_same_split_would_say(osc):
 
 
 def test_too_few_images_for_another_alpha(osc):
-    with pytest.raises(CalibrationError, match=r"200 calibration images are too few for alpha=0.001.*4,603"):
+    with pytest.raises(CalibrationError, match=r"344 calibration images are too few for alpha=0.001.*4,603"):
         osc.with_alpha(0.001)
     with pytest.raises(OptionError, match="alpha"):
         osc.with_alpha(5)
@@ -129,7 +129,7 @@ def test_what_it_costs_is_said():
     rule = Calibration.of(scores, np.zeros(201, int))
     k = allowed_rank(201, 0.05)
     assert rule.expected == k / 202
-    then = allowed_rank(603, 0.05) / 604
+    then = allowed_rank(803, 0.05) / 804
     assert rule.cost(100) == (
         f"A known image is called unknown when p <= {k / 202:.3g}; expected: {100 * k / 202:.3g} % of known images; "
         f"with 602 more calibration images {100 * then:.3g} %, with guarantee='marginal' {100 * 10 / 202:.3g} % "

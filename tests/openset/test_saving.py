@@ -9,7 +9,7 @@ import pytest
 import knownot
 from helpers import toy
 from knownot import saving
-from knownot.errors import SavedError
+from knownot.errors import SavedError, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
     osc = knownot.fit(toy.graph(), *toy.known(800, 2), detector="energy", progress=False)
     osc.save(tmp_path / "osc")
     monkeypatch.setattr(saving, "write", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         osc.save(tmp_path / "osc")
     monkeypatch.undo()
     assert knownot.load(tmp_path / "osc").promise == osc.promise

@@ -7,7 +7,7 @@ import knownot
 from helpers import toy
 from knownot import Preprocess
 from knownot.errors import LabelsError, OptionError
-from knownot.fitting.preprocessing import Confusion
+from knownot.fitting.labels import Confusion
 from knownot.images import open_images
 
 WAY = Preprocess(scale=1 / 255, name="[0, 1]")
@@ -16,7 +16,7 @@ WAY = Preprocess(scale=1 / 255, name="[0, 1]")
 @pytest.mark.parametrize("nothing", [-1, None], ids=str)
 @pytest.mark.parametrize("form", ["array", "stream"])
 def test_no_preprocessing_is_found_by_accuracy_on_nothing(nothing, form):
-    images, _ = toy.known(120, 2)
+    images, _ = toy.known(600, 2)
     labels = [nothing] * len(images)
     given = (images, labels) if form == "array" else ([(images[:60], labels[:60]), (images[60:], labels[60:])], None)
     with pytest.raises(OptionError, match=r"labels|has a label"):

@@ -148,7 +148,7 @@ def network(on, known=0, places=("features", "stages/first", "logits")):
     loss = core.classes if known else core.binary
     if known:
         wanted = np.where(wanted == known, known + 1, wanted)  # the last of c + 2
-    net, _ = core.trained(net, lambda epoch: [(rows, wanted)] * 20, loss, epochs=3, steps=20, rate=0.01)
+    net, _ = core.trained(net, lambda epoch: [(rows, wanted)] * 20, loss, core.Schedule(3, 20, 0.01))
     return beside.as_detector(net, mean, std, places, known)
 
 

@@ -186,7 +186,7 @@ def adversaries_of(trainer):
     return [(m.weight, m.bias) for net in nets for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
-def alike(trainer, start):
+def same_values(trainer, start):
     """Give a torch trainer the weights of a Keras one, [(kernel, bias)]."""
     for (weight, bias), (kernel, other) in zip(adversaries_of(trainer), start, strict=True):
         turned = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
@@ -213,7 +213,7 @@ def test_both_frameworks_take_the_same_steps(images, monkeypatch):
 
     def changed(trainer):
         if start:
-            alike(trainer, start)
+            same_values(trainer, start)
         else:
             start.extend((np.array(w), np.array(b)) for w, b in adversaries_of(trainer))
 

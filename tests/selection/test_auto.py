@@ -19,7 +19,8 @@ from knownot.benchmark import compare, page
 from knownot.cli import main
 from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis, default_recipe, resolve
 from knownot.errors import OptionError, UnsoundError
-from knownot.fitting.extraction import HoldOut, Subsample
+from knownot.fitting.options import CalibrationOptions
+from knownot.fitting.sampling import HoldOut, Subsample
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
 from knownot.plots import percent
@@ -135,7 +136,7 @@ def test_it_stays_with_a_default_that_holds_and_says_so(osc, sets):
 def test_what_decides_is_neither_evidence_nor_ranking(osc, sets):
     record = osc.record
     assert record.evidence == 250
-    assert (record.ranking, record.calibration) == (500, 500)  # the evidence may rank
+    assert (record.ranking, record.calibration) == (250, 750)  # the evidence may rank
     assert record.made == 64 * sum(kind.proper for kind in OUTLIERS.values())
     assert len(osc.references[0]) == record.calibration
     assert len(osc.detector.references[0]) == record.ranking
@@ -155,7 +156,7 @@ def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
         kept.append(choosing.watch(seed))
         return kept[0]
 
-    monkeypatch.setattr("knownot.openset.steps.watch", watched)
+    monkeypatch.setattr("knownot.selection.decision.watch", watched)
     osc = fitted(model, sets, SMALL)
     evidence, _ = kept[0].rows(osc.record.evidence)
     column = osc.detector.members.index("mahalanobis")
@@ -188,12 +189,11 @@ def test_the_images_that_calibrate_are_those_of_large_numbers(model, sets):
 
 
 def test_of_held_out_images_the_watch_has_the_numbers_of_the_hold_out():
-    hold, seen = HoldOut(None, 10, 0, 0.05, 0.01, "pac"), Subsample(5, 50, 0)
+    hold, seen = HoldOut(None, 10, CalibrationOptions()), Subsample(5, 50, 0)
     rng = np.random.default_rng(1)
     for begin in range(0, 600, 50):
         batch = Activations(rng.normal(size=(50, 3)), np.arange(begin, begin + 50.0)[:, None])
-        stay = hold.keep(batch, np.arange(begin, begin + 50), np.arange(begin, begin + 50))
-        out = np.setdiff1d(np.arange(50), stay)
+        _, out = hold.split(batch, np.arange(begin, begin + 50), np.arange(begin, begin + 50))
         seen.add(batch.take(out), out + begin, batch.features[out], hold.latest)
     order = np.argsort(hold.numbers)
     np.testing.assert_array_equal(seen.rows(20)[1], hold.activations().features[order[:20], 0])

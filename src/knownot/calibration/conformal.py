@@ -10,14 +10,18 @@ rank its members.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..arguments import number
+from ..arrays import Array
 from ..errors import CalibrationError, OptionError
 from ..stats import raised
 
+SMALLEST = 1e-12
 OR_MARGINAL = "class-conditional-or-marginal"
 GUARANTEES = ("pac", "marginal", "class-conditional", OR_MARGINAL)
 PER_CLASS = ("class-conditional", OR_MARGINAL)
@@ -32,7 +36,12 @@ def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     ordered = np.sort(_finite(calibration, "calibration scores"))
     above = len(ordered) - np.searchsorted(ordered, _finite(scores, "scores"), side="left")
-    return (1.0 + above) / (len(ordered) + 1.0)
+    return share(above, len(ordered))
+
+
+def share(above: Array, m: Array) -> Array:
+    """The p-value of a score that `above` of m calibration scores reach; numbers, or arrays of any kind."""
+    return (1.0 + above) / (m + 1.0)
 
 
 def allowed_rank(n: int, alpha: float, guarantee: str = "pac", delta: float = 0.01) -> int:
@@ -49,7 +58,9 @@ def allowed_rank(n: int, alpha: float, guarantee: str = "pac", delta: float = 0.
         low, high = 0, n + 1  # the law grows with k: bisect
         while high - low > 1:
             k = (low + high) // 2
-            low, high = (k, high) if bdtr(k - 1, n, alpha) <= delta else (low, k)
+            # with k = 1 the law is (1 - alpha)^n, which bdtr rounds where alpha is tiny
+            law = math.exp(n * math.log1p(-alpha)) if k == 1 else bdtr(k - 1, n, alpha)
+            low, high = (k, high) if law <= delta else (low, k)
         return low
     return math.floor(alpha * (n + 1) + 1e-9)
 
@@ -62,7 +73,7 @@ def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> 
     else:
         n = max(1, math.ceil(1 / alpha) - 2)
     while allowed_rank(n, alpha, guarantee, delta) < 1:
-        n += 1
+        n += 1 + n // 2**40  # a step that is seen after rounding
     return n
 
 
@@ -82,12 +93,29 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
     }[guarantee]
 
 
+def as_share(name: str, given: Any) -> float:
+    """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
+    value: Any = given
+    if isinstance(given, str):
+        text = given.strip().replace(",", ".")
+        try:
+            value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        large = isinstance(value, int | float | np.number) and not isinstance(value, bool) and 1 < value < 100
+        hint = f" For {value:g} % give {value / 100:g} or '{value:g}%'." if large else ""
+        raise OptionError(f"{name}={given!r}: expected a share between 0 and 1, for example 0.05 or '5%'.{hint}")
+    return float(value)
+
+
 def check_options(alpha: float, delta: float, guarantee: str) -> None:
     """Raise OptionError unless alpha and delta are in (0, 1) and the guarantee is one of `GUARANTEES`."""
     for name, value in (("alpha", alpha), ("delta", delta)):
-        if not 0 < value < 1:
-            raise OptionError(f"{name}={value!r}: expected a share between 0 and 1, for example 0.05.")
-    if guarantee not in GUARANTEES:
+        number(name, value, 0, 1, within=True, example="a share between 0 and 1, for example 0.05")
+    if alpha < SMALLEST:
+        raise OptionError(f"alpha={alpha!r}: expected at least {SMALLEST:g}; less needs more images than there are.")
+    if not isinstance(guarantee, str) or guarantee not in GUARANTEES:
         raise OptionError(f"guarantee={guarantee!r}: expected one of {', '.join(GUARANTEES)}.")
 
 
@@ -159,12 +187,32 @@ class Calibration:
         scores = _finite(scores, "scores")
         if self.guarantee not in PER_CLASS:
             return p_values(self.scores, scores)
-        p, few = np.empty(len(scores)), self.few
+        p = np.empty(len(scores))
         for k in np.unique(predicted).tolist():
             rows = predicted == k
-            own = self.scores[self.predicted == k]
-            p[rows] = p_values(self.scores if k in few or not len(own) else own, scores[rows])
+            p[rows] = p_values(self._of_class(k), scores[rows])
         return p
+
+    def references(self, classes: int) -> tuple[np.ndarray, ...]:
+        """The ascending scores among which `p_value` counts those that reach a score: one array for all images, or if
+        class-conditional one for each of the predicted classes 0 … classes - 1."""
+        if self.guarantee not in PER_CLASS:
+            return (self.scores,)
+        return tuple(self._of_class(k) for k in range(classes))
+
+    def _of_class(self, k: int) -> np.ndarray:
+        own = self.scores[self.predicted == k]
+        return self.scores if k in self.few or not len(own) else own
+
+    def p_thresholds(self, alphas: Sequence[float]) -> dict[float, float]:
+        """{alpha: `p_threshold` under it} of the same images and guarantee, for each that they are enough for."""
+        found = {}
+        for alpha in alphas:
+            try:
+                found[alpha] = self.under(alpha=alpha).p_threshold
+            except CalibrationError:
+                continue
+        return found
 
     def unknown(self, p: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Which of the p-values [n] mean unknown, [n] bool."""
@@ -208,14 +256,14 @@ class Calibration:
     def cost(self, ranking: int = 0) -> str:
         """What the rule spends of alpha, and what more images would buy, in one sentence for people.
 
-        ranking: calibration images beside these that rank the members of a combination; of more images as large a
-        share would.
+        ranking: calibration images beside these that rank the members of a combination; of more images as many would.
         """
         if self.expected is None:
             return (
                 f"A known image is called unknown when p <= {self.alpha:.3g} among the images of its predicted class."
             )
-        n, more = len(self.scores), 2 * (len(self.scores) + ranking)
+        n = len(self.scores)
+        more = 2 * (n + ranking)
         text = (
             f"A known image is called unknown when p <= {self.p_threshold:.3g}; expected: {percent(self.expected)} of "
         )
@@ -223,7 +271,7 @@ class Calibration:
         if self.guarantee == "pac" and self.expected < 0.9 * self.alpha:
             then, marginal = (
                 allowed_rank(m, self.alpha, guarantee, self.delta) / (m + 1)
-                for m, guarantee in ((3 * n, "pac"), (n, "marginal"))
+                for m, guarantee in ((n + more, "pac"), (n, "marginal"))
             )
             text += f"; with {more:,} more calibration images {percent(then)}, with guarantee='marginal' "
             text += f"{percent(marginal)} (on average only)"

@@ -91,14 +91,16 @@ def unpack(output: Path) -> None:
 def overconfidence(model: Any, output: Path) -> dict[str, tuple[int, int]]:
     """{kind of image: (how many, how many with softmax >= 0.99)}, of the classifier as it is."""
     from ..arrays import Preprocess, softmax
+    from ..fitting.extraction import extracted
     from ..images import open_images
 
     paths = sorted(p for p in (output / "incoming").iterdir() if not p.name.startswith(("clothes", "broken")))
     way = Preprocess(28, 28, "grey", scale=1 / 255)
     sure: dict[str, list[bool]] = {}
-    for batch in open_images(paths).batches(128, way, spec=model.input):
-        confident = softmax(model.activations(batch.x).logits).max(axis=1) >= 0.99
-        for row, yes in zip(batch.rows, confident, strict=True):
+    batches = open_images(paths).batches(128, way, spec=model.input)
+    for batch, (activations, fine, _) in extracted(model, batches, None, lambda *both: both):
+        confident = softmax(activations.logits).max(axis=1) >= 0.99
+        for row, yes in zip(batch.rows[fine], confident, strict=True):
             sure.setdefault(Path(batch.ids[row]).name.partition("-")[0] + " images", []).append(bool(yes))
     random = np.random.default_rng(0).random((1000, 28, 28, 1)).astype(np.float32)
     sure["np.random.rand(28, 28, 1)"] = (softmax(model.activations(random).logits).max(axis=1) >= 0.99).tolist()

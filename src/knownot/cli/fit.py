@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import click
 
 from ..errors import OptionError
 from .common import (
+    Share,
     class_names_option,
     head_option,
     machine_options,
@@ -38,7 +41,7 @@ from .common import (
 )
 @click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be rejected."
+    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be rejected."
 )
 @click.option(
     "--guarantee",
@@ -47,7 +50,7 @@ from .common import (
     show_default=True,
     help="With confidence 1 - delta; on average; on average within each predicted class.",
 )
-@click.option("--delta", type=float, default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
+@click.option("--delta", type=Share(), default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
 @preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
@@ -92,7 +95,32 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
+    check_saved(osc, output, include_model=include_model, code=":" in model)
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def check_saved(osc: Any, output: Path, *, include_model: bool, code: bool) -> None:
+    """Open what was saved once. code: the model came from the user's own code, so it is opened in a new process, which
+    knows nothing of that. Raises SavedError when it cannot be."""
+    from ..errors import KnownotError, SavedError
+    from ..openset.classifier import load
+
+    why = ""
+    if include_model and code:
+        line = "import sys, knownot; knownot.load(sys.argv[1])"
+        done = subprocess.run([sys.executable, "-c", line, str(output)], capture_output=True, text=True, check=False)
+        why = "" if not done.returncode else (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    else:
+        try:
+            second = None if include_model or osc.second is None else osc.second.model
+            load(output, model=None if include_model else osc.model, features=second)
+        except KnownotError as error:
+            why = str(error)
+    if why:
+        raise SavedError(
+            f"Fitted and saved to {output}, but what was saved cannot be opened again: {why} Save it without the "
+            "classifier (--no-model) and give that when predicting (--model), or export it to ONNX and fit that file."
+        )
 
 
 def _asked(detectors: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -52,28 +53,36 @@ def apply(image: np.ndarray, p: Preprocess) -> np.ndarray:
 
     Raises OptionError for a Preprocess that makes no sense, Unreadable for an image too elongated to resize.
     """
-    table = _table(p)
+    table = pixel_table(p)
     image = _channels(_resized(image, p), p)
     if table.shape[1] == 1:
         return table[:, 0][image]
     return np.stack([table[:, c][image[..., c]] for c in range(image.shape[-1])], axis=-1)
 
 
+def only_resized(p: Preprocess) -> Preprocess:
+    """The same size, cut and filter, pixels left as they are: for a network that does the rest itself."""
+    return replace(p, channels="rgb", scale=1.0, mean=(0.0,), std=(1.0,), name="")
+
+
 def check_preprocess(p: Preprocess) -> None:
     """Raises OptionError for one that makes no sense."""
     try:
-        _table(p)
+        pixel_table(p)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{p!r} makes no sense: {error}.") from error
 
 
 @lru_cache(maxsize=64)
-def _table(p: Preprocess) -> np.ndarray:  # [256, 1 or k] float32: where each pixel value goes
+def pixel_table(p: Preprocess) -> np.ndarray:
+    """[256, 1 or k] float32: where each pixel value goes. Raises OptionError for a Preprocess that makes no sense."""
     k = 1 if p.channels == "grey" else 3
     for name, given, allowed in (
         ("channels", p.channels, ("rgb", "bgr", "grey")),
         ("fit", p.fit, ("crop", "stretch")),
         ("resample", p.resample, tuple(RESAMPLE)),
+        ("orientation", p.orientation, ("turned", "stored")),
+        ("background", p.background, ("white", "black", "ignored")),
     ):
         if given not in allowed:
             raise OptionError(f"Preprocess({name}={given!r}): expected one of {', '.join(map(repr, allowed))}.")
@@ -82,6 +91,8 @@ def _table(p: Preprocess) -> np.ndarray:  # [256, 1 or k] float32: where each pi
             raise OptionError(f"Preprocess({name}={values!r}): expected one finite number, or {k}.")
     if not all(p.std) or not np.isfinite(p.scale):
         raise OptionError(f"Preprocess(scale={p.scale!r}, std={p.std!r}): expected a finite scale and no zero.")
+    if not isinstance(p.depth, int) or not 8 <= p.depth <= 16:
+        raise OptionError(f"Preprocess(depth={p.depth!r}): expected a whole number of bits from 8 to 16.")
     if not 0 < p.crop_share <= 1:
         raise OptionError(f"Preprocess(crop_share={p.crop_share!r}): expected a share above 0 and up to 1.")
     if (p.height is None) != (p.width is None) or any(s is not None and s < 1 for s in (p.height, p.width)):

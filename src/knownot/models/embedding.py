@@ -9,23 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import Activations
-from .base import Model
+from ..arrays import Activations, Array
+from .base import Call, Model
+from .wrapper import Wrapper
 
 
-class Embedding(Model):
+class Embedding(Wrapper):
     """A network whose output [n, d] is read as features; it has no classes, no logits and no head.
 
     inner: the network, opened by its framework's adapter so that `logits` are its output as it is.
     staged: whether stages were named when it was opened; otherwise none are shown.
     """
 
-    head = None
-    class_names = None
-
     def __init__(self, inner: Model, staged: bool) -> None:
-        self.inner = inner
-        self.framework, self.input, self.preprocess = inner.framework, inner.input, inner.preprocess
+        super().__init__(inner)
+        self.head = self.class_names = None
         stages = inner.offers.stages if staged else ()
         self.width = inner.offers.classes
         kinds = frozenset({"features"} | ({"stages"} if stages else set()))
@@ -44,10 +42,17 @@ class Embedding(Model):
         self.known_gradients(toward)
         return self.inner.gradient(batch, {"logits" if p == "features" else p: v for p, v in toward.items()})
 
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Embedding:
+        return Embedding(self.inner.as_onnx(folder, size), bool(self.offers.stages))
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        seen = self.inner.record(x, call)
+        return Activations(seen.logits[:, :0], seen.logits, {name: seen.stages[name] for name in self.offers.stages})
+
     @property
     def fingerprint(self) -> str:
         """Another one than the same network's as a classifier: its features are others."""
         return hashlib.sha256(f"embedding;{self.inner.fingerprint}".encode()).hexdigest()
 
-    def save(self, folder: Path) -> str:
-        return self.inner.save(folder)
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        raise self._lacks("dropout")

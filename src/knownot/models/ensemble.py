@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from ..arrays import Activations, Head, InputSpec, Offers
+from ..arrays import Activations, Array, Head, InputSpec, Offers
 from ..errors import ModelError, OptionError
 from . import open_model
-from .base import Model
+from .base import Call, Model
 from .saved import permitted
 
 FILE, PARTS = "ensemble.json", 2  # what a saved one is opened by; how long the paths in it are
@@ -58,10 +59,29 @@ class EnsembleModel(Model):
         self.notes = tuple(f"Member {i}: {note}" for i, m in enumerate(self.members, 1) for note in m.notes)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        seen = [m.forward(self._own(m, batch)) for m in self.members]
+        return self._joined([m.forward(self._own(m, batch)) for m in self.members])
+
+    def _joined(self, seen: Sequence[Activations]) -> Activations:
+        xp = array_namespace(seen[0].logits)
         stages = {f"member{i}-{name}": x for i, s in enumerate(seen, 1) for name, x in s.stages.items()}
-        features = np.concatenate([s.features for s in seen], axis=1) if "features" in self.offers.kinds else None
-        return Activations(np.mean([s.logits for s in seen], axis=0, dtype=np.float32), features, stages)
+        features = xp.concat([s.features for s in seen], axis=1) if "features" in self.offers.kinds else None
+        return Activations(xp.mean(xp.stack([s.logits for s in seen], axis=0), axis=0), features, stages)
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> EnsembleModel:
+        made = []
+        for i, m in enumerate(self.members, 1):
+            home = Path(folder) / f"member{i}"
+            home.mkdir(parents=True, exist_ok=True)
+            made.append(m.as_onnx(home, size))
+        return EnsembleModel(made)
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        xp, seen = array_namespace(x), []
+        for m in self.members:
+            turned = m.input.layout != self.input.layout
+            order = (0, 3, 1, 2) if self.input.layout == "NHWC" else (0, 2, 3, 1)
+            seen.append(m.record(xp.permute_dims(x, order) if turned else x, call))
+        return self._joined(seen)
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         self.known_gradients(toward)

@@ -33,8 +33,8 @@ def reopened(
     file = about.get("model_file")
     if file is not None and file not in files:
         raise SavedError(f"The manifest names a model outside its folder: {file!r}. Do not use this folder.")
-    given = given if given is not None else file and folder / file
-    if not given:
+    given = folder / file if given is None and file is not None else given
+    if given is None:
         raise SavedError(f"{folder} was saved without its {who}: give load(folder, {option}=…).")
     try:
         options = permitted(about.get("opened_with"))

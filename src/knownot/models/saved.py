@@ -11,6 +11,7 @@ from typing import Any
 from ..arrays import Preprocess
 from ..errors import ModelError, UnsafeError
 from .base import Model
+from .refused import folder_refusal, json_refusal
 
 FILE = "model.json"
 KEYS = {"file", "opened_with", "class_names", "preprocess", "checksum", "digest"}
@@ -35,10 +36,12 @@ def in_folder(folder: Path, given: Mapping[str, Any], opening: Callable[..., Mod
     Raises ModelError when the folder says nothing, or something senseless. No code of it is run.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.is_file() or json_refusal(path):
         raise ModelError(
-            f"{str(folder)!r} is a folder without {FILE}: no retrained classifier. Give a model file (.onnx, .keras, "
-            ".h5, .pt2); a saved open-set classifier is opened by knownot.load."
+            json_refusal(path)
+            or folder_refusal(folder)
+            or f"{str(folder)!r} is a folder without {FILE}: no retrained classifier. Give a model file (.onnx, "
+            ".keras, .h5, .pt2); a saved open-set classifier is opened by knownot.load."
         )
     if given:
         raise ModelError(f"The folder {str(folder)!r} says how its classifier is opened; leave out {', '.join(given)}.")

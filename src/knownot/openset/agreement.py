@@ -11,6 +11,7 @@ from ..calibration import Calibration
 from ..detectors import Detector
 from ..errors import SavedError
 from ..images.preprocess import check_preprocess
+from .added import AddedClass
 
 if TYPE_CHECKING:
     from .classifier import OpenSetClassifier
@@ -25,6 +26,7 @@ def check_agreement(osc: OpenSetClassifier) -> None:
         "preprocess": isinstance(osc.preprocess, Preprocess | None),
         "class_names": isinstance(osc.class_names, tuple) and all(isinstance(name, str) for name in osc.class_names),
     }
+    kinds["added"] = isinstance(osc.added, tuple) and all(isinstance(a, AddedClass) for a in osc.added)
     for name, right in kinds.items():
         if not right:
             raise SavedError(f"The manifest does not describe a saved classifier: {name} is something else.")

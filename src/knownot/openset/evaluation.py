@@ -11,7 +11,7 @@ import numpy as np
 from ..calibration import Calibration, percent
 from ..errors import LabelsError, OptionError
 from ..fitting.extraction import Extractor, batch_size_for
-from ..fitting.preprocessing import class_order
+from ..fitting.labels import class_order
 from ..images import Images, open_images
 from ..measure import auroc_interval, wilson
 
@@ -170,13 +170,18 @@ def evaluate(
             classes.append(ClassLine(name, Share(int(right[rows].sum()), n), Share(int(seen.unknown[rows].sum()), n)))
     rule = osc.calibration
     return Evaluation(
-        osc.promise, osc.alpha, rule.guarantee, _chance(rule, int(seen.unknown.sum()), len(seen.unknown)),
-        rule.expected,
-        Share(int(right[told].sum()), int(told.sum())),
-        Share(int(right[told & kept].sum()), int((told & kept).sum())),
-        Share(int(seen.unknown.sum()), len(seen.unknown)),
-        tuple(classes), tuple(lines), tuple(seen.unreadable),
-    )  # fmt: skip
+        promise=osc.promise,
+        alpha=osc.alpha,
+        guarantee=rule.guarantee,
+        chance=_chance(rule, int(seen.unknown.sum()), len(seen.unknown)),
+        expected=rule.expected,
+        accuracy=Share(int(right[told].sum()), int(told.sum())),
+        accuracy_kept=Share(int(right[told & kept].sum()), int((told & kept).sum())),
+        rejected=Share(int(seen.unknown.sum()), len(seen.unknown)),
+        classes=tuple(classes),
+        unknown=tuple(lines),
+        unreadable=tuple(seen.unreadable),
+    )
 
 
 def _chance(rule: Calibration, rejected: int, images: int) -> float | None:
@@ -203,11 +208,11 @@ def _score(
 ) -> _Scored:
     """One pass over images of a source."""
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
-    walk = Extractor(osc.looking, osc.preprocess, size, 0, 0, progress, osc.second)
+    walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     order = class_order(source, osc.model, osc.class_names)[1] if labelled else None
     rows: list[tuple[np.ndarray, ...]] = []
-    for activations, labels in walk.over(source, what, order, osc.class_names, None, labelled=labelled):
+    for activations, labels in walk.run(source, what, order=order, names=osc.class_names, labelled=labelled):
         scores, _ = osc.scores(activations)
         predicted = np.argmax(activations.logits, axis=1)
         unknown = osc.calibration.unknown(osc.calibration.p_value(scores, predicted), predicted)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..fitting.extraction import Extractor, batch_size_for
-from ..fitting.many import decide, measured_on
-from ..fitting.preprocessing import class_order
+from ..fitting.labels import class_order
+from ..fitting.many import calibrate, measured_on
+from ..fitting.options import CalibrationOptions
 from ..images import open_images
 
 if TYPE_CHECKING:
@@ -34,15 +35,15 @@ def recalibrate(
     """One pass over new calibration images; the detector's statistics stay as they are."""
     source = open_images(images, labels)
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
-    walk = Extractor(osc.looking, osc.preprocess, size, 0, seed, progress, osc.second)
+    walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     names: Sequence[str] = osc.class_names
     order = class_order(source, osc.model, names, which="calibration")[1]
-    batches = walk.over(source, "calibrate", order, names, None)
+    batches = walk.run(source, "calibration", order=order, names=names)
     (scores,), predicted = measured_on([osc.detector], (activations for activations, _ in batches))
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
-    decided = decide(osc.detector, scores, predicted, seed=seed, **wanted)
+    decided = calibrate(osc.detector, scores, predicted, CalibrationOptions(**wanted, seed=seed))
     calibration = decided.calibration.among(osc.model.offers.classes)
     count = len(calibration.scores)
     seen = walk.confusion

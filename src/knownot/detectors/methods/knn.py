@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -81,6 +81,9 @@ class KNN(Detector):
         if keep is not None and keep < len(z):
             z = z[COMPACT[compact](z, int(keep))]
         return cls(z, min(int(k), len(z)), of, chosen(index, len(z)))
+
+    def exactly(self) -> Self:
+        return self if self.index == "exact" else replace(self, index="exact")
 
     def score(self, batch: Activations) -> Array:
         if self.index != "exact":

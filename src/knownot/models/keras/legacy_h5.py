@@ -17,7 +17,7 @@ import keras
 from keras.src.legacy.saving import legacy_h5_format  # the public load_model takes no file that was mended in memory
 
 from ...errors import ModelError
-from .files import LAMBDA, checked, translated
+from .refusals import LAMBDA, checked, translated
 from .safety import check_description, check_links
 from .tf_ops import translate_op
 

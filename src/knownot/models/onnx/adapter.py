@@ -8,18 +8,23 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from array_api_compat import array_namespace
+from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Head, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
-from ..base import Model, probe, verify_head
+from ..base import Call, Model, probe, verify_head
+from . import proof
 from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
 from .head import Found
-from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
-from .probe import Look, as_it_is, best, look, outputs, tensors_of
+from .inputs import class_names, declared, dtype_of, image_input, input_spec, preprocess
+from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
+Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
+
 Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
 MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
@@ -47,13 +52,15 @@ class OnnxModel(Model):
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
         serve: Serve | None = None,
+        served: Served | None = None,
+        confirm: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
         self._file, self._who = file, file.who
         self._run, self._dtype = run, dtype
         self.input_name = run.get_inputs()[0].name
-        self._serve = serve
+        self._serve, self._served, self._confirm = serve, served, confirm
         self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -77,6 +84,11 @@ class OnnxModel(Model):
         names = [o.name.removeprefix(PREFIX) for o in run.get_outputs()]
         return Activations.of(dict(zip(names, rows, strict=True)))
 
+    def confirm(self, batch: np.ndarray) -> None:
+        size = self.input.batch
+        if self._confirm is not None and len(batch) >= (size or 1):
+            self._confirm(self.input.to_layout(batch if size is None else batch[:size]))
+
     def _serving(self, maps: tuple[str, ...]) -> onnxruntime.InferenceSession:
         """The session with these maps among its outputs, made when they are first asked for; the last one is kept."""
         if not maps:
@@ -87,10 +99,7 @@ class OnnxModel(Model):
         return self._with_maps[1]
 
     def _one(self, run: onnxruntime.InferenceSession, chunk: np.ndarray) -> list[np.ndarray]:
-        if self._dtype.kind in "iu":
-            info = np.iinfo(self._dtype)
-            chunk = np.clip(np.rint(chunk), info.min, info.max)
-        chunk = np.ascontiguousarray(chunk, dtype=self._dtype)
+        chunk = _as_input(chunk, self._dtype)
         try:
             return list(run.run(None, {self.input_name: chunk}))
         except Exception as error:  # onnxruntime's errors share no base class of their own
@@ -98,6 +107,34 @@ class OnnxModel(Model):
                 f"onnxruntime could not run {self._who} on a batch of shape {chunk.shape} {chunk.dtype}: {error} "
                 "If the classifier wants another size of image, give it: size=(height, width)."
             ) from error
+
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> OnnxModel:
+        return self
+
+    def graph(self, maps: Sequence[str] = ()) -> ModelProto:
+        """The graph of the activations, its outputs of known widths and called "knownot/" and as `Activations.named`
+        calls them; the weights are in it, wherever the file keeps them. Raises ModelError above 2 GB."""
+        assert self._served is not None
+        data, source = self._served(self.known_maps(maps))
+        proto = source.file.with_weights(data)
+        seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
+        stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+        nodes = source.ordered(list(proto.graph.node), stored | {v.name for v in proto.graph.input})
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)  # as the standard demands, though onnxruntime does not
+        del proto.graph.output[:]
+        for path, x in seen.items():
+            sizes = [None, *x.shape[1:]] if x.ndim == 2 or self.input.height else [None, x.shape[1], None, None]
+            proto.graph.output.append(helper.make_tensor_value_info(PREFIX + path, TensorProto.FLOAT, sizes))
+        return proto
+
+    def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
+        xp = array_namespace(x)
+        if self._dtype.kind in "iu":
+            info = np.iinfo(self._dtype)
+            x = xp.clip(xp.round(x), min=float(info.min), max=float(info.max))
+        made = call(self.graph(maps), xp.astype(x, self._dtype))
+        return Activations.of({name.removeprefix(PREFIX): value for name, value in made.items()})
 
     @property
     def fingerprint(self) -> str:
@@ -150,19 +187,31 @@ def opened(
     candidates = onnx_stages.candidates(graph, [f.logits for f in found]) if named is None else named
     seen = look(graph, [*tensors_of(found), *candidates], input_spec(graph, value, size, layout), dtype, opener)
     chosen, classes, notes = best(graph, found, seen)
+    if not embedding:
+        ask = _asker(opener(proof.graph_of(graph, chosen), False), dtype)
+        chosen, more = proof.settled(graph, chosen, seen.spec, ask)
+        notes += more
     tensors = _stage_layouts(graph, named, candidates, chosen, seen)
     layers = {f"stage{i}": tensor for i, tensor in enumerate(tensors, 1)}
     earlier = tuple(layers) if named is not None else tuple(layers)[:-1]
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
 
-    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+    def served(maps: Sequence[str]) -> tuple[bytes, Graph]:
         again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
-        return session(_served(again, chosen, layers, tensors, maps), again, providers=providers, threads=threads)
+        return _served(again, chosen, layers, tensors, maps), again
+
+    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        return session(*served(maps), providers=providers, threads=threads)
+
+    def confirm(batch: np.ndarray) -> None:
+        again = Graph(file.again())
+        run = session(proof.graph_of(again, chosen), again, providers=providers, threads=threads)
+        proof.confirmed(graph.who, chosen, _asker(run, dtype), batch, proof.tolerance(again))
 
     offered = {
         "probabilities": True,
-        "logits": True,
+        "logits": not (chosen.share or chosen.twice),
         "features": chosen.features is not None,
         "head": chosen.head is not None,
         "stages": bool(earlier),
@@ -176,13 +225,27 @@ def opened(
         Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
         chosen.head,
         layers,
-        names=class_names(file.metadata, classes),
-        preprocess=preprocess(graph, value, seen.spec),
+        names=class_names(file.metadata, classes) or zip_names(graph, classes),
+        preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
         serve=serve,
+        served=served,
+        confirm=None if embedding else confirm,
     )
     _check(model, graph, chosen)
     return model
+
+
+def _as_input(chunk: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        chunk = np.clip(np.rint(chunk), info.min, info.max)
+    return np.ascontiguousarray(chunk, dtype=dtype)
+
+
+def _asker(run: onnxruntime.InferenceSession, dtype: np.dtype) -> proof.Run:
+    name = run.get_inputs()[0].name
+    return lambda batch: list(run.run(None, {name: _as_input(batch, dtype)}))
 
 
 def _stage_layouts(
@@ -209,7 +272,7 @@ def _served(
     graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str], maps: Sequence[str] = ()
 ) -> bytes:
     """The graph whose outputs are the activations."""
-    nodes = {"logits": onnx_stages.flat(chosen.logits, f"{PREFIX}logits")}
+    nodes = {"logits": proof.logit_nodes(graph, chosen, f"{PREFIX}logits")}
     if chosen.features is not None:
         name = f"{PREFIX}features"
         pooled = onnx_stages.mean(chosen.features, name, "NCHW", graph.opset)
@@ -239,12 +302,6 @@ def _check(model: OnnxModel, graph: Graph, chosen: Found) -> None:
             f"{graph.who} computes NaN or infinity for a random image: {why}. Export it again, or retrain it."
         )
     logits = first.logits
-    if not chosen.softmax and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-        raise ModelError(
-            f"{graph.who} gives probabilities that come from {chosen.end}, not from a softmax that knownot could look "
-            f"behind. Open a function that runs it instead: open_model(lambda images: session.run(None, "
-            f"{{'{model.input_name}': images}})[...])."
-        )
     if model.head is not None:
         half = any(t.data_type in HALF for t in graph.initializers.values())
         verify_head(model.head, first, tolerance=1e-2 if half else 1e-3)

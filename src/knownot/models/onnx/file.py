@@ -140,6 +140,23 @@ class OnnxFile:
         except Exception as error:
             raise ModelError(f"{self.who}: the weights {tensor.name!r} cannot be read ({error}).") from error
 
+    def with_weights(self, data: bytes) -> ModelProto:
+        """The model serialised in `data`, of this file's tensors, with all weights in it. Raises ModelError."""
+        proto = self._parsed(data)
+        outside = [t for t in _tensors(proto.graph) if is_external(t)]
+        size = len(data)
+        for tensor in outside:
+            self._location(tensor)
+            inside = numpy_helper.from_array(self.array(tensor), tensor.name)
+            size += len(inside.raw_data)
+            if size > LARGEST:
+                raise ModelError(
+                    f"{self.who} has weights of more than 2 GB, which one ONNX file cannot hold. Convert it to half "
+                    "precision first, or run it with knownot itself."
+                )
+            tensor.CopyFrom(inside)
+        return proto
+
     def _hash(self, proto: ModelProto) -> str:
         """Of the computation and the weights, wherever those are kept; not of doc strings and metadata."""
         digest = hashlib.sha256()

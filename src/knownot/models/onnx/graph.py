@@ -33,7 +33,7 @@ class Graph:
         self.inputs = [v for v in graph.input if v.name not in self.initializers]
         self.outputs = list(graph.output)
         known = {v.name for v in self.inputs} | set(self.initializers) | sparse
-        self.nodes = self._ordered(list(graph.node), known)
+        self.nodes = self.ordered(list(graph.node), known)
         self.producer = {out: node for node in self.nodes for out in node.output if out}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.nodes:
@@ -53,7 +53,7 @@ class Graph:
             self.proto.opset_import.append(helper.make_opsetid("", self.opset))
         self._values: dict[str, np.ndarray] = {}
 
-    def _ordered(self, nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
+    def ordered(self, nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
         """In order of computation, as the standard demands, so that walking back always ends."""
         known, done = {"", *known}, []
         while nodes:

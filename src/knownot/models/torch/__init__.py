@@ -17,7 +17,7 @@ import torch
 
 from ...arrays import Activations, Head, Offers, Preprocess
 from ...errors import ActivationsError, ModelError
-from ..base import Model, verify_head
+from ..base import Model, verify_head, verify_output
 from . import files, inputs, outputs, saving
 from .gradient import Differentiated, Dropping, drops, offered
 from .head import Found, find
@@ -169,6 +169,8 @@ class TorchModel(Model):
                 "is in evaluation mode (dropout or noise that does not look at self.training)."
             )
         self._check_head(first)
+        if not self.embedding and self.options["head"] is None:
+            verify_output(first.logits, self._scores(x), tolerance=max(5e-3, self.tolerance))
         try:
             head, stages = self.options["head"], self.options["stages"]
             self.differentiated = Differentiated(
@@ -232,6 +234,12 @@ class TorchModel(Model):
         chosen = [np.minimum(np.arange(start, start + size), n - 1) for start in range(0, n, size)]
         return np.concatenate([run(batch[rows], rows) for rows in chosen])[:n]
 
+    def _scores(self, batch: np.ndarray) -> np.ndarray:
+        """The classifier's own output of `batch`, [n, c]."""
+        with self.network.untouched(), torch.no_grad():
+            x = torch.from_numpy(batch.copy()).to(self.network.device, self.network.dtype)
+            return _float32(outputs.follow(self.network(x), self.path)).reshape(len(batch), -1)
+
     def _size_of(self, batch: np.ndarray) -> tuple[int, int]:
         h, w = batch.shape[2:4] if self.input.layout == "NCHW" else batch.shape[1:3]
         return int(h), int(w)
@@ -253,12 +261,19 @@ class TorchModel(Model):
                 raise ModelError(f"The classifier gave {values.shape[0]} rows of {name} for {len(batch)} images.")
         return Activations.of({key: kept[key] for key in sorted(kept)})
 
+    def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
+        from ..onnx import opened as opened_onnx
+        from . import onnx
+
+        size = size or self.used
+        return opened_onnx(onnx.write(self, folder, size), size=size, embedding=self.embedding)
+
     @property
     def fingerprint(self) -> str:
         return self.network.fingerprint()
 
     def save(self, folder: Path) -> str:
-        name, note = saving.save(self, Path(folder))
+        name, note = saving.save(self, Path(folder), opened)
         if note:
             self.notes = (*self.notes, note)
         return name

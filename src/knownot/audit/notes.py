@@ -1,19 +1,13 @@
-"""One pass over images for an audit: activations for whoever wants them, and what is noted of each image on the way."""
+"""What an audit notes of each image of a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Activations, Preprocess, softmax
-from ..errors import ImagesError
-from ..fitting.extraction import HoldOut, Subsample, computed, keys_of
-from ..fitting.preprocessing import in_order
-from ..images import Images
-from ..models import Model
-from ..progress import bar
+from ..arrays import Activations, softmax
+from ..fitting.extraction import Extracted, Observer
 
 MISTAKES, SUREST = 12, 4  # kept as pictures
 SIDE = 64
@@ -56,8 +50,10 @@ class Spread:
         return np.sqrt(np.maximum(self.squares / max(self.n, 1) - self.mean**2, 0))
 
 
-class Seen:
-    """What was noted of the images of a pass: twelve bytes each, and a few pictures."""
+class Notes(Observer):
+    """What is noted of the images of a pass: twelve bytes each, and a few pictures."""
+
+    side = SIDE
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -78,6 +74,12 @@ class Seen:
         if len(has):
             self._logits.append((np.asarray(activations.logits)[has], labels[has]))
         return np.asarray(confidence)
+
+    def see(self, images: Extracted) -> Extracted:
+        confidence = self.add(images.activations, images.labels)
+        self.spread.add(images.x)
+        _keep(self, images, confidence)
+        return images
 
     def _column(self, i: int, dtype: type) -> np.ndarray:
         return np.concatenate([r[i] for r in self._rows]) if self._rows else np.empty(0, dtype)
@@ -101,75 +103,16 @@ class Seen:
         return np.concatenate([x for x, _ in self._logits]), np.concatenate([y for _, y in self._logits])
 
 
-def look(
-    model: Model,
-    way: Preprocess | None,
-    images: Images,
-    what: str,
-    seen: Seen,
-    *,
-    size: int,
-    order: np.ndarray | None = None,
-    labelled: bool = True,
-    watch: Subsample | None = None,
-    hold: HoldOut | None = None,
-    progress: bool = False,
-) -> Iterator[tuple[Activations, np.ndarray]]:
-    """(activations, labels) of those images that are not held out; `seen` is told of all, `watch` of the held-out ones,
-    or of all when none are.
-    """
-    number = used = 0
-    with bar(what, images.count, progress) as advance:
-        batches = images.batches(size, None if images.ready else way, spec=model.input, thumbs=SIDE)
-        for batch in batches:
-            activations, fine, errors = computed(model, batch)
-            seen.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
-            if len(fine):
-                x = batch.x[fine]
-                rows = batch.rows[fine]
-                activations = replace(activations, keys=keys_of(x))
-                labels = np.full(len(rows), -1, np.int64)
-                if labelled:
-                    labels = in_order(batch.labels[rows], order, model.offers.classes)
-                confidence = seen.add(activations, labels)
-                seen.spread.add(x)
-                thumbs = [batch.thumbs[int(i)] for i in fine] if batch.thumbs else []
-                _keep(seen, activations, labels, confidence, [batch.ids[int(i)] for i in rows], thumbs)
-                used += len(fine)
-                if hold is None:
-                    if watch is not None:
-                        watch.add(activations, labels, x)
-                    yield activations, labels
-                else:
-                    stay = hold.keep(activations, labels, number + rows)
-                    out = np.setdiff1d(np.arange(len(fine)), stay)
-                    if watch is not None:
-                        watch.add(activations.take(out), labels[out], x[out], hold.latest)
-                    if len(stay):
-                        yield activations.take(stay), labels[stay]
-            number += len(batch)
-            advance(len(batch))
-    if not used:
-        reasons = "; ".join(f"{i}: {e}" for i, e in seen.unreadable[:3])
-        raise ImagesError(f"None of the {number} images ({what}) could be used{': ' + reasons if reasons else ''}.")
-
-
-def _keep(
-    seen: Seen,
-    activations: Activations,
-    labels: np.ndarray,
-    confidence: np.ndarray,
-    ids: list[str],
-    thumbs: list[np.ndarray],
-) -> None:
+def _keep(notes: Notes, images: Extracted, confidence: np.ndarray) -> None:
     """Pictures of the most confident mistakes, and of the images that it is surest of."""
+    thumbs, ids, labels = images.thumbs, images.ids, images.labels
     if not thumbs:
         return
-    said = np.argmax(activations.logits, axis=1)
+    said = np.argmax(images.activations.logits, axis=1)
     wrong = (labels >= 0) & (labels != said)
     for kept, rows, most in (
-        (seen.wrong, np.flatnonzero(wrong), MISTAKES),
-        (seen.surest, np.arange(len(said)), SUREST),
+        (notes.wrong, np.flatnonzero(wrong), MISTAKES),
+        (notes.surest, np.arange(len(said)), SUREST),
     ):
         least = kept[-1].confidence if len(kept) >= most else -1.0
         for i in rows[confidence[rows] > least]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..arrays import Activations, Preprocess
 from ..detectors.base import moved
+from ..detectors.passes import Pass
 from ..errors import KnownotError
 from ..fitting.many import CalibratedDetector
+from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..images.preprocess import apply
 from ..measure import auroc_interval
 from ..models import Model
 from ..outliers import OUTLIERS, make
 from ..selection.diagnostics import pixels_of
-from .look import Seen, look
+from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Unknown, UnknownKind
 from .words import graded, pc, span
@@ -49,7 +51,7 @@ class Shown:
     """What the classifier computed of them."""
 
     kind: Kind
-    seen: Seen
+    seen: Notes
     activations: Activations
 
 
@@ -73,7 +75,17 @@ def made(x: np.ndarray, labels: np.ndarray, way: Preprocess | None, each: int, s
         source, fed = open_images(pixels), None if way is None else replace(way, crop_share=1.0)
         if way is None:
             source = open_images(np.stack([apply(image, again) for image in pixels]))
-        kinds.append(Kind(name, "made", kind.family, kind.summary, source, fed, kind.proper))
+        kinds.append(
+            Kind(
+                name=name,
+                origin="made",
+                family=kind.family,
+                summary=kind.summary,
+                images=source,
+                way=fed,
+                proper=kind.proper,
+            )
+        )
     return kinds
 
 
@@ -109,19 +121,20 @@ def yours(given: Mapping[str, object], way: Preprocess | None, seed: int) -> lis
     return kinds
 
 
-def show(model: Model, kinds: Iterable[Kind], size: int, progress: bool) -> tuple[list[Shown], list[str]]:
-    """(what the classifier computes of each kind, notes on kinds that it computes nothing of)."""
+def show(kinds: Iterable[Kind], job: FitJob, passes: Sequence[Pass]) -> tuple[list[Shown], list[str]]:
+    """(what the classifier computes of each kind, notes on kinds that it computes nothing of). passes: of detectors."""
     found, notes = [], []
     for kind in kinds:
-        seen = Seen(model.offers.classes)
-        walk = look(model, kind.way, kind.images, kind.name, seen, size=size, labelled=False, progress=progress)
+        seen = Notes(job.model.offers.classes)
+        extractor = replace(job, way=kind.way).extractor(passes)
         try:
-            batches = [a for a, _ in walk]
+            batches = [a for a, _ in extractor.run(kind.images, kind.name, (seen,), labelled=False)]
         except KnownotError as error:
             if kind.origin == "yours":
                 raise
             notes.append(f"{kind.name}: left out. {error}")
             continue
+        seen.unreadable = extractor.unreadable
         found.append(Shown(kind, seen, Activations.concat(batches)))
     return found, notes
 

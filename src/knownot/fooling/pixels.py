@@ -14,7 +14,7 @@ LUMA = np.array([19595, 38470, 7471]) / 2**16  # as `images.preprocess` makes gr
 
 
 @dataclass(frozen=True)
-class Chain:
+class PixelPipeline:
     """Images of `size` are made, so that nothing is resampled: what is measured is what an image file gives.
 
     way: with height and width. With crop_share below 1 images are larger than the input, which is their centre.

@@ -12,12 +12,12 @@ from ..detectors.formulas import logsumexp
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, MissingExtraError, UnsoundError
-from ..fitting.extraction import computed
+from ..fitting.extraction import run_batch
 from ..images.base import Batch
 from ..models import Model
 from ..openset.classifier import OpenSetClassifier
-from .chain import Chain
 from .guard import DetectorConstraint
+from .pixels import PixelPipeline
 
 DAMP = 10.0  # nats of suspicion from which on they count less and less
 ROUNDING = 1e-3  # of log-odds: another batch size may compute a little less
@@ -38,12 +38,12 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Eye:
+class View:
     """A network that looks. prefix: of the paths of what it shows; size: of the images."""
 
     prefix: str
     model: Model
-    chain: Chain
+    chain: PixelPipeline
     size: tuple[int, int]
 
     @property
@@ -57,25 +57,25 @@ class Eye:
         return self.chain.back(self.model.gradient(self.model.input.to_layout(x), own)) if own else None
 
 
-class Sight:
+class AttackObjective:
     """target: the probability wanted. guard: the detector that has to accept too, or None."""
 
     def __init__(self, model: Model, way: Preprocess, target: float, osc: OpenSetClassifier | None) -> None:
-        self.chain, self.looking = Chain(way, model.input), model
+        self.chain, self.looking = PixelPipeline(way, model.input), model
         self.guard = None if osc is None else DetectorConstraint(osc)
         self.second = None if osc is None else osc.second
-        self.eyes = [Eye("", model, self.chain, self.chain.size)]
+        self.views = [View("", model, self.chain, self.chain.size)]
         if osc is not None:
             self.looking = passing(reducing(model, osc.detector.reduces), osc.detector.passes, osc.preprocess)
             if osc.second is not None:
-                other = Chain(osc.second.preprocess or way, osc.second.model.input)
-                self.eyes.append(Eye("second/", osc.second.model, other, self.chain.size))
+                other = PixelPipeline(osc.second.preprocess or way, osc.second.model.input)
+                self.views.append(View("second/", osc.second.model, other, self.chain.size))
         self.target = float(np.log(target) - np.log1p(-target)) + ROUNDING
 
     def check_differentiable(self) -> None:
         """Raise UnsoundError, saying why, where slopes of the classifier or of the detector cannot be had."""
         try:
-            self.eyes[0].model.offers_or_raise("gradient")
+            self.views[0].model.offers_or_raise("gradient")
         except UnsoundError as error:
             raise UnsoundError(f"{error} Here: method='evolution'.") from None
         if self.guard is not None:
@@ -98,24 +98,40 @@ class Sight:
 
     @property
     def _paths(self) -> tuple[str, ...]:
-        return tuple(path for eye in self.eyes for path in eye.paths)
+        return tuple(path for view in self.views for path in view.paths)
 
     def look(self, images: np.ndarray, wanted: np.ndarray) -> Seen:
         """images: uint8 [n, h, w, 3]; wanted: [n] classes."""
         n = len(images)
-        inputs = tuple(eye.chain.input(images) for eye in self.eyes)
+        inputs = tuple(view.chain.input(images) for view in self.views)
         batch = Batch([""] * n, inputs[0], np.arange(n), np.full(n, -1), [None] * n, also=inputs[-1])
-        activations, fine, errors = computed(self.looking, batch, self.second)
+        activations, fine, errors = run_batch(self.looking, batch, self.second)
         if len(fine) < n:
             raise ActivationsError(f"An image cannot be judged: {next(e for e in errors if e)}.")
         odds = log_odds(activations.logits, wanted)
         enough = odds >= self.target
         merit = np.minimum(odds, self.target + SPARE)
         if self.guard is None:
-            return Seen(inputs, activations, odds, enough, np.ones(n, bool), enough, merit)
+            return Seen(
+                inputs=inputs,
+                activations=activations,
+                log_odds=odds,
+                enough=enough,
+                easy=np.ones(n, bool),
+                done=enough,
+                merit=merit,
+            )
         accepted, easy, suspicion = self.guard.judge(activations)
         penalty = np.where(easy, 0.0, DAMP * np.log1p(suspicion / DAMP))
-        return Seen(inputs, activations, odds, enough, easy, enough & accepted, merit - penalty)
+        return Seen(
+            inputs=inputs,
+            activations=activations,
+            log_odds=odds,
+            enough=enough,
+            easy=easy,
+            done=enough & accepted,
+            merit=merit - penalty,
+        )
 
     def slopes(self, seen: Seen, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(the way up [n, h, w, 3], how many passes back it took for each image [n]).
@@ -136,7 +152,7 @@ class Sight:
         return total, np.sum([rows for rows, _ in ways], axis=0)
 
     def _back(self, seen: Seen, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        found = [eye.back(x, toward) for eye, x in zip(self.eyes, seen.inputs, strict=True)]
+        found = [view.back(x, toward) for view, x in zip(self.views, seen.inputs, strict=True)]
         return np.sum([slope for slope in found if slope is not None], axis=0)
 
 

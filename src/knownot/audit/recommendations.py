@@ -47,7 +47,7 @@ def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tupl
         try:
             recipe, _ = resolve(name, offers)
         except UnsoundError as error:
-            left[name] = str(error).split(" Detectors that work here")[0]
+            left[name] = error.problem
             continue
         if recipe.kind.chooses and ((features or 0) > AUTO_FEATURES or offers.classes > AUTO_CLASSES):
             left[name] = (
@@ -61,31 +61,36 @@ def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tupl
     return found, left
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """detectors: {name: images that decide its threshold}, each for `alpha`; left_out: {name: why}; new: whether these
+    images are new to the classifier; trains: whether it can be retrained as it is; why_none: why there are none."""
+
+    detectors: Mapping[str, int]
+    left_out: Mapping[str, str]
+    alpha: float
+    new: bool
+    trains: bool
+    why_none: str = ""
+
+
 def section(
     lines: Sequence[UnknownKind],
-    detectors: Mapping[str, int],
-    left_out: Mapping[str, str],
-    *,
-    alpha: float,
-    new: bool,
+    at: Thresholds,
     names: Names,
     fix: str,
-    trains: bool,
-    why_none: str = "",
 ) -> Help:
-    """detectors: {name: calibration images}. fix: the preprocessing to be used, if it is not the one that was fed.
-    trains: whether the classifier can be retrained as it is.
-    """
-    rows = sorted((_row(d, n, lines) for d, n in detectors.items()), key=lambda r: -(r.caught or 0))
-    finding, remedy = _findings(rows, alpha, why_none, trains)
+    """fix: the preprocessing to be used, if it is not the one that was fed."""
+    rows = sorted((_row(d, n, lines) for d, n in at.detectors.items()), key=lambda r: -(r.caught or 0))
+    finding, remedy = _findings(rows, at.alpha, at.why_none, at.trains)
     return Help(
-        (finding,),
-        alpha,
-        GUARANTEE,
-        new,
-        tuple(rows),
-        dict(left_out),
-        _commands(rows, names, fix, remedy, alpha, trains),
+        findings=(finding,),
+        alpha=at.alpha,
+        guarantee=GUARANTEE,
+        new=at.new,
+        lines=tuple(rows),
+        left_out=dict(at.left_out),
+        commands=_commands(rows, names, fix, remedy, at.alpha, at.trains),
     )
 
 
