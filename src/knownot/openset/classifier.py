@@ -624,6 +624,7 @@ def fit(
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
     thumbnails: int = 512,
+    allow_low_accuracy: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -681,6 +682,9 @@ def fit(
         Images per forward pass; by default from the size of the input.
     thumbnails : int, default 512
         How many known images to keep as small pictures for reports, 0 for none.
+    allow_low_accuracy : bool, default False
+        Whether to fit a classifier too that is hardly right more often on its own classes than by chance; that is a
+        LabelsError else, because labels or preprocessing are then wrong as a rule.
     seed : int, default 0
         Of all that is random: which images are held out, which rank.
     progress : bool, default True
@@ -726,7 +730,7 @@ def fit(
     if none_classes:
         sources, class_names, named = apart(sources, none_classes, class_names)
         watching = (NoneShare(),)
-    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress, allow_low_accuracy)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
     passed = run_passes(job, shown, watching)

@@ -67,6 +67,7 @@ class Record:
     unreadable_count: int = 0
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
+    low_accuracy_allowed: bool = False  # whoever fitted it said so
     second: str = ""  # the second network, in words; also among the notes
     void: str = ""  # why nothing can be promised; "" where the promise holds
     none_classes: tuple[str, ...] = ()  # classes of the user's own that mean "nothing": unknown
@@ -265,6 +266,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         unreadable_count=len(unreadable),
         notes=tuple(notes),
         checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
+        low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - begin,
     )

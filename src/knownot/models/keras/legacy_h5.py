@@ -18,6 +18,7 @@ from keras.src.legacy.saving import legacy_h5_format  # the public load_model ta
 
 from ...errors import ModelError
 from .refusals import LAMBDA, checked, translated
+from .safety import check_description, check_links
 from .tf_ops import translate_op
 
 Json = dict[str, Any]
@@ -56,7 +57,9 @@ def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
     except (OSError, KeyError) as error:
         raise ModelError(f"{path.name} is a damaged or truncated HDF5 file: {error}. Copy or save it again.") from error
     with file:
+        check_links(file, path.name)
         config, notes = _mended(path, file)
+        check_description(config, path.name)
         try:
             file.attrs["model_config"] = json.dumps(config).encode()
             scope = {} if _version(file) >= 3 else {"hard_sigmoid": _hard_sigmoid_2}
