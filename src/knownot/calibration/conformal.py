@@ -105,6 +105,8 @@ def promise_sentence(guarantee: str, alpha: float, delta: float, few: int | None
         "class-conditional": each,
         OR_MARGINAL: each + (but and f"{but} with too few calibration images"),
     }[guarantee]
+
+
 def as_share(name: str, given: Any) -> float:
     """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
     value: Any = given
