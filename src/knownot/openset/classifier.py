@@ -296,8 +296,9 @@ class OpenSetClassifier:
 
         The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
         accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
-        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
-        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        be given to it; with m images nothing below 1 / (m + 1) can be held. Other new things that lie as near come to
+        it too; a class of many looks takes most of what is unknown. What may be expected is in `added[-1].sentence`.
+        Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
         """
         return with_class(self, name, images, alpha)
 
