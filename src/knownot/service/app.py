@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 
 from ..version import __version__
-from . import problems, routes
+from . import open_inference, problems, routes
 from .guard import Guard
 from .metrics import Metrics
 from .names import names_of
@@ -53,6 +53,7 @@ def create_app(
     problems.install(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(routes.router)
+    app.include_router(open_inference.router)
     app.include_router(page_routes())
     _openapi(app)
     if settings.origins:
@@ -95,7 +96,7 @@ def _openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for kind in (problems.ProblemDetails, PredictIn):
+            for kind in (problems.ProblemDetails, PredictIn, open_inference.InferIn):
                 schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[kind.__name__] = schema

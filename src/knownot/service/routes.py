@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,11 +13,11 @@ from fastapi.responses import Response
 from ..version import __version__
 from .answers import ExamplesOut, ModelOut, ModelsOut, PredictOut, StateOut
 from .batching import Closed, Full
-from .engine import Answer, Engine, Unread, explained
+from .engine import Answer, Engine, Image, Unread, explained
 from .metrics import MEDIA
 from .problems import Problem, busy, responses
 from .registry import Registry
-from .uploads import BINARY, BODY, Upload, read_uploads
+from .uploads import BINARY, BODY, read_uploads
 
 router = APIRouter()
 Name = Annotated[str | None, Query(alias="model", description="Which model; the first, if left out.", max_length=64)]
@@ -35,7 +36,7 @@ async def predict(request: Request, model: Name = None, explain: bool = False) -
     registry.get(model)
     uploads = await read_uploads(request, registry.settings)
     engine = registry.get(model)  # all images of a request are answered by one classifier
-    answers = await ask(engine, uploads, explain)
+    answers = await ask_engine(engine, [Unread(u.error) if u.error else u.data for u in uploads], explain)
     await request.app.state.keep(engine, uploads, answers)
     request.state.facts.update(model=engine.name, images=len(uploads), bytes=sum(len(u.data) for u in uploads))
     rows = []
@@ -47,9 +48,8 @@ async def predict(request: Request, model: Name = None, explain: bool = False) -
     return Response(json.dumps({**said, "verdicts": rows}), media_type="application/json")
 
 
-async def ask(engine: Engine, uploads: list[Upload], explain: bool) -> list[Answer]:
+async def ask_engine(engine: Engine, images: Sequence[Image], explain: bool) -> list[Answer]:
     """The answers of one classifier, in order. Raises Problem 429 and 503."""
-    images: list[Any] = [Unread(u.error) if u.error else u.data for u in uploads]
     try:
         async with asyncio.timeout(engine.settings.timeout):
             return await engine.ask(images, explain)
