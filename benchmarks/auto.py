@@ -102,7 +102,7 @@ def network(name: str, folder: Path) -> Model:
     if name == "resnet8":
         return knownot.open_model(SHARED / "models/resnet8-cifar10-keras.h5")
     if name == "resnet20":
-        from helpers_resnet import resnet20
+        from helpers.resnet import resnet20
 
         return knownot.open_model(resnet20(SHARED), size=(32, 32))
     if name == "probe":
@@ -154,7 +154,7 @@ def linear(features: np.ndarray, labels: np.ndarray) -> Any:
 
 def strokes(name: str) -> Model:
     """The ResNet-20 of CIFAR-10, its head replaced by one for letters or digits: 500 images that are not used again."""
-    from helpers_resnet import resnet20
+    from helpers.resnet import resnet20
 
     body = resnet20(SHARED)
     images, labels = parquet(f"unknown/{STROKES[name]}.parquet")

@@ -23,7 +23,8 @@ def main() -> None:
     from scipy.stats import binom
 
     import knownot
-    from knownot.fitting.many import decide
+    from knownot.fitting.many import calibrate
+    from knownot.fitting.options import CalibrationOptions
 
     train, labels = parquet("cifar10/train-20000.parquet")
     test, classes = parquet("cifar10/test.parquet")
@@ -55,9 +56,8 @@ def main() -> None:
             for split in range(options.splits):
                 order = rng.permutation(len(parts))
                 use, rest = order[:n], order[n:]
-                done = decide(
-                    osc.detector, parts[use], predicted[use], alpha=alpha, guarantee=guarantee, delta=delta, seed=split
-                )
+                rule = CalibrationOptions(alpha, guarantee, delta, split)
+                done = calibrate(osc.detector, parts[use], predicted[use], rule)
                 p = done.calibration.p_value(done.detector.join(parts[rest]), predicted[rest])
                 unknown = done.calibration.unknown(p, predicted[rest])
                 rates.append(unknown.mean())

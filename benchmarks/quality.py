@@ -74,7 +74,7 @@ def shifted(images: np.ndarray) -> dict[str, np.ndarray]:
 def classifier(name: str, folder: Path):
     if name == "resnet8-keras":
         return SHARED / "models/resnet8-cifar10-keras.h5"
-    from helpers_resnet import resnet20
+    from helpers.resnet import resnet20
 
     model = resnet20(SHARED)
     if name == "resnet20-torch":

@@ -10,6 +10,8 @@ from typing import Any
 # two threads on each of their libraries mostly wait for each other. No result depends on it; set it to see.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# What JAX compiles runs for a moment only, so compiling it well takes longer than it saves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -48,7 +50,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def quick_graphs() -> Iterator[None]:
     """For tests that trace detectors to ONNX graphs."""
-    from helpers_graph import remembered
+    from helpers.graph import remembered
 
     with remembered():
         yield
@@ -57,7 +59,7 @@ def quick_graphs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
     """The process in which Keras computes on a backend, by the backend's name."""
-    from helpers_backends import Elsewhere
+    from helpers.backends import Elsewhere
 
     running: dict[str, Elsewhere] = {}
 

@@ -12,9 +12,8 @@ import types
 import numpy as np
 import pytest
 
-import helpers_docs as docs
-import helpers_toy as toy
 import knownot
+from helpers import docs, toy
 from knownot import checks
 from knownot.cli import main
 from knownot.detectors import DETECTORS, table
@@ -55,7 +54,7 @@ import sys
 
 import numpy as np
 
-import helpers_toy as toy
+from helpers import toy
 import knownot
 from knownot import checks
 from knownot.detectors import NearestMean  # named nowhere but in its file and the table
@@ -129,7 +128,7 @@ def test_fit_predict_save_load_and_the_command_line(added, tmp_path, capsys):
 
 
 def test_it_can_be_combined_and_is_in_the_documentation(added, tmp_path):
-    from test_docs import written
+    from helpers.docs import written
 
     assert "| `nearest-mean` | features |" in written("detectors.md")
     osc = knownot.fit(

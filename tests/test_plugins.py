@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot import checks
 from knownot.detectors import DETECTORS, KNN, Recipe, configure, label, plugged, resolve
 from knownot.errors import ImagesError, OptionError, SavedError

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import helpers_resnet as resnet
 import knownot
+from helpers import resnet
 from knownot.measure import auroc
 
 

@@ -11,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ActivationsError, InputError
+from .arguments import check_fields, short
+from .errors import ActivationsError, InputError, OptionError
 
 Array = Any  # any array of the Python array API standard
+
+# What public functions take; a name for each, since frameworks that are not installed have no types here.
+ModelLike = Any  # what `open_model` opens: a path, a keras.Model, an nn.Module, an onnx.ModelProto, a function, a list
+ImagesLike = Any  # what `open_images` reads: an array, a folder, a glob, paths, Parquet, a loader, an iterable
+LabelsLike = Any  # integers [n], names [n], one-hot [n, c], or {file name or path: label}
+DetectorLike = Any  # a name of `knownot.detectors()`, a list of names, a recipe, {name: recipe}
+PreprocessLike = Any  # a `Preprocess`, or what it can be made of
 
 
 @dataclass(frozen=True)
@@ -213,9 +221,38 @@ class Preprocess:
     crop_share: float = 1.0
     resample: str = "bilinear"  # "nearest", "bilinear", "bicubic", "lanczos", "box"
     name: str = ""  # of the convention, for people
+    orientation: str = "turned"  # of files: "turned" upright as their EXIF tag says, or "stored", as the pixels lie
+    background: str = "white"  # under transparency: "white", "black", or "ignored" (the colours as they are stored)
+    depth: int = 16  # bits in use of files with more than 8 per grey value: 2**depth - 1 is white, larger ones too
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a field of another type; ranges are looked at where it is used. mean and std may be
+        one number, a list or an array."""
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        check_fields(self)
+        for name in ("scale", "crop_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def decoding(self) -> tuple[str, str, int]:
+        """What reading a file depends on."""
+        return self.orientation, self.background, self.depth
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    if isinstance(given, tuple) and all(type(v) is float for v in given):
+        return given
+    try:
+        values = np.empty(0) if np.iscomplexobj(given) else np.asarray(given, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if not values.size or given is None or isinstance(given, str | bool):
+        raise OptionError(f"Preprocess({name}={short(given)}): expected one number for all channels, or one for each.")
+    return tuple(float(v) for v in values)
 
 
 def softmax(logits: Array) -> Array:  # [n, c] -> [n, c]

@@ -12,10 +12,15 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "audit.helping": "audit.recommendations",
+    "audit.look": "audit.notes",
+    "audit.strange": "audit.unknown_images",
     "arena": "selection.scoreboard",
     "choosing": "selection.choice",
     "classifier": "openset.classifier",
     "evidence": "selection.diagnostics",
+    "fooling.chain": "fooling.pixels",
+    "fooling.sight": "fooling.objective",
     "gallery": "fitting.thumbnails",
     "images.ahead": "images.prefetch",
     "images.apart": "images.disjoint",

@@ -1,6 +1,6 @@
 """A saved open-set classifier: one folder of data that cannot run code.
 
-    manifest.json       format version, structure of every object, checksums of the other files
+    manifest.json       format version, structure of every object, checksums of the other files and of itself
     state.safetensors   every array
     model.<ending>      the classifier itself (unless left out)
 
@@ -15,10 +15,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -26,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from .detectors.plugged import saved_class, saved_name
-from .errors import KnownotError, SavedError
+from .errors import KnownotError, SavedError, StorageError
 
-FORMAT = 2
+FORMAT = 3
+READ = (2, 3)  # format 2 has no checksum of the manifest itself
+KEYS = {"format", "about", "files", "things", "digest"}
 PLUGGED = re.compile(r"[A-Za-z0-9][\w.-]{0,200}:[A-Za-z_]\w{0,200}")  # "package:Class"
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 
@@ -38,44 +37,27 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
 
     The manifest comes last and at once, so that a folder with a manifest is whole.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
     tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
-    save_file(arrays, folder / STATE)
+    try:
+        save_file(arrays, folder / STATE)
+    except SafetensorError as error:
+        raise StorageError(
+            f"{folder / STATE} cannot be written: {error}. Is there space, and a right to write?"
+        ) from error
     manifest = {
         "format": FORMAT,
         "about": dict(about),
         "files": {name: _checksum(folder / name) for name in (STATE, *files)},
         "things": tree,
     }
+    manifest["digest"] = _digest(manifest)
     draft = folder / (MANIFEST + ".new")
     draft.write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
     os.replace(draft, folder / MANIFEST)
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A draft folder beside `folder`; what is written into it takes its place, at the end and at once.
-
-    Raises SavedError unless `folder` is absent, empty or holds a saved classifier: any other is left alone.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise SavedError(f"{str(folder)!r} is a file; give a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise SavedError(f"{str(folder)!r} is not empty and holds no saved classifier: it is left as it is.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        old = folder.with_name(f".{folder.name}-old-{draft.name[-8:]}")
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
@@ -102,8 +84,11 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
             raise SavedError(f"The manifest names a file outside its folder: {name!r}. Do not use this folder.")
         if not (folder / name).is_file():
             raise SavedError(f"{folder} lacks the file {name!r}. Copy the whole folder again.")
+        _check_inside(folder, name)
         if _checksum(folder / name) != checksum:
             raise SavedError(f"{folder / name} is not the file that was saved: truncated or changed. Copy it again.")
+    if STATE not in files:
+        raise SavedError(f"{folder / MANIFEST} is not complete: it has no checksum of {STATE}. Copy the folder again.")
     arrays = _arrays(folder / STATE)
     try:
         things = {name: _unpacked(thing, arrays, kinds) for name, thing in tree.items()}
@@ -112,6 +97,17 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, KnownotError) as error:
         raise SavedError(f"{folder / MANIFEST} does not describe a saved classifier: {error!r}.") from error
     return things, about, tuple(name for name in files if name != STATE)
+
+
+def digest(things: Mapping[str, Any], *more: str) -> str:
+    """SHA-256 of `things` as `write` would write them: the same after saving and reading, another for any other."""
+    arrays: dict[str, np.ndarray] = {}
+    tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
+    found = hashlib.sha256(json.dumps([tree, more]).encode())
+    for name, x in arrays.items():
+        found.update(f"{name} {x.dtype.str} {x.shape};".encode())
+        found.update(np.ascontiguousarray(x).data.cast("B") if x.size else b"")
+    return found.hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -125,17 +121,43 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise SavedError(f"There is no folder {str(folder)!r}.{cure}")
     if not (folder / MANIFEST).is_file():
         raise SavedError(f"{str(folder)!r} is no saved open-set classifier: it has no {MANIFEST}.")
+    _check_inside(folder, MANIFEST)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_number)
         version = manifest["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SavedError(f"{folder / MANIFEST} cannot be read: {error}. Copy the folder again.") from error
-    if version != FORMAT:
+    if type(version) is not int or version not in READ:
         raise SavedError(
-            f"{str(folder)!r} is of format {version!r}; this knownot reads format {FORMAT}. "
+            f"{str(folder)!r} is of format {version!r}; this knownot reads the formats {' and '.join(map(str, READ))}. "
             "Use the knownot version that saved it, or fit and save again."
         )
+    if strange := manifest.keys() - KEYS:
+        raise SavedError(f"{folder / MANIFEST} has the entry {min(strange)!r}, which no knownot writes. Copy it again.")
+    if (version > 2 or "digest" in manifest) and manifest.get("digest") != _digest(manifest):
+        raise SavedError(f"{folder / MANIFEST} is not the file that was saved: it was changed. Copy the folder again.")
     return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all of a manifest but this digest, however its JSON is laid out."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"it holds {text}, which is no number")
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Raises SavedError for a link, of a file or of a folder on the way to it, that leaves the folder."""
+    real = (folder / name).resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise SavedError(
+            f"{folder / name} is a link to {str(real)!r}, outside its folder. Do not use this folder, or copy it with "
+            "what its links point to (cp -rL)."
+        )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -181,7 +203,28 @@ def _unpacked(tree: Any, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, t
     if "mapping" in tree:
         return {k: _unpacked(x, arrays, kinds) for k, x in tree["mapping"]}
     kind = _class(tree["kind"], kinds)
-    return kind(**{name: _unpacked(x, arrays, kinds) for name, x in tree["fields"].items()})
+    given = {name: _unpacked(x, arrays, kinds) for name, x in tree["fields"].items()}
+    for f in fields(kind):
+        if f.name in given and not _is_of(given[f.name], str(f.type)):
+            raise TypeError(f"{tree['kind']}.{f.name} is {given[f.name]!r:.80}, no {f.type}")
+    return kind(**given)
+
+
+PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "np.ndarray": (np.ndarray,),
+    "Array": (np.ndarray,), "None": (type(None),),
+}  # fmt: skip
+
+
+def _is_of(value: Any, said: str) -> bool:
+    """Whether a value is what a field's annotation says, as far as that is a plain one; True for others."""
+    if inner := re.fullmatch(r"tuple\[(\w[\w.]*), \.\.\.\]", said):
+        return isinstance(value, tuple) and all(_is_of(x, inner[1]) for x in value)
+    names = said.split(" | ")
+    if not all(name in PLAIN for name in names):
+        return True
+    allowed = {kind for name in names for kind in PLAIN[name]}
+    return type(value) in allowed
 
 
 def _class(name: str, kinds: Mapping[str, type]) -> type:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_torch_files import BEFORE
+from helpers.torch_files import BEFORE
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import helpers_onnx as ho
+from helpers import onnx as ho
 from knownot.errors import ModelError
 from knownot.models import open_model
 

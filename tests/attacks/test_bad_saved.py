@@ -1,5 +1,6 @@
 """Saved folders that are damaged, foreign or hostile: each a SavedError that says what is wrong."""
 
+import hashlib
 import json
 import shutil
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot.errors import InputError, KnownotError, SavedError
 
 
@@ -26,9 +27,13 @@ def folder(good, tmp_path):
 
 
 def edited(folder, change):
+    """Change the manifest and make its digest right again, as an attacker would."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
     path.write_text(json.dumps(manifest))
 
 
@@ -40,8 +45,6 @@ def cut(folder, name, keep=0.5):
 
 def state(folder, change):
     """Change the arrays and make the checksum right again, as an attacker would."""
-    import hashlib
-
     arrays = load_file(folder / "state.safetensors")
     change(arrays)
     save_file(arrays, folder / "state.safetensors")
@@ -58,7 +61,7 @@ ATTACKS = {
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "cannot be read"),
     "manifest is not text": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     "deeply nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "cannot be read"),
-    "newer format": (lambda f: edited(f, lambda m: m.update(format=3)), "format 3"),
+    "newer format": (lambda f: edited(f, lambda m: m.update(format=4)), "format 4"),
     "format as text": (lambda f: edited(f, lambda m: m.update(format="1")), "format '1'"),
     "truncated state": (lambda f: cut(f, "state"), "truncated or changed"),
     "no state": (lambda f: (f / "state.safetensors").unlink(), "lacks the file"),
@@ -111,6 +114,97 @@ ATTACKS = {
 }
 
 
+def field(thing, name, value):
+    return lambda f: edited(f, lambda m: m["things"][thing]["fields"].update({name: value}))
+
+
+def opened_with(**options):
+    return lambda f: edited(f, lambda m: m["about"].update(opened_with=options))
+
+
+def linked(folder, name):
+    """The file is moved elsewhere, and a link to it stays."""
+    (folder / name).rename(folder.parent / "elsewhere")
+    (folder / name).symlink_to(folder.parent / "elsewhere")
+
+
+def replaced(folder, old, new):
+    text = (folder / "manifest.json").read_text()
+    assert old in text
+    (folder / "manifest.json").write_text(text.replace(old, new))
+
+
+def short(folder):
+    """Ten calibration scores, and everything that goes with them."""
+
+    def cut_arrays(arrays):
+        for name in arrays:
+            if name.startswith(("calibration.", "references.")):
+                arrays[name] = arrays[name][:10]
+
+    state(folder, cut_arrays)
+
+
+ATTACKS |= {
+    "scale 0": (field("preprocess", "scale", 0.0), "which no classifier was trained on"),
+    "scale 1e300": (field("preprocess", "scale", 1e300), "which no classifier was trained on"),
+    "std 1e308": (field("preprocess", "std", {"items": [1e308]}), "which no classifier was trained on"),
+    "a mean of words": (field("preprocess", "mean", {"items": ["a"]}), "does not describe"),
+    "a size of a gigapixel": (
+        lambda f: edited(f, lambda m: m["things"]["preprocess"]["fields"].update(height=50_000, width=50_000)),
+        "pixels",
+    ),
+    "another filter": (field("preprocess", "resample", "magic"), "expected one of"),
+    "alpha 0": (field("calibration", "alpha", 0), "between 0 and 1"),
+    "alpha as text": (field("calibration", "alpha", "0.05"), "does not describe"),
+    "alpha true": (field("calibration", "alpha", True), "does not describe"),
+    "ten calibration scores": (short, "too few"),
+    "fewer references": (
+        lambda f: edited(f, lambda m: m["things"]["references"]["items"].pop()),
+        "Reference scores of",
+    ),
+    "references unsorted": (
+        lambda f: state(f, lambda a: a.update({"references.0": a["references.0"][::-1].copy()})),
+        "ascending",
+    ),
+    "classes that there are not": (
+        lambda f: state(f, lambda a: a.update({"calibration.predicted": a["calibration.predicted"] + 4})),
+        "not among the classifier's 4",
+    ),
+    "a name too many": (
+        lambda f: edited(f, lambda m: m["things"]["class_names"]["items"].append("x")),
+        "5 class names",
+    ),
+    "a detector that is a word": (lambda f: edited(f, lambda m: m["things"].update(detector="msp")), "something else"),
+    "a million threads": (opened_with(threads=1_000_000), "threads=1000000"),
+    "threads as text": (opened_with(threads="all"), "threads='all'"),
+    "a provider's library": (
+        opened_with(providers=[["CPUExecutionProvider", {"trt_extra_plugin_lib_paths": "/tmp/evil.so"}]]),
+        "may load code",
+    ),
+    "options that are none": (opened_with(providers=[7]), "how the classifier is opened"),
+    "an infinity": (
+        lambda f: replaced(f, '"alpha": 0.05', '"alpha": Infinity'),
+        "no number",
+    ),
+    "an entry too many": (lambda f: edited(f, lambda m: m.update(run="x")), "no knownot writes"),
+    "no checksum of the state": (lambda f: edited(f, lambda m: m["files"].pop("state.safetensors")), "no checksum of"),
+    "a link instead of the model": (lambda f: linked(f, "model.onnx"), "outside its folder"),
+    "a link instead of the state": (lambda f: linked(f, "state.safetensors"), "outside its folder"),
+    "a link instead of the manifest": (lambda f: linked(f, "manifest.json"), "outside its folder"),
+    "no digest": (
+        lambda f: (f / "manifest.json").write_text(
+            json.dumps({k: v for k, v in json.loads((f / "manifest.json").read_text()).items() if k != "digest"})
+        ),
+        "it was changed",
+    ),
+    "a changed digit": (
+        lambda f: replaced(f, '"scale": 0.0039', '"scale": 0.0031'),
+        "it was changed",
+    ),
+}
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_each_damage_is_refused_with_its_reason(folder, attack):
     damage, says = ATTACKS[attack]
@@ -138,3 +232,47 @@ def test_another_classifier_is_refused(folder):
 def test_a_manifest_cannot_make_pickles_run(folder):
     edited(folder, lambda m: m["about"].update(opened_with={"unsafe_pickle": True}))
     assert knownot.load(folder).model.opened_with == {}
+
+
+def as_before(folder):
+    """The folder as format 2 had it: no digest of the manifest, scores as they were computed."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["digest"]
+    path.write_text(json.dumps(manifest | {"format": 2}))
+
+
+def test_folders_of_the_format_before_load_as_they_were(good, folder):
+    as_before(folder)
+    images = toy.known(30, 5)[0]
+    np.testing.assert_array_equal(knownot.load(folder).predict(images).score, knownot.load(good).predict(images).score)
+
+
+def test_links_within_a_folder_are_followed(folder):
+    (folder / "blobs").mkdir()
+    for name in ("model.onnx", "manifest.json"):
+        (folder / name).rename(folder / "blobs" / name)
+        (folder / name).symlink_to(folder / "blobs" / name)
+    assert knownot.load(folder).promise
+
+
+def test_no_byte_of_a_folder_changes_in_silence(good, folder):
+    """Some of the mutations of benchmarks/attacks.py: an error, or verdicts bit for bit as before."""
+    rng = np.random.default_rng(0)
+    images = toy.known(20, 5)[0]
+    expected = knownot.load(good).predict(images)
+    refused = 0
+    for name in ("manifest.json",) * 20 + ("model.onnx", "state.safetensors") * 4:
+        data = bytearray((good / name).read_bytes())
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (folder / name).write_bytes(data)
+        try:
+            got = knownot.load(folder).predict(images)
+        except KnownotError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(got.score, expected.score)
+            np.testing.assert_array_equal(got.p_value, expected.p_value)
+            assert got.class_name == expected.class_name
+        shutil.copy(good / name, folder / name)
+    assert refused > 20

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import helpers_toy as toy
 import knownot
-from helpers_torch_files import BEFORE, Maps, Net, Prints, compiled, mapping
+from helpers import toy
+from helpers.torch_files import BEFORE, Maps, Net, Prints, compiled, mapping
 from knownot.errors import ModelError, SavedError, UnsafeError
 from knownot.models import open_model
 

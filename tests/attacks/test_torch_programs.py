@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch._export.serde.schema import SCHEMA_VERSION as SCHEMA
 
-from helpers_torch_files import BEFORE, Net, argument, changed, exported, mapping, nodes, pickled, refused
+from helpers.torch_files import BEFORE, Net, argument, changed, exported, mapping, nodes, pickled, refused
 from knownot.errors import KnownotError, ModelError
 from knownot.models import open_model
 from knownot.models.torch import files

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_torch_files import BEFORE, Maps, Net, Prints, changed, compiled, refused
+from helpers.torch_files import BEFORE, Maps, Net, Prints, changed, compiled, refused
 from knownot.errors import KnownotError
 from knownot.models import open_model
 from knownot.models.torch import script as looked

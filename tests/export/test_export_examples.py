@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "export"
 
@@ -26,7 +26,9 @@ def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     verdicts = osc.predict(home, gallery=False)
     for resize in (False, True):
         osc.export(tmp_path / "osc.onnx", resize=resize, check=images)
-        monkeypatch.setattr(sys, "argv", ["decide.py", str(tmp_path / "osc.onnx"), *(str(home / name) for name in verdicts.ids)])
+        monkeypatch.setattr(
+            sys, "argv", ["decide.py", str(tmp_path / "osc.onnx"), *(str(home / name) for name in verdicts.ids)]
+        )
         runpy.run_path(str(EXAMPLES / "decide.py"))
         said = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         assert [line[1] for line in said] == verdicts.class_name

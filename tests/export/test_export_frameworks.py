@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot.errors import MissingExtraError, ModelError
 from knownot.export.onnx import same_places
 
@@ -117,7 +117,7 @@ def test_places_read_elsewhere_are_noticed() -> None:
 def test_keras_on_torch(elsewhere: Any, tmp_path: Path) -> None:
     code = f"""
 import json, keras, numpy as np, knownot, warnings
-import helpers_toy as toy
+from helpers import toy
 from pathlib import Path
 warnings.simplefilter("ignore")
 w = toy.weights()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot.errors import CalibrationError, OptionError, SavedError
 
 NEW, TRUE = toy.known(300, 7)

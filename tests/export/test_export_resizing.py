@@ -12,8 +12,8 @@ import pytest
 import spox
 from PIL import Image
 
-import helpers_toy as toy
 import knownot
+from helpers import toy
 from knownot.arrays import Preprocess
 from knownot.errors import OptionError
 from knownot.export.recorded import argument, recording

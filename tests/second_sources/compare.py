@@ -69,7 +69,7 @@ def contract() -> Ground:
 
 
 class Split(torch.nn.Module):
-    """A ResNet of helpers_resnet, in float64, with its features."""
+    """A ResNet of helpers.resnet, in float64, with its features."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class Split(torch.nn.Module):
 
 def resnet20(shared: Path, known: int, asked: int) -> Ground:
     """`known` training images, a fifth as many new ones, and `asked` to score: half test images, half noise."""
-    from helpers_resnet import cifar10, normalised
-    from helpers_resnet import resnet20 as network
+    from helpers.resnet import cifar10, normalised
+    from helpers.resnet import resnet20 as network
     from knownot.models import open_model
 
     model = open_model(network(shared))

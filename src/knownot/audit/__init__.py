@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from .helping import Names
 from .page import Audit
+from .recommendations import Names
 from .record import SCHEMA, Finding, Number, Share
 from .run import audit
 from .sections import Record

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..measure import calibration_error, equal_count, equal_width
-from .look import Seen
+from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Classes, ClassLine, Confused, Mistake
 from .words import pc, span
@@ -18,7 +18,7 @@ BELOW = 0.1  # a class this far below the accuracy of all is worth a warning
 POOR, FEW = 0.5, 20
 
 
-def section(seen: Seen, names: Sequence[str]) -> Classes:
+def section(seen: Notes, names: Sequence[str]) -> Classes:
     c = len(names)
     has = seen.labels >= 0
     labels, said, confidence = seen.labels[has], seen.said[has], seen.confidence[has]

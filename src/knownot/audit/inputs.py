@@ -8,15 +8,16 @@ from dataclasses import asdict
 import numpy as np
 
 from ..arrays import Preprocess
-from ..fitting.auxiliary import alike
+from ..fitting.auxiliary import same_values
+from ..fitting.search import Tried, attempt
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
 from ..models import Model
-from .look import Spread
+from .notes import Spread
 from .record import Finding, Number, Share
 from .sections import Channel, Inputs, Trial
-from .trials import TRIED, Answers, Fed, answers
+from .trials import TRIED, Fed
 from .words import pc, points, span
 
 CONFIRMED = 2_000  # that the best is compared with the used one on
@@ -31,7 +32,7 @@ def section(
     model: Model,
     images: Images,
     given: Fed,
-    tried: dict[str, tuple[Preprocess | None, Answers]],
+    tried: dict[str, tuple[Preprocess | None, Tried]],
     spread: Spread,
     order: np.ndarray | None,
     *,
@@ -77,7 +78,7 @@ def section(
 
 def _typed(way: Preprocess | None) -> str:
     """As --preprocess takes it: the name of a usual way, else a JSON object."""
-    if way is None or any(way.name == p.name and alike(way, p.sized(way.height, way.width)) for p in EVERY):
+    if way is None or any(way.name == p.name and same_values(way, p.sized(way.height, way.width)) for p in EVERY):
         return "" if way is None else way.name
     default = asdict(Preprocess())
     return json.dumps({name: x for name, x in asdict(way).items() if x != default[name] and name != "name"})
@@ -86,7 +87,7 @@ def _typed(way: Preprocess | None) -> str:
 def _gain(
     model: Model,
     images: Images,
-    tried: dict[str, tuple[Preprocess | None, Answers]],
+    tried: dict[str, tuple[Preprocess | None, Tried]],
     used: str,
     best: str,
     order: np.ndarray | None,
@@ -97,7 +98,7 @@ def _gain(
     a, b = tried[used][1], tried[best][1]
     if used != best and not images.ready and len(a.right) >= TRIED and b.right.mean() - a.right.mean() > 0.01:
         more = images.sample(CONFIRMED, seed + 1)
-        a, b = (answers(model, more, tried[name][0], order, size) for name in (used, best))
+        a, b = (attempt(model, more, tried[name][0], order, size) for name in (used, best))
     n = min(len(a.right), len(b.right))
     first, second = a.right[:n], b.right[:n]
     difference = paired_interval(int((second & ~first).sum()), int((first & ~second).sum()), n)
@@ -110,7 +111,7 @@ def _findings(
     best: str | None,
     gain: Number | None,
     confirmed: tuple[Share, Share] | None,
-    tried: dict[str, tuple[Preprocess | None, Answers]],
+    tried: dict[str, tuple[Preprocess | None, Tried]],
     images: Images,
 ) -> tuple[Finding, ...]:
     if not images.labelled:
@@ -139,7 +140,7 @@ def _findings(
     return tuple(found) or (_fine(given, used, tried),)
 
 
-def _mismatch(mine: Answers, used: str, best: str, gain: Number, confirmed: tuple[Share, Share]) -> list[Finding]:
+def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[Share, Share]) -> list[Finding]:
     """A better way, if it is better by more than chance among several could make it."""
     value = gain.value or 0.0
     if value - ((gain.high or 0.0) - value) * Z / Z95 <= 0 or value < SMALL:
@@ -162,16 +163,16 @@ def _mismatch(mine: Answers, used: str, best: str, gain: Number, confirmed: tupl
     ]  # fmt: skip
 
 
-def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Answers]]) -> Finding:
+def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Tried]]) -> Finding:
     mine = tried[used][1]
     right = Share.of(mine.right)
     text = f"{pc(right)} of {right.images:,} labelled known images are right, fed as {used} ({given.found})"
     others = [name for name in tried if name != used]
     if others:
         worst = min(others, key=lambda name: tried[name][1].right.mean())
-        answers_ = tried[worst][1]
+        theirs = tried[worst][1]
         text += (
-            f". Fed as {worst}, {pc(Share.of(answers_.right))} would be, with a mean softmax probability of "
-            f"{pc(float(answers_.confidence.mean()))}"
+            f". Fed as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
+            f"{pc(float(theirs.confidence.mean()))}"
         )
     return Finding("ok", "inputs", "It is fed as it wants to be.", text + ".")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ..errors import InputError
-from ..plots import data_uri, gallery, number, percent, stylesheet, visible
+from ..plots import data_uri, gallery, number, percent
+from ..plots.page import render as fill
+from ..plots.page import write
 from .pictures import charts
 from .record import Finding, plain
 from .sections import Record
@@ -51,36 +51,20 @@ class Audit:
         Raises MissingExtraError without matplotlib, InputError when a file cannot be written.
         """
         page = render(json.loads(self.to_json()), self.record.pictures)
-        _written(Path(path), page)
+        write(Path(path), page, "audit")
         if json_path is not None:
             self.write_json(json_path)
 
     def write_json(self, path: str | Path) -> None:
         """Raises InputError when the file cannot be written."""
-        _written(Path(path), self.to_json())
+        write(Path(path), self.to_json(), "audit")
 
     def __str__(self) -> str:
         return "\n".join(f"{f.severity}: {f.title}" for f in self.findings)
 
 
-def _written(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "backslashreplace"))  # names that are no valid UTF-8 have surrogates
-    except OSError as error:
-        raise InputError(f"The audit cannot be written to {path}: {error.strerror or error}.") from error
-
-
 def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
     """The page as text, of the JSON `data`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("knownot", "audit"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "number": number, "visible": visible}
 
     def figure(path: str, form: str = "percent") -> Markup:
         """A number of the JSON, by its path, as words; the number itself stays in the page for machines."""
@@ -94,11 +78,12 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         key=lambda i: (data["classes"]["lines"][i]["recall"]["share"], data["classes"]["lines"][i]["name"]),
     )
     uris = {key: data_uri(thumb) for key, thumb in pictures.items()}
-    return environment.get_template("audit.html.j2").render(
+    return fill(
+        "audit",
+        "audit.html.j2",
         d=data,
         called=data["subject"]["model"].replace("\\", "/").rstrip("/").rpartition("/")[2] or "the classifier",
         n=figure,
-        css=Markup(stylesheet()),
         charts=charts(data),
         questions=QUESTIONS,
         weakest=weakest[:CLASSES],

@@ -13,7 +13,7 @@ from ..measure import (
     log_loss,
     temperature,
 )
-from .look import Seen
+from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Bin, Probabilities
 from .words import pc, points
@@ -24,7 +24,7 @@ SATURATED = 0.01  # share of probabilities that are 1.0
 CHANCE = 20_000  # images that the error by chance is drawn for at most: it falls with their number
 
 
-def section(offers: Offers, seen: Seen, seed: int) -> Probabilities:
+def section(offers: Offers, seen: Notes, seed: int) -> Probabilities:
     confidence = seen.confidence
     has = seen.labels >= 0
     right = (seen.said == seen.labels)[has]

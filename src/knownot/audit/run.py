@@ -10,19 +10,24 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
+from ..arguments import number, public
 from ..arrays import Activations, Preprocess
-from ..calibration import check_options
-from ..detectors.base import number
 from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
-from ..fitting.preprocessing import class_order
+from ..fitting.labels import class_order
+from ..fitting.options import CalibrationOptions
+from ..fitting.search import Tried
+from ..fitting.setup import FitJob
 from ..images import Images, open_images
-from ..models import open_model
+from ..images.ways import as_preprocess
+from ..models import Model, open_model
 from ..version import __version__
-from . import classes, helping, inputs, plane, probabilities, strange, trials
-from .helping import DETECTORS, GUARANTEE, Names
-from .known import DELTA, Known
+from . import classes, inputs, plane, probabilities, recommendations, trials, unknown_images
+from .known import Known, pass_known
 from .page import Audit
+from .recommendations import DETECTORS, GUARANTEE, Names
 from .record import SCHEMA, ordered
 from .sections import Map, Record, Subject
 
@@ -30,6 +35,7 @@ NEW = "calibration images, which are new to the classifier"
 NOT_NEW = "the known images; if the classifier was trained on them, it looks better here than it is"
 
 
+@public
 def audit(
     model: Any,
     known: Any,
@@ -65,7 +71,7 @@ def audit(
     The classifier is left as it was. The same seed gives the same numbers. Without labels the sections that need
     them say so. Raises InputError for what cannot be read at all.
     """
-    check_options(alpha, DELTA, GUARANTEE)
+    CalibrationOptions(alpha, GUARANTEE).check()
     number("fooling", fooling, 0, whole=True)
     if each is not None:
         number("each", each, 2, whole=True)
@@ -73,6 +79,7 @@ def audit(
     opened = open_model(model, head=head, stages=stages)
     if not opened.offers.classes:
         raise ModelError("The model was opened with embedding=True: it has no classes to be audited.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     images = open_images(known, labels)
     held = None if calibration is None else open_images(calibration, calibration_labels)
     sets = {name: open_images(source) for name, source in _sets(unknown).items()}
@@ -80,52 +87,107 @@ def audit(
     called, order = class_order(images, opened, class_names)
     held_order = None if held is None else class_order(held, opened, called)[1]
     # Accuracy is judged on images that are new to the classifier where there are any.
-    judged, judged_order = (held, held_order) if held is not None and held.labelled else (images, order)
+    judged = (held, held_order) if held is not None and held.labelled else (images, order)
     names = names or _named(model, known, calibration, unknown)
-    features = None if opened.head is None else int(opened.head.weight.shape[1])
-    recipes, left_out = helping.recipes(detectors, replace(opened.offers, labels=images.labelled), features)
-
-    size = batch_size or batch_size_for(opened, preprocess)
+    offers = replace(opened.offers, labels=images.labelled)
+    recipes, left_out = recommendations.recipes(detectors, offers, _features(opened))
     with timed("preprocessing"):
-        fed, tried = trials.fed(opened, judged, preprocess, judged_order, size=size, seed=seed)
-    size = batch_size or batch_size_for(opened, fed.way)
-    job = Known(opened, images, held, (order, held_order), fed.way, size, alpha, seed, progress, left_out=left_out)
-    job.passed(recipes, timed)
-    seen = job.new or job.seen
-    x, kept = job.watch.pictures()
-    kinds = strange.made(x, kept, fed.way, each or strange.each_of(*x.shape[1:3]), seed)
-    with timed("fooling images"):
-        fools, said = strange.fooling(opened, x, fed.way, fooling, seed)
-    with timed("unknown images"):
-        shown, more = strange.show(opened, [*kinds, *fools, *strange.yours(sets, fed.way, seed)], size, progress)
-        unknown_, pictures = strange.section(shown, job.rules, called, alpha)
+        size = batch_size or batch_size_for(opened, preprocess)
+        fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
+    job = FitJob(
+        model=opened,
+        offers=offers,
+        recipes=recipes,
+        images=images,
+        held=held,
+        second=None,
+        way=fed.way,
+        names=called,
+        order=order,
+        size=batch_size or batch_size_for(opened, fed.way),
+        options=CalibrationOptions(alpha, GUARANTEE, seed=seed),
+        progress=progress,
+    )
+    passed = pass_known(job, left_out, timed)
+    return _record(passed, judged, (fed, tried), sets, names, (fooling, each), timed)
+
+
+def _record(
+    known: Known,
+    judged: tuple[Images, np.ndarray | None],
+    feeding: tuple[trials.Fed, dict[str, tuple[Preprocess | None, Tried]]],
+    sets: Mapping[str, Images],
+    names: Names,
+    counts: tuple[int, int | None],
+    timed: _Timer,
+) -> Audit:
+    """Look at unknown images, and say what all of it says. judged: labelled images and their order; feeding: the
+    preprocessing and what was tried; counts: (fooling images, made images of every kind)."""
+    job, seed = known.job, known.job.options.seed
+    seen = known.new or known.seen
+    shown, notes = _unknown(known, sets, *counts, timed)
+    unknown_, pictures = unknown_images.section(shown, known.rules, job.names, job.options.alpha)
     with timed("sections"):
-        inputs_, fix = inputs.section(opened, judged, fed, tried, seen.spread, judged_order, size=size, seed=seed)
-        probabilities_ = probabilities.section(opened.offers, seen, seed)
-        classes_ = classes.section(seen, called)
-        help_ = helping.section(
-            unknown_.lines, {d: len(rule.calibration.scores) for d, rule in job.rules.items()}, job.left_out,
-            alpha=alpha, new=held is not None, names=names, fix=fix, why_none=job.why_none,
-            trains=opened.trainable,
-        )  # fmt: skip
+        inputs_, fix = inputs.section(job.model, judged[0], *feeding, seen.spread, judged[1], size=job.size, seed=seed)
+        sections: dict[str, Any] = {
+            "inputs": inputs_,
+            "probabilities": probabilities.section(job.model.offers, seen, seed),
+            "classes": classes.section(seen, job.names),
+            "unknown": unknown_,
+            "help": recommendations.section(unknown_.lines, _thresholds(known), names, fix),
+        }
     with timed("map"):
-        map_ = _map(job.watch.rows(plane.KNOWN)[0], shown, seed)
-    sections: dict[str, Any] = {"inputs": inputs_, "probabilities": probabilities_, "classes": classes_}
-    sections |= {"unknown": unknown_, "help": help_, "map": map_}
+        sections["map"] = _map(known.watch.rows(plane.KNOWN)[0], shown, seed)
     if fix:
         sections |= {name: _doubted(s) for name, s in sections.items() if name != "inputs"}
-    bad = [b for s in (job.seen, job.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
-    subject = Subject(
-        names.model, opened.framework, opened.offers.classes, features, tuple(opened.offers.stages), names.known,
-        len(job.seen.labels), bool((seen.labels >= 0).any()), names.calibration,
-        0 if job.new is None else len(job.new.labels), NOT_NEW if job.new is None else NEW, tuple(sets), alpha, seed,
-        len(bad), tuple(bad[:50]),
-        tuple(dict.fromkeys([*opened.notes, *job.notes, *said, *more, *images.notes, *images.label_notes])),
-    )  # fmt: skip
+    bad = [b for s in (known.seen, known.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     findings = ordered([f for s in sections.values() for f in s.findings])
     pictures |= {f"mistake-{i}": w.thumb for i, w in enumerate(seen.wrong)}
+    subject = _subject(known, names, tuple(sets), bad, notes)
     return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections, pictures=pictures))
+
+
+def _unknown(
+    known: Known, sets: Mapping[str, Images], fooling: int, each: int | None, timed: _Timer
+) -> tuple[list[unknown_images.Shown], list[str]]:
+    """(what the classifier computes of made images, of images that fool it and of the user's own, notes)."""
+    job, seed = known.job, known.job.options.seed
+    x, kept = known.watch.pictures()
+    kinds = unknown_images.made(x, kept, job.way, each or unknown_images.each_of(*x.shape[1:3]), seed)
+    with timed("fooling images"):
+        fools, said = unknown_images.fooling(job.model, x, job.way, fooling, seed)
+    with timed("unknown images"):
+        passes = [one for rule in known.rules.values() for one in rule.detector.passes]
+        shown, more = unknown_images.show([*kinds, *fools, *unknown_images.yours(sets, job.way, seed)], job, passes)
+    return shown, [*said, *more]
+
+
+def _subject(
+    known: Known, names: Names, sets: tuple[str, ...], bad: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> Subject:
+    job, model, images, new = known.job, known.job.model, known.job.images, known.new
+    said = dict.fromkeys([*model.notes, *known.notes, *notes, *images.notes, *images.label_notes])
+    return Subject(
+        model=names.model, framework=model.framework, classes=model.offers.classes, features=_features(model),
+        stages=tuple(model.offers.stages), known=names.known, images=len(known.seen.labels),
+        labelled=bool(((new or known.seen).labels >= 0).any()), calibration=names.calibration,
+        calibration_images=0 if new is None else len(new.labels), measured_on=NOT_NEW if new is None else NEW,
+        unknown=sets, alpha=job.options.alpha, seed=job.options.seed, unreadable=len(bad),
+        first_unreadable=tuple(bad[:50]), notes=tuple(said),
+    )  # fmt: skip
+
+
+def _thresholds(known: Known) -> recommendations.Thresholds:
+    images = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
+    return recommendations.Thresholds(
+        images, known.left_out, known.job.options.alpha, known.new is not None, known.job.model.trainable,
+        known.why_none,
+    )  # fmt: skip
+
+
+def _features(model: Model) -> int | None:
+    return None if model.head is None else int(model.head.weight.shape[1])
 
 
 class _Timer:
@@ -164,7 +226,7 @@ def _one_form(images: Images, held: Images | None, unknown: Mapping[str, Images]
             )
 
 
-def _map(sample: Activations, shown: Sequence[strange.Shown], seed: int) -> Map:
+def _map(sample: Activations, shown: Sequence[unknown_images.Shown], seed: int) -> Map:
     proper = [s.activations for s in shown if s.kind.origin == "made" and s.kind.proper]
     groups = {"made images": Activations.concat(proper)} if proper else {}
     groups |= {s.kind.name: s.activations for s in shown if s.kind.origin != "made"}

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import Preprocess, softmax
+from ..arrays import Preprocess
 from ..errors import OptionError
-from ..fitting.auxiliary import alike
-from ..fitting.preprocessing import Confusion, in_order, size_for
+from ..fitting.auxiliary import same_values
+from ..fitting.preprocessing import size_for
+from ..fitting.search import Tried, attempt, readings, search, swapped, with_reading
 from ..images import Images, open_images
 from ..images.preprocess import apply, candidates
 from ..models import Model
@@ -25,18 +26,9 @@ class Fed:
     found: str  # "given", "said by the model", "found by accuracy", "the classifier's own input"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Of the trial images, one way."""
-
-    right: np.ndarray  # [n] bool
-    confidence: np.ndarray  # [n]
-    confusion: Confusion
-
-
 def fed(
     model: Model, images: Images, given: Preprocess | None, order: np.ndarray | None, *, size: int, seed: int
-) -> tuple[Fed, dict[str, tuple[Preprocess | None, Answers]]]:
+) -> tuple[Fed, dict[str, tuple[Preprocess | None, Tried]]]:
     """(what is fed, {name of a way: (the way, what the classifier answers)}), the second empty without labels."""
     if images.ready:
         own = Fed(None, "the classifier's own input")
@@ -53,22 +45,27 @@ def fed(
         )
     if not images.labelled:
         return Fed(way, found), {}
-    sample = images.sample(TRIED, seed)
-    tried: dict[str, tuple[Preprocess | None, Answers]] = {}
-    for p in ([way] if way is not None else []) + [p for p in usual if way is None or not alike(p, way)]:
-        tried[p.name] = (p, answers(model, sample, p, order, size))
     if way is None:
-        best = max(tried, key=lambda name: tried[name][1].right.mean())
-        way, found = tried[best][0], "found by accuracy"
-        assert way is not None  # those tried are all ways
-    swapped = _swapped(way)
-    if swapped is not None and not any(alike(swapped, p) for p, _ in tried.values()):
-        tried[swapped.name] = (swapped, answers(model, sample, swapped, order, size))
+        result = search(model, images, height, width, order, batch_size=size, seed=seed)
+        whole = [t for t in result.tried if t.confusion.images >= result.best.confusion.images]
+        return Fed(result.best.way, "found by accuracy"), _by_name(whole)
+    sample = images.sample(TRIED, seed)
+    others = [way, *(p for p in usual if not same_values(p, way))]
+    turned = swapped(way)
+    if turned is not None and not any(same_values(turned, p) for p in others):
+        others.append(replace(turned, name=f"{way.name}, red and blue swapped"))
+    read, _, _ = readings(model, sample, [way], order, size)
+    if read.name:
+        others.append(with_reading(way, read))
     if images.size != (height, width):
         fit = "stretch" if way.fit == "crop" else "crop"
-        other = replace(way, fit=fit, name=f"{way.name}, {'stretched' if fit == 'stretch' else 'cut to the middle'}")
-        tried[other.name] = (other, answers(model, sample, other, order, size))
-    return Fed(way, found), tried
+        name = f"{way.name}, {'stretched' if fit == 'stretch' else 'cut to the middle'}"
+        others.append(replace(way, fit=fit, name=name))
+    return Fed(way, found), _by_name([attempt(model, sample, p, order, size) for p in others])
+
+
+def _by_name(tried: list[Tried]) -> dict[str, tuple[Preprocess | None, Tried]]:
+    return {t.way.name: (t.way, t) for t in tried if t.way is not None}
 
 
 def _called(way: Preprocess, model: Model) -> Preprocess:
@@ -76,7 +73,7 @@ def _called(way: Preprocess, model: Model) -> Preprocess:
     if way.name:
         return way
     for p in candidates(model.input.channels, None, None) if model.input.channels in (None, 1, 3) else ():
-        if alike(p.sized(way.height, way.width), way):
+        if same_values(p.sized(way.height, way.width), way):
             return replace(way, name=p.name)
     return replace(way, name=f"scale {way.scale:.4g}, mean {_list(way.mean)}, std {_list(way.std)}, {way.channels}")
 
@@ -85,45 +82,23 @@ def _list(x: tuple[float, ...]) -> str:
     return " ".join(f"{v:.4g}" for v in x)
 
 
-def _swapped(way: Preprocess) -> Preprocess | None:
-    """Red and blue the other way round."""
-    if way.channels == "grey":
-        return None
-    return replace(way, channels="bgr" if way.channels == "rgb" else "rgb", name=f"{way.name}, red and blue swapped")
-
-
-def answers(model: Model, sample: Images, way: Preprocess | None, order: np.ndarray | None, size: int) -> Answers:
-    right, sure = [np.empty(0, bool)], [np.empty(0)]
-    confusion = Confusion(model.offers.classes)
-    for batch in sample.batches(size, way, spec=model.input):
-        if not len(batch.x):
-            continue
-        labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
-        logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits)
-        said = np.argmax(logits, axis=1)
-        confusion.add(labels, said)
-        right.append((said == labels)[labels >= 0])
-        sure.append(softmax(logits).max(axis=1)[labels >= 0])
-    return Answers(np.concatenate(right), np.concatenate(sure), confusion)
-
-
 def _of_arrays(
     model: Model, images: Images, order: np.ndarray | None, size: int, seed: int
-) -> dict[str, tuple[Preprocess | None, Answers]]:
+) -> dict[str, tuple[Preprocess | None, Tried]]:
     """The same for float arrays, if their range tells how they were scaled."""
     sample = images.sample(TRIED, seed)
     parts = [(b.x, b.labels[b.rows]) for b in sample.batches(size, None, spec=model.input) if len(b.x)]
     x, labels = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     named = "as given"
     own = open_images(x, labels)
-    tried: dict[str, tuple[Preprocess | None, Answers]] = {named: (None, answers(model, own, None, order, size))}
+    tried: dict[str, tuple[Preprocess | None, Tried]] = {named: (None, attempt(model, own, None, order, size))}
     raw = _raw(x)
     if raw is None:
         return tried
     for p in candidates(x.shape[-1], None, None):
         again = np.stack([apply(image, p) for image in raw])
         if np.abs(again - x).max() > 0.02 * max(float(np.abs(x).max()), 1e-6):  # else it is what was given
-            tried[p.name] = (p, answers(model, open_images(again, labels), None, order, size))
+            tried[p.name] = (p, attempt(model, open_images(again, labels), None, order, size))
     return tried
 
 

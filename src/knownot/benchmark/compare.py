@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Preprocess
-from ..calibration import check_options, images_needed
-from ..detectors import DETECTORS, Detector, Recipe, resolve
+from ..arguments import public
+from ..arrays import Activations, Offers, Preprocess
+from ..detectors import DETECTORS, Recipe, resolve
 from ..detectors.base import moved
-from ..detectors.passes import Pass, each_once, passing
-from ..detectors.reducing import reducing
-from ..errors import KnownotError, OptionError
-from ..fitting.auxiliary import Auxiliary, open_auxiliary
-from ..fitting.extraction import Extractor, Subsample, batch_size_for
-from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on
-from ..fitting.preprocessing import choose, class_order
-from ..images import check_disjoint, open_images
+from ..errors import KnownotError
+from ..fitting.labels import class_order
+from ..fitting.many import CalibratedDetector, PassResults, fit_known, score_calibration
+from ..fitting.options import CalibrationOptions
+from ..fitting.setup import PassOptions, open_sources, set_up
+from ..images import open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
-from ..selection.choice import choose as choose_detectors
 from ..selection.choice import watch
+from ..selection.decision import decide
 from ..selection.diagnostics import Check, answers, auroc_of, flags
 from .page import page
 
@@ -81,6 +80,7 @@ class Comparison:
         return path
 
 
+@public
 def compare(
     model: Any,
     known: Any,
@@ -112,131 +112,112 @@ def compare(
     look at, as of `knownot.fit`. check: also show every detector some 460 made outliers, made of calibration
     images, and flag those that fail on them.
     """
-    check_options(alpha, delta, guarantee)
+    options = CalibrationOptions(alpha, guarantee, delta, seed)
+    options.check()
     opened = open_model(model)
-    if features is None and features_preprocess is not None:
-        raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
-    other = None if features is None else Auxiliary(open_auxiliary(features), None)
-    images, held = open_images(known, labels), open_images(*calibration)
-    check_disjoint(images, held)
-    offers = opened.offers if other is None else other.beside(opened.offers)
-    offers = replace(offers, labels=images.labelled)
+    sources = open_sources(opened, (known, labels), calibration, (features, features_preprocess))
+    if sources.again:
+        text = f"{sources.again} What is measured on them looks better than it is."
+        warnings.warn(text, UserWarning, stacklevel=3)
+    asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
+    recipes, left_out, notes = _resolved(asked, sources.offers)
+    job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))
+    found = score_calibration(fit_known(job, strict=False), (watch(seed),))
+    decided = {name: decide(found, name) for name in found.fitted}
+    rules = {name: rule for name, (rule, _) in decided.items()}
+    choices = {name: choice.checks for name, (_, choice) in decided.items() if choice is not None}
+    notes += [f"{name}: {choice.note}" for name, (_, choice) in decided.items() if choice is not None]
+    checks = _checked(rules, found) if check else ()
+    sets = {name: _measured(rules, found, name, given, True) for name, given in test.items()}
+    sets |= {name: _measured(rules, found, name, (x, None), False) for name, x in unknown.items()}
+    base = sets[next(iter(test))].scores
+    lines = tuple(_line(d, name, base[d], sets[name]) for d in rules for name in unknown)
+    return Comparison(
+        lines=lines,
+        false_alarms={d: {name: sets[name].rejected[d] for name in test} for d in rules},
+        accuracy={name: sets[name].accuracy for name in test},
+        left_out={**left_out, **found.refused},
+        notes=(*job.notes, *notes),
+        checks=checks,
+        choices=choices,
+        scores={name: one.scores for name, one in sets.items()},
+    )
+
+
+def _resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
+    """({name: recipe}, {name: why it cannot be used here}, notes)."""
     recipes: dict[str, Recipe] = {}
     left_out: dict[str, str] = {}
     notes: list[str] = []
-    wanted = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
-    for name, asked in wanted.items():
+    for name, one in asked.items():
         try:
-            recipes[name], said = resolve(asked, offers)
+            recipes[name], said = resolve(one, offers)
             notes += [f"{name}: {sentence}" for sentence in said]
         except KnownotError as error:
             left_out[name] = str(error)
-    names, order = class_order(images, opened, class_names)
-    size = batch_size or batch_size_for(opened, preprocess)
-    way, _, found = choose(opened, images, preprocess, order, batch_size=size, seed=seed, progress=progress)
-    if other is not None:
-        other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=seed)
-        notes = [*said, *notes]
-    size = batch_size or batch_size_for(opened, way, other)
-
-    reductions = [one for recipe in recipes.values() for one in recipe.reductions(offers)]
-    shown = reducing(opened, reductions)  # no map outlives its batch
-
-    def walk(passes: Iterable[Pass]) -> Extractor:
-        return Extractor(passing(shown, each_once(passes), way), way, size, 0, seed, progress, other)
-
-    learning = walk(one for recipe in recipes.values() for one in recipe.passes(held_out=False))
-    refused: dict[int, str] = {}
-    batches = learning.over(images, "fit", order, names, None)
-    fitted = fitted_on(list(recipes.values()), batches, opened, offers, refused=refused)
-    for name, why in [(list(recipes)[i], why) for i, why in refused.items()]:
-        del recipes[name]
-        left_out[name] = why
-    seen = watch(seed)
-    looking = walk(one for detector in fitted for one in detector.passes)
-    batches = looking.over(held, "calibrate", class_order(held, opened, names)[1], names, None, watch=seen)
-    parts, predicted = measured_on(fitted, (a for a, _ in batches))
-    rules: dict[str, CalibratedDetector] = {}
-    choices: dict[str, tuple[Check, ...]] = {}
-    classes_ = opened.offers.classes if guarantee == "class-conditional" else 1
-    for name, detector, mine in zip(recipes, fitted, parts, strict=True):
-        evidence = 0
-        if detector.chooses:
-            chosen = choose_detectors(
-                detector, recipes[name], mine, seen.numbers, seen, walk=walk(()), offers=offers,
-                needed=images_needed(alpha, delta, guarantee) * classes_, seed=seed,
-            )  # fmt: skip
-            detector, mine, evidence, choices[name] = chosen.detector, chosen.parts, chosen.evidence, chosen.checks
-            notes.append(f"{name}: {chosen.note}")
-        rules[name] = decide(
-            detector, mine, predicted, alpha=alpha, guarantee=guarantee, delta=delta, seed=seed, numbers=seen.numbers,
-            evidence=evidence,
-        )  # fmt: skip
-    checks = _checked(rules, looking, seen, seed) if check else ()
-    quick = {name: moved(rule.detector, np, np.float32) for name, rule in rules.items()}
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    rejected: dict[str, dict[str, float]] = {}
-    accuracy: dict[str, float] = {}
-    for name, given in {**test, **{name: (x, None) for name, x in unknown.items()}}.items():
-        source = open_images(*given)
-        pass_ = walk(one for rule in rules.values() for one in rule.detector.passes)
-        labels_order = class_order(source, opened, names)[1] if name in test else None
-        scores[name], classes = _scored(quick, pass_, source, name, labels_order, names, name in test)
-        rejected[name] = {
-            d: float(rule.calibration.unknown(rule.calibration.p_value(scores[name][d], classes), classes).mean())
-            for d, rule in rules.items()
-        }
-        if name in test:
-            accuracy[name] = pass_.confusion.accuracy if pass_.confusion.images else float("nan")
-    base = scores[next(iter(test))]
-    lines = tuple(
-        Line(
-            d,
-            name,
-            auroc(base[d], scores[name][d]),
-            aupr_unknown(base[d], scores[name][d]),
-            fpr_at_95_unknown_recall(base[d], scores[name][d]),
-            fpr_at_95_known_recall(base[d], scores[name][d]),
-            rejected[name][d],
-        )
-        for d in rules
-        for name in unknown
-    )
-    alarms = {d: {name: rejected[name][d] for name in test} for d in rules}
-    remarks = (*opened.notes, *found, *notes)
-    return Comparison(lines, alarms, accuracy, left_out, remarks, checks, choices, scores)
+    return recipes, left_out, notes
 
 
-def _checked(rules: Mapping[str, CalibratedDetector], walk: Extractor, seen: Subsample, seed: int) -> tuple[Check, ...]:
+def _checked(rules: Mapping[str, CalibratedDetector], found: PassResults) -> tuple[Check, ...]:
     """Of each detector, as it is used, against made outliers; the known images are some that ranked or calibrated."""
-    detectors = [rule.detector for rule in rules.values()]
+    quick = [moved(rule.detector, np, np.float32) for rule in rules.values()]
+    seen, looking = found.watch, found.calibration
+    assert seen is not None
+    assert looking is not None
 
     def scored(batch: Activations) -> list[np.ndarray]:
-        quick = [moved(detector, np, np.float32) for detector in detectors]
         return [np.asarray(detector.score(batch)) for detector in quick]
 
     known = scored(seen.rows(KNOWN)[0])
-    made = {kind: scored(batch) for kind, batch in answers(walk, *seen.pictures(), each=EACH, seed=seed).items()}
+    outliers = answers(looking, *seen.pictures(), each=EACH, seed=found.job.options.seed)
+    made = {kind: scored(batch) for kind, batch in outliers.items()}
     checks = []
     for i, name in enumerate(rules):
-        found = {kind: auroc_of(known[i], scores[i]) for kind, scores in made.items()}
-        checks.append(Check(name, flags(known[i], found), found))
+        aurocs = {kind: auroc_of(known[i], scores[i]) for kind, scores in made.items()}
+        checks.append(Check(name, flags(known[i], aurocs), aurocs))
     return tuple(checks)
 
 
-def _scored(
-    quick: Mapping[str, Detector],
-    walk: Extractor,
-    source: Any,
-    name: str,
-    order: np.ndarray | None,
-    names: Sequence[str],
-    labelled: bool,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    found: dict[str, list[np.ndarray]] = {d: [] for d in quick}
-    classes = []
-    for activations, _ in walk.over(source, name, order, names, None, labelled=labelled):
-        classes.append(np.argmax(activations.logits, axis=1))
+@dataclass(frozen=True)
+class _Measured:
+    """Of one set of images: scores [n] and the share called unknown, by detector; the accuracy, NaN without labels."""
+
+    scores: Mapping[str, np.ndarray]
+    rejected: Mapping[str, float]
+    accuracy: float
+
+
+def _measured(
+    rules: Mapping[str, CalibratedDetector], found: PassResults, name: str, given: tuple[Any, Any], known: bool
+) -> _Measured:
+    """One pass over a set. known: whether its labels are the classifier's."""
+    job, source = found.job, open_images(*given)
+    walk = job.extractor([one for rule in rules.values() for one in rule.detector.passes])
+    order = class_order(source, job.model, job.names)[1] if known else None
+    quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}
+    parts: dict[str, list[np.ndarray]] = {d: [] for d in quick}
+    predicted = []
+    for activations, _ in walk.run(source, name, order=order, names=job.names, labelled=known):
+        predicted.append(np.argmax(activations.logits, axis=1))
         for d, detector in quick.items():
-            found[d].append(np.asarray(detector.score(activations)))
-    return {d: np.concatenate(x) for d, x in found.items()}, np.concatenate(classes)
+            parts[d].append(np.asarray(detector.score(activations)))
+    classes, scores = np.concatenate(predicted), {d: np.concatenate(x) for d, x in parts.items()}
+    rejected = {
+        d: float(rule.calibration.unknown(rule.calibration.p_value(scores[d], classes), classes).mean())
+        for d, rule in rules.items()
+    }
+    return _Measured(scores, rejected, walk.confusion.accuracy if walk.confusion.images else float("nan"))
+
+
+def _line(detector: str, name: str, known: np.ndarray, one: _Measured) -> Line:
+    """known: the detector's scores [n] of the first known set."""
+    unknown = one.scores[detector]
+    return Line(
+        detector=detector,
+        unknown=name,
+        auroc=auroc(known, unknown),
+        aupr=aupr_unknown(known, unknown),
+        fpr_at_95_unknown_recall=fpr_at_95_unknown_recall(known, unknown),
+        fpr_at_95_known_recall=fpr_at_95_known_recall(known, unknown),
+        caught=one.rejected[detector],
+    )

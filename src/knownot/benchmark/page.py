@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
-from markupsafe import Markup
 
 from ..measure import auroc_interval
-from ..plots import Measured, dots, percent, stylesheet
+from ..plots import Measured, dots, percent
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -35,7 +33,7 @@ def plot(found: Comparison) -> str:
 
 def page(found: Comparison, title: str) -> str:
     """The whole page: the picture, and the same numbers as a table."""
-    import jinja2
+    from ..plots.page import render
 
     rows = intervals(found)
     told = [
@@ -47,11 +45,9 @@ def page(found: Comparison, title: str) -> str:
         }
         for name, sets in rows.items()
     ]
-    template = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(
-        title=title, style=Markup(stylesheet()), plot=plot(found), rows=told, sets=list(next(iter(rows.values()), {})),
-        known=next(iter(found.accuracy)), left_out=found.left_out,
+    return render(
+        "benchmark", "page.html.j2", title=title, plot=plot(found), rows=told,
+        sets=list(next(iter(rows.values()), {})), known=next(iter(found.accuracy)), left_out=found.left_out,
     )  # fmt: skip
 
 

@@ -199,10 +199,28 @@ CHECKS: dict[str, Callable[[Detector, Problem], None]] = {
 def check_detector(
     detector: Any, *, exempt: Mapping[str, str] | None = None, on: Problem | None = None, only: str | None = None
 ) -> None:
-    """Assert every promise of a detector on a toy problem. AssertionError names the one that it breaks.
+    """Assert every promise of a detector on a toy problem.
 
-    detector: whatever `detectors.resolve` takes. exempt: {name of a check: why it is not kept}. only: the name of the
-    one check to run.
+    Parameters
+    ----------
+    detector : DetectorLike
+        Whatever `detectors.resolve` takes.
+    exempt : dict of str to str, optional
+        {name of a check: why it is not kept}.
+    on : Problem, optional
+        The toy problem; by default the one that the package's own tests use.
+    only : str, optional
+        The name of the one check to run.
+
+    Raises
+    ------
+    AssertionError
+        It names the promise that is broken.
+
+    Examples
+    --------
+    >>> from knownot.checks import check_detector
+    >>> check_detector("energy", only="unknown_scores_higher")
     """
     exempt = exempt or {}
     strange = ({*exempt, only} - {None}) - CHECKS.keys() - FIT_CHECKS.keys()

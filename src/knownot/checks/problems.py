@@ -78,7 +78,17 @@ def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float6
     train, new, test, unknown = map(seen, rows)
     inputs = dict(zip(("train", "new", "known", "unknown"), (x[:, None, :, None] for x in rows), strict=True))
     toy = Toy(first, second, head, offers, dtype)
-    return Problem(head, offers, train, labels, new, test, unknown, toy, inputs)
+    return Problem(
+        head=head,
+        offers=offers,
+        train=train,
+        labels=labels,
+        new=new,
+        known=test,
+        unknown=unknown,
+        model=toy,
+        inputs=inputs,
+    )
 
 
 def _map(mean: np.ndarray, rng: np.random.Generator, h: int = 2, w: int = 3) -> np.ndarray:

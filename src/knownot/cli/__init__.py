@@ -1,7 +1,7 @@
 """The command line: the same words and defaults as the Python functions.
 
 Exit codes: 0 done; 1 an error that is explained; 2 wrong usage; 3 done, but images were unreadable and --strict was
-given; 130 interrupted (`predict` goes on where it was when it is called again).
+given; 70 a defect; 130 interrupted (`predict` goes on where it was when it is called again).
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from typing import Any
 
 import click
 
-from ..errors import KnownotError
 from ..version import __version__
+from .boundary import run
 
 # One line per command: its module is imported only when it is run.
 COMMANDS = {
     "demo": "Everything on real images that ship with the package.",
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
     "predict": "A verdict for every image: its class, or unknown.",
+    "evaluate": "Accuracy, realised false alarms and unknown images caught, on labelled images.",
+    "recalibrate": "Another threshold from other known images, without a new fit.",
+    "watch": "Has something changed? Alarms over a stream of images.",
+    "serve": "Verdicts over HTTP, and a page to try them.",
+    "discover": "New classes among the unknown images, as folders.",
     "export": "Classifier, detector and threshold as one ONNX file.",
     "info": "What a saved folder or an exported file is.",
     "fool": "Images of nothing that the classifier is sure of.",
@@ -60,19 +65,5 @@ def group() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; errors that knownot explains are one message and exit code 1."""
-    try:
-        code = group.main(args=args, prog_name="knownot", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KnownotError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Run the command line and exit; whatever goes wrong is one message, see `boundary`."""
+    sys.exit(run(lambda: group.main(args=args, prog_name="knownot", standalone_mode=False)))

@@ -67,7 +67,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, unkno
     (class sub-folders are its labels), a Parquet file or a glob of images. Exit code 0 whatever is found.
     """
     from ..audit import Names, audit
-    from ..audit.helping import DETECTORS
+    from ..audit.recommendations import DETECTORS
     from ..plots import need
 
     need()  # before minutes of work, not after

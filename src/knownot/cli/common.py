@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,28 +69,21 @@ def size_of(text: str | None, option: str = "--size") -> tuple[int, int] | None:
 
 
 def preprocess_of(text: str | None, size: tuple[int, int] | None, channels: int, option: str = "--preprocess") -> Any:
-    """A convention by name (see `knownot fit --help`), or a JSON object of `Preprocess` fields."""
-    if text is None:
-        return None
-    from ..arrays import Preprocess
-    from ..errors import unknown_name
-    from ..images.preprocess import candidates
+    """As `fit(preprocess=)` takes it: a convention by name (see `knownot fit --help`), or a JSON object of fields."""
+    from ..images.ways import as_preprocess
 
-    if text.lstrip().startswith("{"):
-        try:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
-            return Preprocess(**fields)
-        except (ValueError, TypeError) as error:
-            raise OptionError(f"{option} is no JSON object of Preprocess fields: {error}") from error
-    named = {p.name: p for p in candidates(channels, *(size or (None, None)))}
-    plain = {_plain(name): p for name, p in named.items()}
-    if _plain(text) not in plain:
-        raise unknown_name("preprocessing convention", text, named)
-    return plain[_plain(text)]
+    return as_preprocess(text, channels=channels, size=size, option=option + " ")
 
 
-def _plain(name: str) -> str:
-    return "".join(ch for ch in name.casefold() if ch.isalnum() or ch in "-,[]")
+class Share(click.ParamType):
+    """0.05, or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from ..calibration import as_share
+
+        return as_share("--alpha" if param is None else param.opts[0], value)
 
 
 def model_of(text: str, *, unsafe_pickle: bool = False, **options: Any) -> Any:
@@ -111,11 +105,27 @@ def thing_of(text: str, *, calls: bool = True) -> Any:
             thing = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ModelError(f"There is no {name!r} in the Python module {module!r}: {error}.") from error
+        except Exception as error:
+            raise _of_the_user(error, f"the Python module {module!r}") from error
         finally:
             sys.path.remove(os.getcwd())
         makes = callable(thing) and not hasattr(thing, "parameters") and not hasattr(thing, "layers")
-        return thing() if makes and (calls or not _wants_images(thing)) else thing
+        if not makes or (not calls and _wants_images(thing)):
+            return thing
+        try:
+            return thing()
+        except Exception as error:
+            raise _of_the_user(error, f"{text!r}") from error
     return text
+
+
+def _of_the_user(error: Exception, what: str) -> ModelError:
+    """For an exception of the user's own code: what it is, and the line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ModelError(
+        f"Your own code, {what}, raised {type(error).__name__}: {error} (line {last.lineno} of {last.filename}). Run "
+        "it in Python by itself to see more."
+    )
 
 
 def _wants_images(thing: Any) -> bool:

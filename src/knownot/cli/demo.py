@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from importlib.resources import as_file, files
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from .common import machine_options
     show_default=True,
     help="Folder for the images, the open-set classifier and the report.",
 )
+@click.option("--serve", is_flag=True, help="Then open the page that 'knownot serve' gives, on the same images.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Of that page.")
 @machine_options
-def command(output: Path, as_json: bool, quiet: bool) -> None:
+def command(output: Path, serve: bool, port: int, as_json: bool, quiet: bool) -> None:
     """Everything on real images that ship with the package, in under two minutes.
 
     A classifier of ten kinds of clothes (Fashion-MNIST) meets clothes, handwritten digits, photographs, textures,
@@ -33,6 +36,18 @@ def command(output: Path, as_json: bool, quiet: bool) -> None:
     facts = run(output, say, quiet)
     if as_json:
         click.echo(json.dumps(facts, indent=1, allow_nan=False))
+    if serve:
+        from .serve import start
+
+        start({"clothes": output / "osc"}, True, "warning", port=port, examples=examples_of(output / "incoming"))
+
+
+def examples_of(folder: Path, each: int = 6) -> tuple[Path, ...]:
+    """Some images of each kind, which their names begin with, in turn."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        kinds.setdefault(path.name.partition("-")[0], []).append(path)
+    return tuple(path for row in zip_longest(*(paths[:each] for paths in kinds.values())) for path in row if path)
 
 
 def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:
@@ -91,14 +106,16 @@ def unpack(output: Path) -> None:
 def overconfidence(model: Any, output: Path) -> dict[str, tuple[int, int]]:
     """{kind of image: (how many, how many with softmax >= 0.99)}, of the classifier as it is."""
     from ..arrays import Preprocess, softmax
+    from ..fitting.extraction import extracted
     from ..images import open_images
 
     paths = sorted(p for p in (output / "incoming").iterdir() if not p.name.startswith(("clothes", "broken")))
     way = Preprocess(28, 28, "grey", scale=1 / 255)
     sure: dict[str, list[bool]] = {}
-    for batch in open_images(paths).batches(128, way, spec=model.input):
-        confident = softmax(model.activations(batch.x).logits).max(axis=1) >= 0.99
-        for row, yes in zip(batch.rows, confident, strict=True):
+    batches = open_images(paths).batches(128, way, spec=model.input)
+    for batch, (activations, fine, _) in extracted(model, batches, None, lambda *both: both):
+        confident = softmax(activations.logits).max(axis=1) >= 0.99
+        for row, yes in zip(batch.rows[fine], confident, strict=True):
             sure.setdefault(Path(batch.ids[row]).name.partition("-")[0] + " images", []).append(bool(yes))
     random = np.random.default_rng(0).random((1000, 28, 28, 1)).astype(np.float32)
     sure["np.random.rand(28, 28, 1)"] = (softmax(model.activations(random).logits).max(axis=1) >= 0.99).tolist()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import click
 
 from ..errors import OptionError
 from .common import (
+    Share,
     class_names_option,
     head_option,
     machine_options,
@@ -38,16 +41,16 @@ from .common import (
 )
 @click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be rejected."
+    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be rejected."
 )
 @click.option(
     "--guarantee",
-    type=click.Choice(["pac", "marginal", "class-conditional"]),
+    type=click.Choice(["pac", "marginal", "class-conditional", "class-conditional-or-marginal"]),
     default="pac",
     show_default=True,
     help="With confidence 1 - delta; on average; on average within each predicted class.",
 )
-@click.option("--delta", type=float, default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
+@click.option("--delta", type=Share(), default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
 @preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
@@ -55,6 +58,7 @@ from .common import (
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @class_names_option
+@click.option("--none-class", "none_classes", multiple=True, help='A class that means "nothing" (several times).')
 @head_option
 @stage_option
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
@@ -68,7 +72,8 @@ from .common import (
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
-            class_names: Path | None, head: str | None, stages: tuple[str, ...], batch_size: int | None,
+            class_names: Path | None, none_classes: tuple[str, ...],
+            head: str | None, stages: tuple[str, ...], batch_size: int | None,
             thumbnails: int, include_model: bool, unsafe_pickle: bool, seed: int, as_json: bool,
             quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
@@ -87,11 +92,37 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
-        class_names=names_from(class_names), batch_size=batch_size,
+        class_names=names_from(class_names), none_classes=list(none_classes) or None,
+        batch_size=batch_size,
         thumbnails=thumbnails, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
+    check_saved(osc, output, include_model=include_model, code=":" in model)
     said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def check_saved(osc: Any, output: Path, *, include_model: bool, code: bool) -> None:
+    """Open what was saved once. code: the model came from the user's own code, so it is opened in a new process, which
+    knows nothing of that. Raises SavedError when it cannot be."""
+    from ..errors import KnownotError, SavedError
+    from ..openset.classifier import load
+
+    why = ""
+    if include_model and code:
+        line = "import sys, knownot; knownot.load(sys.argv[1])"
+        done = subprocess.run([sys.executable, "-c", line, str(output)], capture_output=True, text=True, check=False)
+        why = "" if not done.returncode else (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    else:
+        try:
+            second = None if include_model or osc.second is None else osc.second.model
+            load(output, model=None if include_model else osc.model, features=second)
+        except KnownotError as error:
+            why = str(error)
+    if why:
+        raise SavedError(
+            f"Fitted and saved to {output}, but what was saved cannot be opened again: {why} Save it without the "
+            "classifier (--no-model) and give that when predicting (--model), or export it to ONNX and fit that file."
+        )
 
 
 def _asked(detectors: tuple[str, ...]) -> Any:
@@ -123,6 +154,7 @@ def _words(osc: Any, output: Path) -> str:
         f"Fitted on {record.known:,} known images, calibrated on {record.calibration:,}"
         + (f" (and {record.ranking:,} to rank the detectors)" if record.ranking else "")
         + f".{accuracy} Promise: {osc.promise}.",
+        osc.cost,
     ]
     lines += [f"Left out: {record.unreadable_count:,} unreadable images, the first: {record.unreadable[0][0]}: "
               f"{record.unreadable[0][1]}."] if record.unreadable_count else []  # fmt: skip
@@ -142,6 +174,8 @@ def facts(osc: Any) -> dict[str, Any]:
         "unreadable": record.unreadable_count,
         "accuracy": record.accuracy,
         "promise": osc.promise,
+        "p_threshold": osc.calibration.p_threshold,
+        "expected": osc.calibration.expected,
         "alpha": osc.alpha,
         "guarantee": osc.calibration.guarantee,
         "delta": osc.calibration.delta,

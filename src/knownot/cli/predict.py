@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import time
 from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import click
 import numpy as np
 
+from ..errors import ImagesError, OptionError
+from .batch import BatchDecisions
 from .common import counted, machine_options, said, thing_of
-from .journal import Journal
+from .journal import Journal, Plan
 
 
 @click.command("predict")
@@ -25,19 +29,33 @@ from .journal import Journal
     help="A .csv, .jsonl or .parquet file.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
+@click.option("--alpha", type=float, help="Another share of known images that may be rejected.  [as fitted]")
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
+    "they are written beside the output as <output>.selected.csv.",
+)
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
+@click.option(
+    "--raw-cells",
+    is_flag=True,
+    help="In a CSV file, texts as they are. Without it, one that a spreadsheet would run (= + - @ or a tab first) gets "
+    "an apostrophe before it.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @machine_options
-def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, model: str | None,
-            features: str | None, batch_size: int | None, restart: bool, strict: bool, as_json: bool,
-            quiet: bool) -> int:  # fmt: skip
+def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
+            fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
+            raw_cells: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
-    come; a run that was stopped goes on where it was when the same command is given again.
+    come; a run that was stopped goes on where it was when the same command is given again: with this classifier's rows
+    of images that are still the same.
     """
     from ..export import load
 
@@ -46,7 +64,23 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         model=None if model is None else thing_of(model),
         features=None if features is None else thing_of(features, calls=False),
     )
-    run = predict_to(osc, list(images), output, report=report, batch_size=batch_size, restart=restart, quiet=quiet)
+    if alpha is not None:
+        if not hasattr(osc, "with_alpha"):
+            raise OptionError(
+                "--alpha is for saved folders; an exported file has its threshold inside. Export it anew."
+            )
+        osc = osc.with_alpha(alpha)
+    run = predict_to(
+        osc,
+        list(images),
+        output,
+        report=report,
+        fdr=fdr,
+        batch_size=batch_size,
+        restart=restart,
+        quiet=quiet,
+        raw=raw_cells,
+    )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
 
@@ -61,9 +95,13 @@ class Run:
     resumed: int = 0
     seconds: float = 0.0
     classes: dict[str, list[int]] = field(default_factory=dict)  # {the classifier's class: [known, unknown]}
-    scores: array[float] = field(default_factory=lambda: array("d"))
+    scores: array[float] = field(default_factory=lambda: array("d"))  # of the readable images, as the next three
+    p: array[float] = field(default_factory=lambda: array("d"))
+    strange: bytearray = field(default_factory=bytearray)  # whether unknown
+    numbers: array[int] = field(default_factory=lambda: array("q"))  # of the images
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    batch: BatchDecisions | None = None
 
     @property
     def images(self) -> int:
@@ -75,9 +113,17 @@ class Run:
             self.bad.append((row["id"], row["error"]))
             return
         unknown = row["status"] == "unknown"
+        self.numbers.append(self.images)
         self.scores.append(row["score"])
+        self.p.append(row["p_value"])
+        self.strange.append(unknown)
         self.known, self.unknown = self.known + (not unknown), self.unknown + unknown
         self.classes.setdefault(row["closed_class"], [0, 0])[unknown] += 1
+
+    def counted(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            self.count(row)
+            yield row
 
     def words(self, osc: Any, output: Path, report: Path | None) -> str:
         done = self.images - self.resumed
@@ -88,6 +134,7 @@ class Run:
             f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
@@ -106,7 +153,7 @@ class Run:
             "resumed": self.resumed,
             "notes": list(self.notes),
             "seconds": self.seconds,
-        }
+        } | ({} if self.batch is None else {"batch": self.batch.facts()})
 
 
 def predict_to(
@@ -115,49 +162,104 @@ def predict_to(
     output: Path,
     *,
     report: Path | None = None,
+    fdr: float | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
+    raw: bool = False,
 ) -> Run:
-    """Verdicts of `images` into `output`, going on with an unfinished run of the same task."""
+    """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
+    still the same, are kept, all others computed, and that is told on standard error."""
     from ..images import open_images
 
     begin = time.perf_counter()
+    if report is not None and os.path.realpath(report) == os.path.realpath(output):
+        raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
+    if report is not None and not hasattr(osc, "calibration"):
+        raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
     source = open_images(images[0] if len(images) == 1 else images)
-    if source.once:
-        restart = True  # cannot be skipped into
-    task = {
-        "images": images,
-        "count": source.count,
-        **osc.identity,
-        "report": report is not None,
-    }
-    journal = Journal(output, task, restart)
-    shown = journal.gallery(osc.nothing) if report and journal.done else None
-    run = Run(resumed=journal.done, notes=_notes(source))
-    written = time.monotonic()
-    stream = osc.stream(
-        source, batch_size=batch_size, progress=not quiet, start=journal.done, gallery=report is not None, so_far=shown
-    )
-    for verdicts in stream:
-        journal.add(verdicts)
-        shown = verdicts.gallery
-        if report and time.monotonic() - written > 5:
-            journal.keep_gallery(shown)
-            written = time.monotonic()
-    for row in journal.rows():
-        run.count(row)
-    run.seconds = time.perf_counter() - begin
-    if report:
-        from ..report import write_report
-        from ..report.build import build
-
-        counts = (run.known, run.unknown, run.unreadable)
-        data = build(osc, np.array(run.scores), counts, run.classes, run.bad, shown, run.seconds, ", ".join(images))
-        write_report(report, data)
-    journal.finish(osc.members)
-    journal.remove()
+    with Journal(output, osc.digest, restart) as journal:
+        plan = journal.plan(source)
+        _tell(journal, plan)
+        run = Run(resumed=plan.used, notes=_notes(source))
+        shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
+        _whole(source, journal)
+        journal.write(run.counted(journal.rows()), osc.members, raw)
+        run.seconds = time.perf_counter() - begin
+        if report:
+            _report(osc, source, run, shown, report, ", ".join(images))
+        if fdr is not None:
+            run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
+        journal.publish()
+        journal.close(remove=True)
     return run
+
+
+def _looked(
+    osc: Any, source: Any, journal: Journal, plan: Plan, batch_size: int | None, quiet: bool, report: bool
+) -> Any:
+    """Look at what the plan leaves to be done; the gallery, of a source in which its images cannot be looked up later.
+
+    New images first and by themselves, so that they share their batches with the same ones as in a run in one go."""
+    shown = None
+    if plan.new is None:
+        for verdicts in osc.stream(source, batch_size=batch_size, progress=not quiet, gallery=report):
+            journal.add(verdicts, None)
+            shown = verdicts.gallery
+        return shown
+    for numbers in (plan.new, plan.again):
+        at = 0
+        part = source if len(numbers) == source.count else source.only(numbers)
+        for verdicts in osc.stream(part, batch_size=batch_size, progress=not quiet) if len(numbers) else ():
+            journal.add(verdicts, numbers[at : at + len(verdicts)])
+            at += len(verdicts)
+    return None
+
+
+def _whole(source: Any, journal: Journal) -> None:
+    if source.count is not None and len(journal) != source.count:
+        raise ImagesError(
+            f"The source has {source.count:,} images and gave {len(journal):,}: it changed meanwhile. Nothing was "
+            "written; give the same command again."
+        )
+
+
+def _tell(journal: Journal, plan: Plan) -> None:
+    said = [*journal.notes, *plan.notes]
+    if plan.used:
+        said.append(f"Going on with an unfinished run: {counted(plan.used, 'row')} of it {_are(plan.used)} used.")
+    if plan.left:
+        said.append(
+            f"{counted(plan.left, 'row')} of an unfinished run {_are(plan.left)} left out: the images are no longer "
+            "there or no longer the same."
+        )
+    if plan.others:
+        said.append(
+            f"{counted(plan.others, 'row')} of an unfinished run of another open-set classifier {_are(plan.others)} "
+            "left out."
+        )
+    for line in said:
+        click.echo(line, err=True)
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _report(osc: Any, source: Any, run: Run, shown: Any, report: Path, title: str) -> None:
+    """shown: the gallery, None where its images are looked at again."""
+    from ..openset.gallery import Gallery
+    from ..report import write_report
+    from ..report.build import build
+
+    scores = np.array(run.scores)
+    if shown is None and len(scores):
+        limit = max(osc.calibration.p_threshold, 1e-12)
+        wanted = Gallery.wanted(scores, np.array(run.p), np.array(run.strange, dtype=bool), limit)
+        for verdicts in osc.stream(source.only(np.array(run.numbers, dtype=np.int64)[wanted]), gallery=True):
+            shown = verdicts.gallery
+    counts = (run.known, run.unknown, run.unreadable)
+    write_report(report, build(osc, scores, counts, run.classes, run.bad, shown, run.seconds, title))
 
 
 def _notes(source: Any) -> tuple[str, ...]:

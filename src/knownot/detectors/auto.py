@@ -13,7 +13,7 @@ from ..errors import KnownotError, OptionError, UnsoundError
 from ..stats import Reservoir, Want
 from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
-from .recipe import options_of
+from .recipe import DETECTORS, options_of
 
 MOST = 64  # candidates, so that the table may grow without end
 CHEAP = frozenset({"probabilities", "logits", "features", "head", "stages", "second"})  # what one forward pass gives
@@ -173,8 +173,6 @@ def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> d
     Those that measure distances look at the second network's features as well, if there is one. Where there are more,
     each kind of detector (by what it reads) gives one in turn, in the order of the table.
     """
-    from .table import DETECTORS
-
     groups: dict[frozenset[str], dict[str, Recipe]] = {}
     for name, recipe in DETECTORS.items():
         if recipe.kind.ranks or recipe.kind.chooses:

@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ..arguments import flag as flag  # detectors of other packages look here
+from ..arguments import number as number
+from ..arguments import one_of as one_of
 from ..arrays import Activations, Array, Head, Offers
-from ..errors import InputError, OptionError, unknown_name
+from ..errors import InputError, unknown_name
 from ..stats import Reduction, Want
 from .passes import Pass
 from .recipe import Recipe
@@ -198,26 +201,6 @@ def some_images(count: float, who: str, which: str = "known images") -> None:
     """Raise InputError unless there were any."""
     if not count:
         raise InputError(f"{who} was given no {which}; it is fitted on at least one.")
-
-
-def number(name: str, given: Any, low: float, high: float = np.inf, *, whole: bool = False) -> None:
-    """Raise OptionError unless `given` is a number (whole: an integer) with low <= given <= high."""
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(given, bool) or not isinstance(given, kinds) or not low <= given <= high or not np.isfinite(given):
-        kind = "a whole number" if whole else "a number"
-        span = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
-        raise OptionError(f"{name}={given!r}: expected {kind} {span}.")
-
-
-def flag(name: str, given: Any) -> None:
-    """Raise OptionError unless `given` is True or False."""
-    one_of(name, given, (True, False))
-
-
-def one_of(name: str, given: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise OptionError unless `given` is among `allowed`."""
-    if given not in allowed:
-        raise OptionError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}.")
 
 
 def place(of: str, offers: Offers) -> None:

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, Head, Offers
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
-from ..stats import Want, one_blas_thread
+from ..stats import Want, one_blas_thread, raised
 from .base import Detector, Recipe, number
 from .methods.fdbd import FDBD
 from .methods.gen import GEN
@@ -27,7 +27,8 @@ class Combined(Detector):
 
         score(x) = sum over members m of -w_m log((1 + #{r in reference_m : r >= score_m(x)}) / (len(reference_m) + 1))
 
-    reference_m: the scores of known images that are new to the classifier, from `rank`; until then there is no score.
+    reference_m: the scores of known images that are new to the classifier, from `rank`, raised by what rounding may add
+    (`stats.raised`), so that no count depends on the size of a batch; until then there is no score.
     Beyond the largest reference, where counting ends, p goes on as an exponential tail (Pickands 1975, shape 0):
 
         -log p = log(len(reference_m) + 1) + rate_m (score_m(x) - max reference_m)
@@ -43,7 +44,7 @@ class Combined(Detector):
 
     detectors: tuple[Detector, ...]
     names: tuple[str, ...]
-    references: tuple[Array, ...] = ()  # one [r] each, ascending
+    references: tuple[Array, ...] = ()  # one [r] each, ascending, raised
     weights: tuple[float, ...] = ()  # of each member in the sum; none: all 1
     rates: tuple[float, ...] = ()  # of each member's tail, 0 where it has none; none: no tails
 
@@ -157,7 +158,7 @@ class Combined(Detector):
         if not np.isfinite(parts).all():
             column = int(np.argmax(~np.isfinite(parts).all(axis=0)))
             raise ActivationsError(f"Scores of {self.names[column]!r} are not finite for some of the known images.")
-        references = tuple(np.sort(column) for column in parts.T)
+        references = tuple(raised(np.sort(column)) for column in parts.T)
         return replace(self, references=references, rates=tuple(map(tail_rate, references)))
 
     def join(self, parts: Array) -> Array:

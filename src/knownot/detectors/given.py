@@ -14,7 +14,7 @@ ONE = (("size", 1),)
 
 
 @dataclass(frozen=True)
-class Given(Detector):
+class Prefit(Detector):
     """A detector that is fitted already, by something else than known images alone: a discriminator, for instance.
 
     As a recipe it stands wherever others do, and fitting it gives the detector itself:
@@ -61,4 +61,4 @@ def beside_default(name: str, detector: Any) -> dict[str, Any]:
 
 def given(detector: Detector) -> Recipe:
     """The recipe of a detector that is fitted already."""
-    return Recipe(Given, {"detector": detector})
+    return Recipe(Prefit, {"detector": detector})

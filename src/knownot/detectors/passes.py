@@ -10,13 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ..arrays import Activations, Array, Preprocess
 from ..errors import InputError
 from ..models import Model
+from ..models.wrapper import Wrapper
 
 __all__ = ["Pass", "direction", "each_once", "extended", "passing", "span"]
 
@@ -61,38 +61,23 @@ def passing(model: Model, passes: Sequence[Pass], way: Preprocess | None) -> Mod
     return Passing(model, tuple(passes), way) if passes else model
 
 
-class Passing(Model):
+class Passing(Wrapper):
     """See `passing`."""
 
     def __init__(self, model: Model, passes: Sequence[Pass], way: Preprocess | None) -> None:
-        self._model, self._passes, self._way = model, passes, way
-        self.framework, self.input, self.offers, self.head = model.framework, model.input, model.offers, model.head
-        self.class_names, self.preprocess, self.stage_layers = model.class_names, model.preprocess, model.stage_layers
-        self.notes, self.opened_with = model.notes, model.opened_with
+        super().__init__(model)
+        self._passes, self._way = passes, way
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        seen = self._model.forward(batch, maps)
+        seen = self.inner.forward(batch, maps)
         fine = seen.finite()
         if fine.all() or not fine.any():
-            return seen if not fine.any() else extended(self._model, batch, seen, self._passes, self._way)
-        part = extended(self._model, batch[fine], seen.take(fine), self._passes, self._way).extra
+            return seen if not fine.any() else extended(self.inner, batch, seen, self._passes, self._way)
+        part = extended(self.inner, batch[fine], seen.take(fine), self._passes, self._way).extra
         extra = {path: np.full((len(fine), *x.shape[1:]), np.nan, x.dtype) for path, x in part.items()}
         for path, x in part.items():
             extra[path][fine] = x
         return replace(seen, extra=extra)
-
-    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        return self._model.gradient(batch, toward)
-
-    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
-        return self._model.dropped(batch, seed)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._model.fingerprint
-
-    def save(self, folder: Path) -> str:
-        return self._model.save(folder)
 
 
 def extended(

@@ -13,6 +13,8 @@ from ..models.base import CURES
 from ..stats import Reduction, Statistic, Want, reductions_of
 from .passes import Pass, each_once
 
+DETECTORS: dict[str, Recipe] = {}  # every detector of knownot itself by name; `table` has a line for each
+
 REQUIRED = inspect.Parameter.empty  # stands where an option has no default
 
 

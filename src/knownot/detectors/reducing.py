@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..arrays import Activations
 from ..models import Model
+from ..models.wrapper import Wrapper
 from ..stats import Reduction, maps_of, one_blas_thread, reduced
 
 
@@ -24,37 +23,21 @@ def reducing(model: Model, reductions: Iterable[Reduction]) -> Model:
     return Reducing(model, reductions) if reductions else model
 
 
-class Reducing(Model):
+class Reducing(Wrapper):
     """See `reducing`."""
 
     def __init__(self, model: Model, reductions: tuple[Reduction, ...]) -> None:
-        self._model: Any = model
+        super().__init__(model)
         self._reductions, self._maps = reductions, model.known_maps(maps_of(reductions))
-        self.framework, self.input, self.offers, self.head = model.framework, model.input, model.offers, model.head
-        self.class_names, self.preprocess, self.stage_layers = model.class_names, model.preprocess, model.stage_layers
-        self.notes, self.opened_with = model.notes, model.opened_with
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        seen = self._model.forward(batch, self.known_maps((*self._maps, *maps)))
+        seen = self.inner.forward(batch, self.known_maps((*self._maps, *maps)))
         return replace(self._reduced(seen), maps={name: seen.maps[name] for name in maps})
 
-    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
-        waiting = [self._model.forward(batch, self._maps)]
+    def submit(self, batch: np.ndarray) -> Callable[[], Activations]:
+        waiting = [self.inner.forward(batch, self._maps)]
         return lambda: self._reduced(waiting.pop())  # whoever keeps this keeps no map
 
     def _reduced(self, seen: Activations) -> Activations:
         with one_blas_thread():
             return reduced(seen, self._reductions)
-
-    def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(self._model.gradient(batch, toward))
-
-    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
-        return np.asarray(self._model.dropped(batch, seed))
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self._model.fingerprint)
-
-    def save(self, folder: Path) -> str:
-        return str(self._model.save(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..arguments import short
 from ..arrays import Offers
 from ..errors import OptionError, UnsoundError
 from . import plugged
@@ -41,7 +42,7 @@ def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
     try:
         recipe.wants(offers)  # checks needs and options, before any image is seen
     except UnsoundError as error:
-        raise UnsoundError(f"{error} Detectors that work here: {', '.join(working(offers))}.") from error
+        raise UnsoundError(str(error), cure=f"Detectors that work here: {', '.join(working(offers))}.") from error
     return recipe, notes
 
 
@@ -112,6 +113,6 @@ def _one(name: Any, given: Any) -> Recipe:
     if isinstance(given, Detector):
         return as_given(given)
     raise OptionError(
-        f"{given!r} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "
+        f"{short(given)} is no detector. Give a name, several, or a recipe such as KNN.recipe(k=20). "
         f"The names are: {', '.join(DETECTORS)}."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-from .recipe import Recipe
+from .recipe import DETECTORS, Recipe
 
 WITH_REMEDIES = (
     ".network.Network",
@@ -32,7 +32,7 @@ def _shaped(shaper: str, summary: str, detector: str = "energy.Energy") -> Recip
     return _of(".shaped.Shaped", options, paper=_class(shaper).paper, summary=summary)
 
 
-DETECTORS: dict[str, Recipe] = {
+DETECTORS |= {
     "default": _of(".combined.Combined"),
     "auto": _of(".auto.Auto"),
     "msp": _of("msp.MSP"),

@@ -55,7 +55,13 @@ def build(osc: OpenSetClassifier, model: Model, second: Model | None, *, resize:
 
 
 def refuse(osc: OpenSetClassifier) -> None:
-    """Raise UnsoundError where the detector reads what one pass forward does not give."""
+    """Raise UnsoundError where the detector reads what one pass forward does not give, or classes were added."""
+    if osc.added:
+        names = ", ".join(a.name for a in osc.added)
+        raise UnsoundError(
+            f"The classes added by with_class ({names}) are not written into an exported file, which would call their "
+            "images unknown without saying so. Export without_class(name), or serve the saved folder."
+        )
     if osc.detector.passes:
         names = ", ".join(osc.detector.members)
         passes = "; ".join(sorted({type(p).__name__ for p in osc.detector.passes}))

@@ -7,6 +7,7 @@ test finds it when one does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -287,3 +288,6 @@ class Stacked(Recorded):
         if self._var is None:
             self._var = concat([expand_dims(x, axis=self._axis) for x in self._arrays], axis=self._axis).var
         return self._var
+
+
+Recorded.namespace = sys.modules[__name__]

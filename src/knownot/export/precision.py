@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import Activations
-from ..detectors.passes import passing
-from ..detectors.reducing import reducing
 from ..errors import CalibrationError, LabelsError, ModelError, OptionError
-from ..fitting.extraction import batch_size_for, computed
-from ..fitting.many import decide, measured_on
-from ..fitting.preprocessing import class_order, in_order
+from ..fitting.extraction import Extractor, batch_size_for
+from ..fitting.labels import class_order
+from ..fitting.many import calibrate, measured_on
+from ..fitting.options import CalibrationOptions
 from ..images import Images, open_images
 from ..images.preprocess import only_resized
 from ..measure import auroc
@@ -91,10 +91,8 @@ def _recalibrated(osc: OpenSetClassifier, source: Images) -> tuple[OpenSetClassi
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     (parts,), predicted = measured_on([osc.detector], _activations(osc, source, seen))
     calibration = osc.calibration
-    decided = decide(
-        osc.detector, parts, predicted, alpha=calibration.alpha, guarantee=calibration.guarantee,
-        delta=calibration.delta, seed=0,
-    )  # fmt: skip
+    options = CalibrationOptions(calibration.alpha, calibration.guarantee, calibration.delta)
+    decided = calibrate(osc.detector, parts, predicted, options)
     changed = replace(osc, detector=decided.detector, calibration=decided.calibration, references=decided.references)
     return changed, *_share(seen)
 
@@ -116,24 +114,16 @@ def _activations(
     osc: OpenSetClassifier, source: Images, seen: list[tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[Activations]:
     """Of all images that can be read. seen: filled with (labels, predicted classes)."""
-    second, way = osc.second, osc.preprocess
-    looking = passing(reducing(osc.model, osc.detector.reduces), osc.detector.passes, way)
     order = None
     if source.labelled:
-        try:
-            _, order = class_order(source, osc.model, osc.class_names, which="calibration")
-        except LabelsError:
-            order = None
-    batches = source.batches(
-        batch_size_for(osc.model, way, second), None if source.ready else way, spec=osc.model.input,
-        also=None if second is None or source.ready else second.preprocess,
-    )  # fmt: skip
-    for batch in batches:
-        activations, fine, _ = computed(looking, batch, second)
-        if len(fine):
-            labels = in_order(batch.labels[batch.rows[fine]], order, osc.model.offers.classes)
-            seen.append((labels, np.argmax(activations.logits, axis=1)))
-            yield activations
+        with suppress(LabelsError):
+            order = class_order(source, osc.model, osc.class_names, which="calibration")[1]
+    size = batch_size_for(osc.model, osc.preprocess, osc.second)
+    for activations, labels in Extractor(osc.looking, osc.preprocess, size, osc.second).run(
+        source, "calibration", order=order
+    ):
+        seen.append((labels, np.argmax(activations.logits, axis=1)))
+        yield activations
 
 
 def _told(osc: OpenSetClassifier, source: Images) -> float:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import spox
@@ -72,6 +72,7 @@ class Recorded:
     """
 
     __array_priority__ = 1000
+    namespace: ClassVar[Any]  # the module `namespace`, which is made of these arrays and puts itself here
 
     def __init__(
         self,
@@ -117,9 +118,7 @@ class Recorded:
         return Recorded(node(op.transpose, self.var, perm=(1, 0)))
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from . import namespace
-
-        return namespace
+        return self.namespace
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("An array whose graph is being recorded has no values yet; a formula asked for them.")

@@ -44,7 +44,7 @@ class Auxiliary:
 
     def takes(self, preprocess: Preprocess | None) -> bool:
         """Whether images preprocessed like this are its own input as well."""
-        return alike(preprocess, self.preprocess)
+        return same_values(preprocess, self.preprocess)
 
     def prepared(
         self,
@@ -89,7 +89,7 @@ class Auxiliary:
         return f"a second network ({self.model.framework} {kind}) looks too, with {eyes}"
 
 
-def alike(one: Preprocess | None, other: Preprocess | None) -> bool:
+def same_values(one: Preprocess | None, other: Preprocess | None) -> bool:
     """Whether two ways of preprocessing make the same size, channels and values; resizing may differ."""
     if one is None or other is None:
         return one is other
@@ -182,7 +182,7 @@ def _both_take(model: Model, classifier: Model, images: Images, given: Preproces
     theirs = (other.height, other.width, other.channels)
     said = classifier.preprocess, model.preprocess
     fits = all(a == b for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None)
-    if not fits or (None not in said and not alike(*(p and p.sized(None, None) for p in said))):
+    if not fits or (None not in said and not same_values(*(p and p.sized(None, None) for p in said))):
         ask = "×".join(str(x or "any") for x in theirs)
         raise ImagesError(
             "These images are float arrays, the classifier's own input "

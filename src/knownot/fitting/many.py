@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from ..arrays import Activations, Offers
-from ..calibration import Calibration, images_needed, images_needed_sentence
+from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread
+from ..stats import gather, one_blas_thread, raised
+from .content import Contents
+from .extraction import Extractor, Observer
+from .labels import class_order
+from .options import CalibrationOptions
+from .sampling import HoldOut, Subsample
+from .setup import FitJob
+
+T = TypeVar("T")
 
 NARROW = 256  # features up to which BLAS's threads gain nothing, and on a busy machine lose most of the time by waiting
+FEWEST, RANKING = 10, (30, 75)  # images that rank the members of a combination: at least, and of how many is chosen
+NEARLY = 0.98  # of the most that could be rejected within alpha
 ROWS = 1024  # that are scored at once, so that tables of them against a bank stay small
 
 
@@ -71,23 +82,97 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
 
 
 @dataclass(frozen=True)
+class PassResults:
+    """Detectors fitted on the known images, and their members' scores of the images that calibrate, by name."""
+
+    job: FitJob
+    known: Extractor
+    fitted: Mapping[str, Detector]
+    refused: Mapping[str, str]  # {name: why the known images show it to be unsound}
+    hold: HoldOut | None  # known images held out to calibrate
+    contents: Contents | None = None  # what was in the known images, where that was looked at
+    held_contents: Contents | None = None  # and in those that are only there to calibrate
+    calibration: Extractor | None = None  # the pass over images that are only there to calibrate
+    watch: Subsample | None = None  # some of the images that calibrate, where they are kept
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
+    predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+
+
+def fit_known(
+    job: FitJob,
+    observers: Sequence[Observer] = (),
+    *,
+    strict: bool = True,
+    judges: bool = True,
+    contents: Contents | None = None,
+) -> PassResults:
+    """One pass over the known images fits every detector of the job. A `HoldOut` among the observers keeps some images.
+
+    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
+    raise LabelsError where labels and outputs do not belong together. contents: looks at what is in the images; those
+    that calibrate then count once each, and `held_contents` tells which are among the known ones.
+    """
+    hold = _first(HoldOut, observers)
+    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
+    names = job.names if judges else None
+    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
+    refused: dict[int, str] = {}
+    fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.offers, None if strict else refused)
+    for _ in batches:  # where nobody has walked yet, as nothing is gathered
+        pass
+    if judges:
+        known.judge(job.names, job.trials)
+    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
+    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
+    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents)
+
+
+def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
+    """With the scores of the images that calibrate: those held out, or else one pass over images of their own, for the
+    observers. Raises CalibrationError when there is none."""
+    job, detectors, hold = found.job, list(found.fitted.values()), found.hold
+    own, contents, watch = None, None, None if hold is None else hold.watch
+    if job.held is None:
+        kept = [] if hold is None or not hold.kept else [hold.activations()]
+        parts, predicted = measured_on(detectors, kept)
+        numbers = np.empty(0) if hold is None else hold.numbers
+    else:
+        own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
+        order = class_order(job.held, job.model, job.names, which="calibration")[1]
+        contents = None if found.contents is None else Contents(known=found.contents)
+        batches = own.run(
+            job.held, "calibration", observers, order=order, names=job.names if judges else None, contents=contents
+        )
+        parts, predicted = measured_on(detectors, (activations for activations, _ in batches))
+        if judges:
+            own.judge(job.names, job.trials)
+        numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
+    scores = dict(zip(found.fitted, parts, strict=True))
+    found = replace(found, held_contents=contents)
+    return replace(found, calibration=own, watch=watch, parts=scores, predicted=predicted, numbers=numbers)
+
+
+def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
+    return next((one for one in observers if isinstance(one, kind)), None)
+
+
+@dataclass(frozen=True)
 class CalibratedDetector:
-    """A detector with its rule. references: each member's scores of the calibration images, ascending."""
+    """A detector with its rule. references: each member's scores of the calibration images, ascending and
+    raised by what rounding may add."""
 
     detector: Detector
     calibration: Calibration
     references: tuple[np.ndarray, ...]
 
 
-def decide(
+def calibrate(
     detector: Detector,
     parts: np.ndarray,
     predicted: np.ndarray,
+    options: CalibrationOptions,
     *,
-    alpha: float,
-    guarantee: str,
-    delta: float,
-    seed: int,
     numbers: np.ndarray | None = None,
     evidence: int = 0,
 ) -> CalibratedDetector:
@@ -99,12 +184,20 @@ def decide(
     many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = random_numbers(len(parts), seed) if numbers is None else numbers
-    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, alpha, guarantee, delta)
+    numbers = random_numbers(len(parts), options.seed) if numbers is None else numbers
+    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, options)
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
-    calibration = Calibration.of(scores, predicted[rest], alpha=alpha, guarantee=guarantee, delta=delta)
-    return CalibratedDetector(ranked, calibration, tuple(np.sort(part.astype(np.float64)) for part in parts[rest].T))
+    calibration = Calibration.of(scores, predicted[rest], **options.rule)
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
+
+
+def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:
+    """Raise the CalibrationError that `calibrate` would raise of n calibration images, before anything is computed."""
+    if ranks:
+        _split(np.arange(n), True, 0, options)
+    elif options.guarantee in ("pac", "marginal"):
+        Calibration.of(np.zeros(n), np.zeros(n, np.int64), **options.rule)
 
 
 def random_numbers(n: int, seed: int) -> np.ndarray:
@@ -112,19 +205,34 @@ def random_numbers(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 3]).random(n)
 
 
-def _split(
-    order: np.ndarray, ranks: bool, evidence: int, alpha: float, guarantee: str, delta: float
-) -> tuple[np.ndarray, np.ndarray]:
+def images_that_rank(n: int, options: CalibrationOptions) -> int:
+    """How many of n calibration images rank the members of a combination: of 30 to 75, as far as there are enough, the
+    largest number whose rest rejects about as many known images within alpha as any (the rule goes in steps of k).
+
+    Beyond the largest reference p-values go on as an exponential tail, so few references do; every other image makes
+    the threshold less strict. It depends on numbers alone and on no score, so the guarantee holds.
+    """
+    most = min(max(n // 2, FEWEST), RANKING[1], n - options.needed)
+    if options.guarantee in PER_CLASS:
+        return most  # each class has its own steps
+
+    spent = {
+        rank: allowed_rank(n - rank, options.alpha, options.guarantee, options.delta) / (n - rank + 1)
+        for rank in range(min(RANKING[0], most), most + 1)
+    }
+    return max(rank for rank, share in spent.items() if share >= NEARLY * max(spent.values()))
+
+
+def _split(order: np.ndarray, ranks: bool, evidence: int, options: CalibrationOptions) -> tuple[np.ndarray, np.ndarray]:
     """(rows that rank the members, rows that calibrate), of rows in random order."""
     n = len(order)
     if not ranks:
         return np.empty(0, np.int64), np.sort(order[evidence:])
-    needed = images_needed(alpha, delta, guarantee)
-    rank = max(min(n // 2, n - needed), evidence)
-    if rank < 10:
+    rank = max(images_that_rank(n, options), evidence)
+    if rank < FEWEST:
         raise CalibrationError(
-            f"{n} calibration images are too few for a combination of detectors: {needed} decide the threshold and at "
-            f"least 10 others rank the members' scores. {images_needed_sentence(alpha, delta, guarantee)} Give more "
-            "images, guarantee='marginal', a larger alpha, or a single detector."
+            f"{n} calibration images are too few for a combination of detectors: {options.needed} decide the threshold "
+            f"and at least {FEWEST} others rank the members' scores. {options.sentence} Give "
+            "more images, guarantee='marginal', a larger alpha, or a single detector."
         )
     return np.sort(order[:rank]), np.sort(order[rank:])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Activations, softmax
+from .extraction import Extracted, Observer
 
 SIDE = 64  # pixels of a thumbnail's longer side
 
@@ -41,3 +42,31 @@ class Bank:
     def nearest(self, eyes_: np.ndarray, k: int = 3) -> np.ndarray:
         """Indices of the k known images most alike (cosine), the nearest first, [n, <= k]."""
         return np.argsort(-(eyes_ @ self.eyes.T), axis=1, kind="stable")[:, :k]
+
+
+class Thumbnails(Observer):
+    """Keeps a uniform sample of the images of a pass, those of smallest random number, as a `Bank`."""
+
+    def __init__(self, most: int, seed: int) -> None:
+        self.most, self.side = most, SIDE if most else 0
+        self._draw = np.random.default_rng(seed)
+        self._kept: list[tuple[float, np.ndarray, np.ndarray, int]] = []
+
+    def see(self, images: Extracted) -> Extracted:
+        thumbs = images.thumbs
+        if not self.most or not len(thumbs):
+            return images
+        numbers = self._draw.random(len(thumbs))
+        worst = self._kept[-1][0] if len(self._kept) >= self.most else 2.0
+        looks = eyes(images.activations)
+        for i in np.flatnonzero(numbers < worst):
+            self._kept.append((float(numbers[i]), squared(thumbs[int(i)]), looks[i], int(images.labels[i])))
+        self._kept.sort(key=lambda x: x[0])
+        del self._kept[self.most :]
+        return images
+
+    def bank(self) -> Bank | None:
+        if not self._kept:
+            return None
+        _, thumbs, looks, labels = zip(*self._kept, strict=True)
+        return Bank(np.stack(thumbs), np.stack(looks), np.array(labels, dtype=np.int64))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..progress import Advance
+from .objective import AttackObjective
 from .prior import Prior
-from .sight import Sight
 
 RATE, MOMENTUM = 0.1, 0.9
 EVEN = 20  # steps after which the rate begins to fall
@@ -31,7 +31,14 @@ class Climb:
 
 
 def ascend(
-    sight: Sight, prior: Prior, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
+    objective: AttackObjective,
+    prior: Prior,
+    wanted: np.ndarray,
+    *,
+    queries: int,
+    seed: int,
+    batch: int,
+    advance: Advance,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
@@ -49,7 +56,7 @@ def ascend(
         classes = wanted[[c.index for c in climbs]]
         pixels = prior.pixels(np.stack([c.z for c in climbs]))
         images = np.rint(pixels).astype(np.uint8)
-        seen = sight.look(images, classes)
+        seen = objective.look(images, classes)
         over = np.zeros(len(under_way), bool)
         for i, climb in enumerate(under_way):
             climb.queries += 1
@@ -57,7 +64,7 @@ def ascend(
                 climb.best, climb.merit = images[i], float(seen.merit[i])
             over[i] = seen.done[i] or climb.queries + STEP > queries
         if not over.all():
-            slopes, cost = sight.slopes(seen, classes)
+            slopes, cost = objective.slopes(seen, classes)
             slopes = prior.back(pixels, slopes)
             for i, climb in enumerate(under_way):
                 if not over[i]:

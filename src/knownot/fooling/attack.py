@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import number, one_of, public
 from ..arrays import Preprocess
-from ..detectors.base import number, one_of
 from ..errors import ModelError, OptionError, unknown_name
-from ..fitting.extraction import batch_size_for
+from ..fitting.extraction import batch_size_for, forward
 from ..models import Model, open_model
 from ..openset.classifier import OpenSetClassifier
 from ..progress import bar
 from . import ascent, evolution
-from .chain import sized
 from .cppn import Cppn
+from .objective import AttackObjective, log_odds
+from .pixels import sized
 from .prior import Prior
 from .record import Fooling
-from .sight import Sight, log_odds
 
 METHODS = {"gradient": ascent.QUERIES, "evolution": evolution.QUERIES}  # {method: most queries per image, usually}
 MOST = 64  # images in a batch
 
 
+@public
 def fool(
     classifier: Any,
     classes: Sequence[int | str] | int | str | None = None,
@@ -68,37 +69,38 @@ def fool(
     names = _names(model, osc)
     wanted = np.resize(_numbers(classes, names, count), count)
     way = sized(_way(model, osc, preprocess), model.input, model.opened_with.get("size"))
-    sight = Sight(model, way, target, osc if adaptive else None)
+    objective = AttackObjective(model, way, target, osc if adaptive else None)
     if method == "auto":
-        method = "gradient" if sight.differentiable else "evolution"
+        method = "gradient" if objective.differentiable else "evolution"
     if method == "gradient":
-        sight.check_differentiable()
+        objective.check_differentiable()
     attack: Any = {
-        "gradient": partial(ascent.ascend, sight, Prior(*sight.chain.size, float(smoothness))),
-        "evolution": partial(evolution.evolve, sight, Cppn(*sight.chain.size)),
+        "gradient": partial(ascent.ascend, objective, Prior(*objective.chain.size, float(smoothness))),
+        "evolution": partial(evolution.evolve, objective, Cppn(*objective.chain.size)),
     }[method]
     batch = min(batch_size_for(model, way), MOST)
     with bar("fool", count, progress) as advance:
         images, used = attack(wanted, queries=queries or METHODS[method], seed=seed, batch=batch, advance=advance)
-    probability, accepted, p_value = _measured(model, osc, sight, images, wanted, batch)
+    probability, accepted, p_value = _measured(model, osc, objective, images, wanted, batch)
     fooled = probability >= target
     if adaptive and accepted is not None:
         fooled &= accepted
+    members = "" if osc is None else ", ".join(osc.detector.members)
     return Fooling(
-        images,
-        wanted,
-        probability,
-        fooled,
-        accepted,
-        p_value,
-        used,
-        names,
-        method,
-        adaptive,
-        float(target),
-        int(seed),
-        time.perf_counter() - begin,
-        "" if osc is None else ", ".join(osc.detector.members),
+        images=images,
+        wanted=wanted,
+        probability=probability,
+        fooled=fooled,
+        accepted=accepted,
+        p_value=p_value,
+        queries=used,
+        class_names=names,
+        method=method,
+        adaptive=adaptive,
+        target=float(target),
+        seed=int(seed),
+        seconds=time.perf_counter() - begin,
+        detector=members,
     )
 
 
@@ -169,15 +171,18 @@ def _way(model: Model, osc: OpenSetClassifier | None, given: Preprocess | None) 
 
 
 def _measured(
-    model: Model, osc: OpenSetClassifier | None, sight: Sight, images: np.ndarray, wanted: np.ndarray, batch: int
+    model: Model,
+    osc: OpenSetClassifier | None,
+    objective: AttackObjective,
+    images: np.ndarray,
+    wanted: np.ndarray,
+    batch: int,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """(probability of the wanted class, accepted, p-value), each [n], as for any other image."""
-    inputs = sight.chain.input(images)
-    odds = [
-        log_odds(model.activations(inputs[i : i + batch]).logits, wanted[i : i + batch])
-        for i in range(0, len(images), batch)
-    ]
-    probability = (1 + np.tanh(np.concatenate(odds) / 2)) / 2  # the sigmoid, without overflow
+    inputs = objective.chain.input(images)
+    seen = forward(model, (inputs[i : i + batch] for i in range(0, len(images), batch)))
+    odds = log_odds(np.concatenate([np.asarray(one.check().logits) for one in seen]), wanted)
+    probability = (1 + np.tanh(odds / 2)) / 2  # the sigmoid, without overflow
     if osc is None:
         return probability, None, None
     verdicts = osc.predict(inputs if osc.preprocess is None else images, gallery=False)

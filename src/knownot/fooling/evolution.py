@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import missing_extra
 from ..progress import Advance
 from .cppn import Cppn
-from .sight import Sight
+from .objective import AttackObjective
 
 QUERIES = 10_000
 POPULATION = 24
@@ -18,7 +18,7 @@ SIGMA = 0.5
 
 
 def evolve(
-    sight: Sight, cppn: Cppn, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
+    objective: AttackObjective, cppn: Cppn, wanted: np.ndarray, *, queries: int, seed: int, batch: int, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [n, h, w, 3], queries of each [n]). Each stops when it is done, or has used up its queries.
 
@@ -35,7 +35,9 @@ def evolve(
         asked = [s.ask() for s in under_way]
         owner = np.repeat([s.index for s in under_way], [len(a) for a in asked])
         images = cppn.images(np.concatenate(asked))
-        parts = [sight.look(images[i : i + batch], wanted[owner[i : i + batch]]) for i in range(0, len(images), batch)]
+        parts = [
+            objective.look(images[i : i + batch], wanted[owner[i : i + batch]]) for i in range(0, len(images), batch)
+        ]
         done, merit = (np.concatenate([getattr(p, name) for p in parts]) for name in ("done", "merit"))
         for s in under_way:
             rows = owner == s.index

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import public
+from ..arrays import ImagesLike, LabelsLike
 from ..errors import ImagesError, KnownotError
 from ..plugins import loaded
 from .base import Batch, Images
@@ -34,20 +36,42 @@ MANY = (
 )
 
 
-def open_images(source: Any, labels: Any = None, *, class_names: Sequence[str] | None = None) -> Images:
+@public
+def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: Sequence[str] | None = None) -> Images:
     """Open images for reading: nothing is decoded yet, and nothing of the source is changed.
 
-    source: an array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input;
-        a pair (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of
-        files' bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of
+    Parameters
+    ----------
+    source : ImagesLike
+        An array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input; a pair
+        (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of files'
+        bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of
         batches: arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read.
-    labels: integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
+    labels : LabelsLike, optional
+        Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.
-    class_names: the classes in the classifier's order; the source's own names are numbered accordingly. Without
-        it sub-folders are numbered in sorted order.
+    class_names : sequence of str, optional
+        The classes in the classifier's order; the source's own names are numbered accordingly. Without it sub-folders
+        are numbered in sorted order.
 
-    Raises ImagesError when the source cannot be read, LabelsError when labels do not fit, MissingExtraError when
-    parquet is given and pyarrow is not installed.
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ImagesError
+        The source cannot be read.
+    LabelsError
+        Labels do not fit.
+    MissingExtraError
+        Parquet is given and pyarrow is not installed.
+
+    Examples
+    --------
+    >>> images = knownot.open_images("data/val")
+    >>> images.count, images.class_names
+    (600, ('blue', 'columns', 'red', 'stripes'))
     """
     if isinstance(source, Images):
         if labels is not None or class_names is not None:

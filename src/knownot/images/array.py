@@ -9,10 +9,13 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError
+from .axes import check_one_meaning
+from .base import Images
 from .batching import Entries, Entry, choice
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
 from .labels import Names, names_of, resolve
 
+PROOFS = 32  # images compared before the walk
 BLOCK = 256  # images whose layout and alpha are dealt with at a time
 
 
@@ -41,6 +44,14 @@ class ArrayImages(Entries):
         step, kind = self._x.strides[0], f"{self._x.shape[1:]} {self._x.dtype}"
         return (f"memory {at['data'][0] + int(i) * step} {kind}" for i in self._index)
 
+    def equals(self, other: Images) -> bool:
+        if not isinstance(other, ArrayImages) or len(self._index) != len(other._index):
+            return False
+        if self._x.shape[1:] != other._x.shape[1:] or self._x.dtype != other._x.dtype:
+            return False
+        rows = choice(len(self._index), PROOFS, 0)
+        return all(np.array_equal(self._x[self._index[i]], other._x[other._index[i]]) for i in rows)
+
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for at in range(start, len(self._index), BLOCK):
             index = self._index[at : at + BLOCK]
@@ -65,6 +76,7 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Array
     if x.dtype.kind in "USO":
         return None
     checked(x)
+    check_one_meaning(x, labels)
     if len(x) == 0:
         raise ImagesError(f"An array of shape {x.shape} holds no images.")
     numbers, names = resolve(labels, len(x), names_of(class_names))

@@ -31,14 +31,17 @@ class Images(ABC):
     """A source of images, opened. Walking it again gives the same images, unless `once`.
 
     class_names: of the integer labels, when the source knows them (sub-folders, parquet metadata).
+    names_are_hints: they are a data set object's own, whose numbers count where the names fit no classifier's.
     labelled: whether it has labels.
     once: an iterator that can be walked only once.
     skipped: files passed over because they are clearly no images (folders).
     notes: what was found at opening that its user may not expect, one sentence each, for people; `label_notes`: the
-        same about labels, for whoever reads them.
+        same about labels, for whoever reads them; `order_notes`: those about order and completeness.
     """
 
+    order_notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
+    names_are_hints: bool = False
     labelled: bool = False
     once: bool = False
     skipped: int = 0
@@ -69,6 +72,21 @@ class Images(ABC):
         place (files, arrays in memory)."""
         return iter(())
 
+    def stamps(self) -> Iterator[bytes] | None:
+        """A stamp of 16 bytes for each image, in order, that is the same for the same image in the same place and
+        state (of its file: size and times) only; whoever keeps results by it never mixes those of two images. None
+        where the source cannot tell."""
+        return None
+
+    def only(self, rows: np.ndarray) -> Images | None:
+        """The images of these numbers [m], ascending, as a source of its own; None where it cannot be indexed."""
+        return None
+
+    def equals(self, other: Images) -> bool:
+        """Whether it is seen at once, without decoding, that `other` holds the same images: the same object, files or
+        arrays of the same content. False where only a walk would tell."""
+        return self is other
+
     @abstractmethod
     def batches(
         self,
@@ -79,10 +97,13 @@ class Images(ABC):
         start: int = 0,
         thumbs: int = 0,
         also: Preprocess | None = None,
+        ahead: bool = True,
     ) -> Iterator[Batch]:
         """Batches of `size` images in the order of the source.
 
-        Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them.
+        Reading and preprocessing run ahead in threads, about two batches; closing the iterator stops them. ahead:
+        False for a source that is alive: no image is asked for before the batch before it was given, and no thread
+        starts.
         preprocess: None for raw images takes pixels as they are, 0 to 255. start: skip so many images first, without
         decoding them. thumbs: the longer side of thumbnails to make, 0 for none. spec: checks ready arrays
         against the classifier's input. also: another preprocessing of raw images, for a second network. An image that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,8 @@ import numpy as np
 from ..arrays import InputSpec, Preprocess
 from ..errors import ImagesError, OptionError
 from .base import Batch, Images
-from .decode import Unreadable, decode, open_pil, size_of
+from .decode import Unreadable, decode, on, open_pil, size_of
+from .file_types import unread
 from .prefetch import WORKERS, in_order
 from .preprocess import apply, thumbnail
 
@@ -64,19 +65,26 @@ class Entries(Images):
         start: int = 0,
         thumbs: int = 0,
         also: Preprocess | None = None,
+        ahead: bool = True,
     ) -> Iterator[Batch]:
         if size < 1 or start < 0 or thumbs < 0:
             raise OptionError(f"size={size}, start={start}, thumbs={thumbs}: expected size >= 1 and the others >= 0.")
-        return _batches(self.entries(start, spec), size, preprocess or Preprocess(), thumbs, also)
+        work = partial(_prepared, preprocess=preprocess or Preprocess(), thumbs=thumbs, also=also)
+        return _batches(self.entries(start, spec), size, preprocess or Preprocess(), work, thumbs, ahead)
 
 
 def _batches(
-    entries: Iterator[Entry], size: int, preprocess: Preprocess, thumbs: int, also: Preprocess | None = None
+    entries: Iterator[Entry],
+    size: int,
+    preprocess: Preprocess,
+    work: Callable[[list[Entry]], list[Row]],
+    thumbs: int,
+    ahead: bool,
 ) -> Iterator[Batch]:
     share = max(1, min(32, size // WORKERS))  # images per task: few enough to spread, enough to be worth a task
-    work = partial(_prepared, preprocess=preprocess, thumbs=thumbs, also=also)
     shape = None
-    with closing(in_order(work, chunks(entries, share), ahead=-(-2 * size // share))) as parts:
+    parted = chunks(entries, share)
+    with closing(in_order(work, parted, ahead=-(-2 * size // share)) if ahead else (work(c) for c in parted)) as parts:
         for rows in chunks(chain.from_iterable(parts), size):
             shape = _one_shape(rows, shape if size > 1 else None, preprocess)  # one by one, each may have its own
             yield _batch(rows, shape, thumbs)
@@ -98,22 +106,29 @@ def prepare(entry: Entry, preprocess: Preprocess, thumbs: int, also: Preprocess 
     try:
         if entry.error:
             raise Unreadable(entry.error)
-        image = pixels(entry.image)
+        image = pixels(entry.image, preprocess)
         x = apply(image, preprocess) if image.dtype == np.uint8 else _ready(image)
         thumb = thumbnail(image if image.dtype == np.uint8 else x, thumbs) if thumbs else None
-        other = apply(image, also) if also is not None and image.dtype == np.uint8 else None
+        other = None
+        if also is not None and image.dtype == np.uint8:
+            same = also.decoding == preprocess.decoding
+            other = apply(image if same else pixels(entry.image, also), also)
         return Row(entry.id, entry.label, x, None, thumb, other)
     except Unreadable as e:
         return Row(entry.id, entry.label, None, str(e))
 
 
-def pixels(image: Any) -> np.ndarray:
-    """What an entry holds, as an array. Raises Unreadable."""
+def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
+    """What an entry holds, as an array, read as `way` says. Raises Unreadable."""
+    way = way or Preprocess()
     if isinstance(image, np.ndarray):
-        return image
+        raw = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4
+        return on(image, way.background) if raw else image
     if isinstance(image, str | os.PathLike | bytes):
-        return decode(image)
-    return open_pil(image)
+        if isinstance(image, str | os.PathLike) and (why := unread(image)):
+            raise Unreadable(why)
+        return decode(image, way=way)
+    return open_pil(image, way)
 
 
 def _ready(image: np.ndarray) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 What is done, for all formats alike: first frame or page; EXIF orientation applied; transparency composited on
 white; 16-bit greys divided by 257 (Pillow itself keeps the high byte of 16-bit colour: at most one level
-away); CMYK and YCCK by Pillow's conversion; greys and palettes to RGB; colour profiles ignored. Formats without a
-fixed value range (32-bit integers, floats) are refused, since any scaling of them would be a guess.
+away); CMYK and YCCK by Pillow's conversion; greys and palettes to RGB; colour profiles ignored. A `Preprocess` says
+otherwise of orientation, background and depth. Formats without a fixed value range (32-bit integers, floats, signed
+ones) are refused, since any scaling of them would be a guess, and so are camera raw files, of which Pillow reads the
+preview, and JPEG files whose decoder warns of damage.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .file_types import is_not, sniff
+from ..arrays import Preprocess
+from .damage import jpeg_pixels
+from .file_types import CONVERT, is_not, raw_kind, sniff
 from .silence import quiet
 
 MAX_PIXELS = 178_956_970  # where Pillow by default refuses too: half a gigabyte of RGB
@@ -34,21 +40,45 @@ class Unreadable(Exception):
     """Why one image cannot be read, for its row."""
 
 
-def decode(source: str | os.PathLike[str] | bytes, limit: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 [h, w, 3] of a file, given as its path or its bytes. limit: of pixels, against decompression bombs.
+@dataclass(frozen=True)
+class Traits:
+    """Of one image: what could be read in several ways."""
+
+    turned: bool = False  # its EXIF tag says that it does not lie upright
+    transparent: bool = False  # it has pixels that are not opaque
+    brightest: int = 0  # of its grey values of more than 8 bits; 0 for the usual 8
+
+
+_Read = Callable[[Any, Any], Any]
+
+
+def decode(
+    source: str | os.PathLike[str] | bytes, limit: int = MAX_PIXELS, way: Preprocess | None = None
+) -> np.ndarray:
+    """uint8 [h, w, 3] of a file, given as its path or its bytes. limit: of pixels, against decompression bombs. way:
+    what it says of orientation, background and depth counts.
 
     Raises Unreadable, with a reason for people, whatever is wrong; warns of nothing, and leaves Pillow's
     settings as they are.
     """
-    return _opened(source, limit, _pixels)
+    return _opened(source, limit, lambda image, file: _pixels(image, file, way or Preprocess()))
+
+
+def traits_of(source: Any) -> Traits:
+    """What of a file (path or bytes), a Pillow image or an array could be read in several ways. Raises Unreadable."""
+    if isinstance(source, np.ndarray):
+        return Traits(transparent=source.ndim == 3 and source.shape[-1] == 4 and bool((source[..., 3] < 255).any()))
+    if isinstance(source, str | os.PathLike | bytes):
+        return _opened(source, MAX_PIXELS, lambda image, file: _traits(image))
+    return _traits(source)
 
 
 def size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(height, width) of an image after EXIF orientation, from its header. Raises Unreadable."""
-    return _opened(source, MAX_PIXELS, _size)
+    return _opened(source, MAX_PIXELS, lambda image, file: _size(image))
 
 
-def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: Any) -> Any:
+def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: _Read) -> Any:
     if isinstance(source, bytes | bytearray | memoryview):
         return _read(io.BytesIO(source), limit, read)
     try:
@@ -69,7 +99,7 @@ def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: Any) -> An
         raise Unreadable(f"cannot be opened: {_short(e)}") from e
 
 
-def _read(file: Any, limit: int, read: Any) -> Any:
+def _read(file: Any, limit: int, read: _Read) -> Any:
     from PIL import Image
 
     head = file.read(512)
@@ -83,7 +113,9 @@ def _read(file: Any, limit: int, read: Any) -> Any:
                 width, height = image.size
                 if width * height > limit:
                     raise Unreadable(f"too large: {width} x {height} pixels (limit {limit:,})")
-                return read(image)
+                if kind := raw_kind(image, head):
+                    raise Unreadable(f"{kind}, a camera's raw file, of which only the preview could be read: {CONVERT}")
+                return read(image, file)
         except Unreadable:
             raise
         except Image.DecompressionBombError as e:
@@ -103,6 +135,8 @@ def _read(file: Any, limit: int, read: Any) -> Any:
 def _unidentified(head: bytes, name: str | None) -> str:
     if name == "HEIC":
         return "HEIC, which Pillow does not read: convert it to JPEG, or install and register pillow-heif"
+    if name == "TIFF":
+        return "a kind of TIFF that is not read, or a corrupt one: convert it to PNG"
     if name:
         return f"corrupt {name}: its header cannot be read"
     return is_not(head)
@@ -153,9 +187,30 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-def _pixels(image: Any) -> np.ndarray:
-    image.load()
-    return np.ascontiguousarray(turned(_rgb(image), _orientation(image)))
+def _pixels(image: Any, file: Any, way: Preprocess) -> np.ndarray:
+    rgb = None
+    if file is not None and image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        rgb, why = jpeg_pixels(file.read(), image.mode)
+        if why:
+            raise Unreadable(f"damaged JPEG: {why}")
+    if rgb is None:
+        image.load()
+        rgb = _rgb(image, way)
+    return np.ascontiguousarray(turned(rgb, _orientation(image) if way.orientation == "turned" else 1))
+
+
+def _traits(image: Any) -> Traits:
+    mode, alpha = image.mode, False
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        alpha = int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255
+    deep = int(np.asarray(image).max()) if _is_deep(image) and image.width * image.height else 0
+    return Traits(_orientation(image) != 1, alpha, deep)
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether it has greys of 9 to 16 bits; older versions of Pillow call those "I"."""
+    return bool(image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")))
 
 
 def turned(x: np.ndarray, orientation: int) -> np.ndarray:
@@ -169,36 +224,58 @@ def turned(x: np.ndarray, orientation: int) -> np.ndarray:
     return x
 
 
-def _rgb(image: Any) -> np.ndarray:
+def _rgb(image: Any, way: Preprocess) -> np.ndarray:
     """uint8 [h, w, 3] of a loaded Pillow image."""
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # older Pillow: "I" for 16 bits
-        return _grey16(np.asarray(image).astype(np.uint32), image.info.get("transparency"))
+    bits, inverted = _tiff(image)
+    if _is_deep(image):
+        grey = np.asarray(image).astype(np.uint32)
+        depth = bits if 8 < bits < 16 else way.depth
+        grey = (1 << (bits or 16)) - 1 - grey if inverted else grey
+        return _grey16(grey, image.info.get("transparency"), depth, way.background)
     if mode in ("I", "F"):
         kind = "32-bit integer" if mode == "I" else "floating-point"
         raise Unreadable(f"{kind} pixels have no fixed range from black to white: convert it to 8 or 16 bits")
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        return on_white(np.asarray(image.convert("RGBA")))
+        return on(np.asarray(image.convert("RGBA")), way.background)
     return np.asarray(image if mode == "RGB" else image.convert("RGB"))
 
 
-def _grey16(grey: np.ndarray, transparent: Any) -> np.ndarray:
-    if isinstance(transparent, int):
-        grey = np.where(grey == transparent, 65535, grey)
-    return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)
+def _tiff(image: Any) -> tuple[int, bool]:
+    """(bits per value that a TIFF says, whether it says that 0 is white); (0, False) for other formats. Raises
+    Unreadable for signed values."""
+    if image.format != "TIFF":
+        return 0, False
+    tags = image.tag_v2
+    bits = int((tags.get(258) or (1,))[0])
+    signed = 2 in tuple(tags.get(339) or ())
+    if signed:
+        raise Unreadable("signed pixels have no fixed range from black to white: convert it to 8 or 16 bits, unsigned")
+    return bits, int(tags.get(262, 1)) == 0
 
 
-def on_white(rgba: np.ndarray) -> np.ndarray:
-    """[..., 4] uint8 -> [..., 3] uint8: colour * alpha + white * (1 - alpha), rounded to the nearest."""
+def _grey16(grey: np.ndarray, transparent: Any, depth: int, background: str) -> np.ndarray:
+    white = (1 << depth) - 1
+    if isinstance(transparent, int) and background != "ignored":
+        grey = np.where(grey == transparent, white if background == "white" else 0, grey)
+    grey = np.minimum(grey, white)
+    return np.repeat(((grey * 510 + white) // (2 * white)).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def on(rgba: np.ndarray, background: str) -> np.ndarray:
+    """[..., 4] uint8 -> [..., 3] uint8: colour * alpha + background * (1 - alpha), rounded to the nearest."""
+    if background == "ignored":
+        return rgba[..., :3]
     alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    under = 255 if background == "white" else 0
+    return ((rgba[..., :3] * alpha + under * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def open_pil(image: Any) -> np.ndarray:
+def open_pil(image: Any, way: Preprocess | None = None) -> np.ndarray:
     """uint8 [h, w, 3] of a Pillow image object. Raises Unreadable."""
     with quiet():
         try:
-            return _pixels(image)
+            return _pixels(image, None, way or Preprocess())
         except Unreadable:
             raise
         except Exception as e:

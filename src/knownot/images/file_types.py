@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 
 def _words(text: str) -> frozenset[str]:
@@ -19,6 +21,30 @@ OTHER = _words(
     ".tgz .pdf .npy .npz .h5 .pt .pth .onnx .parquet .pkl .mat .mp4 .avi .mov .svg .doc .docx .xlsx .lst .rst .sh"
 )
 
+# Images that are not read here: what they are, and what helps.
+CONVERT = "convert it to JPEG or PNG"
+UNREAD: dict[str, str] = {
+    **dict.fromkeys(
+        _words(
+            ".nef .nrw .dng .cr2 .cr3 .crw .arw .srf .sr2 .raf .orf .rw2 .raw .pef .srw .3fr .fff .iiq .kdc .dcr .mrw "
+            ".x3f .erf .mef .mos .rwl .gpr"
+        ),
+        "a camera's raw file",
+    ),
+    ".jxl": "JPEG XL",
+    ".tga": "TGA",
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
+    ".psd": "a Photoshop file",
+    ".psb": "a Photoshop file",
+    ".exr": "OpenEXR",
+    ".hdr": "Radiance HDR",
+    ".dds": "DDS",
+    ".pcx": "PCX",
+    ".pfm": "a float map",
+    ".xcf": "a GIMP file",
+}
+
 MAGIC: tuple[tuple[bytes, str], ...] = (  # regular expressions at the start of a file
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
     (rb"\xff\xd8\xff", "JPEG"),
@@ -33,6 +59,11 @@ MAGIC: tuple[tuple[bytes, str], ...] = (  # regular expressions at the start of 
     (rb"....ftyp(?:heic|heix|hevc|mif1|msf1)", "HEIC"),
 )
 ALSO: tuple[tuple[bytes, str], ...] = (
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", f"JPEG XL, which is not read: {CONVERT}"),
+    (rb"8BPS", f"a Photoshop file, which is not read: {CONVERT}"),
+    (rb"v/1\x01", f"OpenEXR, which is not read: {CONVERT}"),
+    (rb".{128}DICM", f"DICOM, which is not read: {CONVERT}"),
+    (rb"....ftypcrx|FUJIFILMCCD-RAW|IIRO|IIRS|MMOR|IIU\x00|FOVb", f"a camera's raw file, which is not read: {CONVERT}"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the image itself: run 'git lfs pull'"),
     (rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<svg", "an SVG drawing, not pixels: convert it to PNG"),
     (rb"%PDF", "a PDF, not an image: convert its pages to PNG"),
@@ -56,6 +87,27 @@ def sniff(head: bytes) -> str | None:
 def is_not(head: bytes) -> str:
     """What the first bytes of a file that is no image say it is, for people."""
     return next((why for magic, why in ALSO if re.match(magic, head, re.DOTALL)), "not an image that Pillow reads")
+
+
+def unread(path: str | os.PathLike[str]) -> str:
+    """Why a file with this ending, which is of an image, is not read; "" for other endings."""
+    kind = UNREAD.get(Path(path).suffix.lower(), "")
+    return f"{kind}, which is not read: {CONVERT}" if kind else ""
+
+
+def raw_kind(image: Any, head: bytes) -> str:
+    """What kind of camera raw file an opened TIFF is; "" for a plain one."""
+    if image.format != "TIFF":
+        return ""
+    tags = image.tag_v2
+    if 50706 in tags:  # DNGVersion
+        return "DNG"
+    if head[8:10] == b"CR":
+        return "CR2"
+    preview = tags.get(254) == 1 and 330 in tags  # a reduced copy, and other images in sub-directories
+    sensor = tags.get(262) in (32803, 34892)  # a colour filter's values
+    maker = str(tags.get(271, "")).strip("\0 ").split(" ")[0].title()
+    return f"{maker or 'TIFF'} raw" if preview or sensor else ""
 
 
 def is_image_file(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, LabelsError
+from .base import Images
 from .batching import Entries, Entry, choice, common_size
-from .file_types import ENDINGS, is_image_file
+from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
-from .labels import Names, index_of, names_of, resolve
+from .labels import Names, names_of, renumbered, resolve
+from .names import file_state, stamp_of
 
+PROOFS, FEW = 32, 8  # files compared by content before the walk; from how many on they prove anything
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
 
 
@@ -61,12 +65,25 @@ class FileImages(Entries):
                     real[folder] = os.path.realpath(folder)
                 yield os.path.join(real[folder], name)
 
+    def equals(self, other: Images) -> bool:
+        if not isinstance(other, FileImages):
+            return False
+        mine = [self._files[i] for i in choice(len(self._files), PROOFS, 0)]
+        return len(mine) >= FEW and same_files(mine, other._files)
+
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for i in range(start, len(self._ids)):
             yield Entry(self._ids[i], -1 if self._labels is None else int(self._labels[i]), self._files[i])
 
+    def stamps(self) -> Iterator[bytes]:
+        places = self.places()
+        for name, file in zip(self._ids, self._files, strict=True):
+            yield stamp_of(file) if isinstance(file, bytes) else stamp_of(name, next(places), file_state(file))
+
     def sample(self, n: int, seed: int = 0) -> FileImages:
-        rows = choice(len(self._ids), n, seed)
+        return self.only(choice(len(self._ids), n, seed))
+
+    def only(self, rows: np.ndarray) -> FileImages:
         labels = None if self._labels is None else self._labels[rows]
         return FileImages(
             [self._ids[i] for i in rows],
@@ -81,6 +98,8 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
     """Reads a folder, a file, a glob, or a list (also an array or a table's column) of paths or of files' bytes."""
     names = names_of(class_names)
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ImagesError("An empty text names no images. Give a folder, a file or a glob; '.' is this folder.")
         path = Path(source)
         if os.path.isdir(path):
             return _folder(path, labels, names)
@@ -101,6 +120,32 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
     return None
 
 
+def same_files(some: Sequence[str | bytes], others: Sequence[str | bytes]) -> bool:
+    """Whether every one of `some` (paths or bytes) has the content of one of `others`. Only files of equal size are
+    read."""
+    size = {f: _length(f) for f in some}
+    by_size: dict[int, set[bytes]] = {n: set() for n in size.values() if n > 0}
+    for file in others:
+        if (n := _length(file)) in by_size:
+            by_size[n].add(_digest(file))
+    return all(n > 0 and _digest(f) in by_size[n] for f, n in size.items())
+
+
+def _length(file: str | bytes) -> int:
+    try:
+        return len(file) if isinstance(file, bytes) else os.stat(file).st_size
+    except OSError:
+        return -1
+
+
+def _digest(file: str | bytes) -> bytes:
+    try:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    except OSError:
+        return b""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 def _near(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
@@ -109,6 +154,8 @@ def _near(path: Path) -> str:
 
 
 def _list(paths: list[Any], labels: Any, names: Names, skipped: int = 0) -> FileImages:
+    if any(not isinstance(path, bytes) and not os.fspath(path) for path in paths):
+        raise ImagesError("One of the paths is an empty text, which names no image. Leave it out.")
     ids = [f"#{i}" if isinstance(path, bytes) else os.fspath(path) for i, path in enumerate(paths)]
     files = [path if isinstance(path, bytes) else os.fspath(path) for path in paths]
     keys = [(name, os.path.basename(name), Path(name).stem) for name in ids]
@@ -130,6 +177,9 @@ def _glob(pattern: str, labels: Any, names: Names) -> FileImages:
 def _folder(root: Path, labels: Any, names: Names) -> FileImages:
     """Classes are the sub-folders of the first level, in plain sorted order as in torchvision and Keras."""
     found, skipped = _walked(root)
+    if found and all(unread(parts[-1]) for parts in found):
+        why = unread(found[0][-1])
+        raise ImagesError(f"The folder {str(root)!r} holds only images that cannot be read: {found[0][-1]} is {why}.")
     if not found:
         other = f" ({skipped} files are there, but none is an image)" if skipped else ""
         raise ImagesError(
@@ -157,7 +207,8 @@ def _by_class(
 ) -> FileImages:
     names = names or tuple(classes)
     try:
-        number: dict[str | None, int] = {name: index_of(name, names) for name in classes}
+        found = renumbered(tuple(classes), names).tolist()
+        number: dict[str | None, int] = dict(zip(classes, found, strict=True))
     except LabelsError as e:
         raise LabelsError(f"The sub-folder {e} Rename it, or give labels=...") from None
     number[None] = -1
@@ -212,7 +263,7 @@ def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
                 skipped += not _is_folder(child)
             elif _is_folder(child) and Path(child.name).suffix.lower() not in ENDINGS:
                 todo.append(path)
-            elif is_image_file(Path(child.path)):
+            elif is_image_file(Path(child.path)) or unread(child.name):
                 found.append(path)
             else:
                 skipped += 1

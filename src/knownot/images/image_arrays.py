@@ -8,7 +8,6 @@ import numpy as np
 
 from ..arrays import InputSpec, layout_of
 from ..errors import ImagesError, InputError
-from .decode import on_white
 
 
 def as_numpy(thing: Any) -> np.ndarray:
@@ -67,7 +66,7 @@ def checked(x: np.ndarray) -> bool:
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
-    """Raw images uint8 [n, h, w], [n, h, w, k] or [n, k, h, w], k = 1, 3 or 4, as [n, h, w, 3]; alpha over white.
+    """Raw images uint8 [n, h, w], [n, h, w, k] or [n, k, h, w], k = 1, 3 or 4, as [n, h, w, 3], or 4 with alpha.
 
     Raises InputError when the layout cannot be told; 3 on the last axis is always taken as colours.
     """
@@ -77,7 +76,7 @@ def to_rgb(x: np.ndarray) -> np.ndarray:
         x = x.transpose(0, 2, 3, 1)
     if x.shape[-1] == 1:
         return np.broadcast_to(x, (*x.shape[:3], 3))
-    return on_white(x) if x.shape[-1] == 4 else x
+    return x
 
 
 def to_nhwc(x: np.ndarray, spec: InputSpec | None) -> np.ndarray:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..arguments import short
 from ..errors import ImagesError, LabelsError
 from .image_arrays import as_numpy
 
 Names = tuple[str, ...] | None
 
 
-def names_of(class_names: Sequence[str] | None) -> Names:
-    """The class names as a tuple. Raises LabelsError for doubles or a bare string."""
+def names_of(class_names: Sequence[str] | Mapping[Any, Any] | None) -> Names:
+    """The class names as a tuple, from a list, {name: number} or {number: name} (`class_to_idx`, `id2label`).
+
+    Raises LabelsError for doubles, a bare string or numbers that are not 0 to n - 1.
+    """
     if class_names is None:
         return None
+    if isinstance(class_names, Mapping):
+        class_names = _by_number(class_names)
     if isinstance(class_names, str):
         raise LabelsError(f"class_names={class_names!r}: expected a list of names, one per class.")
     names = tuple(str(name) for name in class_names)
@@ -25,6 +32,36 @@ def names_of(class_names: Sequence[str] | None) -> Names:
     if double is not None:
         raise LabelsError(f"class_names has {double!r} more than once; every class needs a name of its own.")
     return names
+
+
+def _by_number(named: Mapping[Any, Any]) -> list[str]:
+    pairs = [(k, v) for k, v in named.items()]
+    for number, name in ((1, 0), (0, 1)):  # {name: number} first: names may be digits
+        try:
+            numbers = {int(p[number]): str(p[name]) for p in pairs if not isinstance(p[number], float | bool)}
+        except (TypeError, ValueError):
+            continue
+        if sorted(numbers) == list(range(len(pairs))):
+            return [numbers[i] for i in range(len(pairs))]
+    raise LabelsError(
+        f"class_names={dict(pairs[:3])!r}{'…' * (len(pairs) > 3)}: a mapping has to give each name a number from 0 to "
+        f"{len(pairs) - 1}, as {{'cat': 0, 'dog': 1}} or {{0: 'cat', 1: 'dog'}}."
+    )
+
+
+def matched(own: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """Which of `names` each of `own` is: the same text, else the same after Unicode normalisation (é in one character
+    or in two), else without regard to case. The latter two only where that leaves one that no other is; else None."""
+    found: list[int | None] = [names.index(name) if name in names else None for name in own]
+    for alike in (lambda x: unicodedata.normalize("NFC", x), lambda x: unicodedata.normalize("NFC", x).casefold()):
+        taken = {k for k in found if k is not None}
+        keys = [alike(name) for name in names]
+        mine = [alike(name) for name in own]
+        for i, key in enumerate(mine):
+            fits = [k for k, other in enumerate(keys) if other == key and k not in taken]
+            if found[i] is None and len(fits) == 1 and mine.count(key) == 1 and keys.count(key) == 1:
+                found[i] = fits[0]
+    return found
 
 
 def resolve(
@@ -88,29 +125,38 @@ def _from_names(given: list[Any], names: Names) -> tuple[np.ndarray, Names]:
     odd = next((x for x in given if not (x is None or isinstance(x, str))), None)
     if odd is not None:
         if all(x is None or isinstance(x, int | np.integer) for x in given):  # integers with None between
+            if any(x is not None and abs(int(x)) >= 2**62 for x in given):
+                raise LabelsError(
+                    "One of the labels is a number beyond all classes. Expected integers [n], -1 for none."
+                )
             return to_integers([-1 if x is None else int(x) for x in given], names)
         raise LabelsError(
-            f"Labels are names or integers, not both: there is {odd!r} ({type(odd).__name__}) among names."
+            f"Labels are names or integers, not both: there is {short(odd)} ({type(odd).__name__}) among names."
         )
     if names is None:
         names = tuple(sorted({x for x in given if x}))
-    return np.array([index_of(x, names) if x else -1 for x in given], dtype=np.int64), names
+    own = tuple(dict.fromkeys(x for x in given if x))
+    number = dict(zip(own, renumbered(own, names).tolist(), strict=True))
+    return np.array([number[x] if x else -1 for x in given], dtype=np.int64), names
 
 
 def index_of(name: str, names: tuple[str, ...]) -> int:
     """Raises LabelsError when there is no class of that name."""
-    try:
-        return names.index(name)
-    except ValueError:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise LabelsError(f"{name!r} is none of the {len(names)} classes.{hint} They are: {shown}.") from None
+    (found,) = matched([name], names)
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise LabelsError(f"{name!r} is none of the {len(names)} classes.{hint} They are: {shown}.")
 
 
 def renumbered(own: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:  # [len(own)]: old number -> new
     """How a source's own class numbers become those of `names`. Raises LabelsError for a class that is not there."""
-    return np.array([index_of(name, names) for name in own], dtype=np.int64)
+    found = matched(own, names)
+    return np.array(
+        [index_of(name, names) if k is None else k for name, k in zip(own, found, strict=True)], dtype=np.int64
+    )
 
 
 def _looked_up(given: Mapping[Any, Any], keys: Sequence[Sequence[str]] | None) -> list[Any]:

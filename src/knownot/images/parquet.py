@@ -20,8 +20,11 @@ import numpy as np
 
 from ..arrays import InputSpec
 from ..errors import ImagesError, missing_extra
+from .base import Images
 from .batching import Entries, Entry, choice, common_size
+from .files import same_files
 from .labels import Names, names_of, renumbered, resolve, to_integers
+from .names import file_state, footer_state, stamp_of
 from .prefetch import fetched
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "png", "bytes", "content")
@@ -69,6 +72,9 @@ class ParquetImages(Entries):
             yield from (f"{name}#{int(i) - start}" for i in mine)
             start += count
 
+    def equals(self, other: Images) -> bool:
+        return isinstance(other, ParquetImages) and same_files(self._files, other._files)
+
     @property
     def count(self) -> int:
         return sum(self._counts) if self._chosen is None else len(self._chosen)
@@ -87,8 +93,21 @@ class ParquetImages(Entries):
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         return self._rows(start)
 
+    def stamps(self) -> Iterator[bytes] | None:
+        """By file, its footer (sizes and places of row groups) and row; None if images may lie in files beside it."""
+        states: dict[str, str] = {}
+        for file in self._files:
+            with _file(file) as one:
+                footer = footer_state(one.metadata, self._columns.image, self._columns.struct)
+            if footer is None:
+                return None
+            states[os.path.realpath(file)] = f"{os.path.basename(file)} {file_state(file)} {footer}"
+        return (stamp_of(place, states[place.rpartition("#")[0]]) for place in self.places())
+
     def sample(self, n: int, seed: int = 0) -> ParquetImages:
-        rows = choice(self.count, n, seed)
+        return self.only(choice(self.count, n, seed))
+
+    def only(self, rows: np.ndarray) -> ParquetImages:
         chosen = rows if self._chosen is None else self._chosen[rows]
         return ParquetImages(
             self._files, self._counts, self._columns, self._labels, self.class_names, self._renumber, chosen

@@ -63,12 +63,17 @@ def fetched(items: Iterator[T]) -> Generator[T, None, None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def overlapped(work: Callable[[T], R], items: Generator[T, None, None]) -> Generator[R, None, None]:
-    """work(item) for each item, in their order, each in another thread while the next item is being made.
+def overlapped(work: Callable[[T], R], items: Generator[T, None, None], ahead: bool = True) -> Generator[R, None, None]:
+    """work(item) for each item, in their order, each in another thread while the next item is being made; or, unless
+    `ahead`, in this one, before the next item is asked for.
 
     Items are made in the thread that reads, so a network is asked by one thread only. What was done before an
     exception is given first. Closing it closes the items.
     """
+    if not ahead:
+        with closing(items):
+            yield from map(work, items)
+        return
     with closing(items), _Pool(1, "knownot-score") as pool:
         before: Future[R] | None = None
         failed: BaseException | None = None

@@ -15,6 +15,8 @@ from .decode import Unreadable
 RESAMPLE = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS", "box": "BOX"}
 MAX_RESIZED = 50_000_000  # pixels between resizing and cropping: a 1 x 100,000 strip would need gigabytes
 
+SMALLEST, LARGEST = 1e-4, 1e6  # between black and white, as the classifier sees them
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CANDIDATES: tuple[Preprocess, ...] = (
@@ -63,6 +65,14 @@ def only_resized(p: Preprocess) -> Preprocess:
     return replace(p, channels="rgb", scale=1.0, mean=(0.0,), std=(1.0,), name="")
 
 
+def check_preprocess(p: Preprocess) -> None:
+    """Raises OptionError for one that makes no sense."""
+    try:
+        pixel_table(p)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{p!r} makes no sense: {error}.") from error
+
+
 @lru_cache(maxsize=64)
 def pixel_table(p: Preprocess) -> np.ndarray:
     """[256, 1 or k] float32: where each pixel value goes. Raises OptionError for a Preprocess that makes no sense."""
@@ -71,6 +81,8 @@ def pixel_table(p: Preprocess) -> np.ndarray:
         ("channels", p.channels, ("rgb", "bgr", "grey")),
         ("fit", p.fit, ("crop", "stretch")),
         ("resample", p.resample, tuple(RESAMPLE)),
+        ("orientation", p.orientation, ("turned", "stored")),
+        ("background", p.background, ("white", "black", "ignored")),
     ):
         if given not in allowed:
             raise OptionError(f"Preprocess({name}={given!r}): expected one of {', '.join(map(repr, allowed))}.")
@@ -79,12 +91,24 @@ def pixel_table(p: Preprocess) -> np.ndarray:
             raise OptionError(f"Preprocess({name}={values!r}): expected one finite number, or {k}.")
     if not all(p.std) or not np.isfinite(p.scale):
         raise OptionError(f"Preprocess(scale={p.scale!r}, std={p.std!r}): expected a finite scale and no zero.")
+    if not isinstance(p.depth, int) or not 8 <= p.depth <= 16:
+        raise OptionError(f"Preprocess(depth={p.depth!r}): expected a whole number of bits from 8 to 16.")
     if not 0 < p.crop_share <= 1:
         raise OptionError(f"Preprocess(crop_share={p.crop_share!r}): expected a share above 0 and up to 1.")
     if (p.height is None) != (p.width is None) or any(s is not None and s < 1 for s in (p.height, p.width)):
         raise OptionError(f"Preprocess(height={p.height}, width={p.width}): give both, at least 1, or neither.")
+    if p.height is not None and p.width is not None and p.height * p.width > MAX_RESIZED:
+        raise OptionError(f"Preprocess(height={p.height}, width={p.width}): more than {MAX_RESIZED:,} pixels.")
     pixel = np.arange(256, dtype=np.float64)[:, None]
-    return ((pixel * p.scale - np.asarray(p.mean)) / np.asarray(p.std)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        table = ((pixel * p.scale - np.asarray(p.mean)) / np.asarray(p.std)).astype(np.float32)
+    spread = np.ptp(table, axis=0)
+    if not np.isfinite(table).all() or not ((spread > SMALLEST) & (spread < LARGEST)).all():
+        raise OptionError(
+            f"Preprocess(scale={p.scale!r}, mean={p.mean!r}, std={p.std!r}): black and white would be "
+            f"{table[0].tolist()} and {table[-1].tolist()}, which no classifier was trained on."
+        )
+    return table
 
 
 def _resized(image: np.ndarray, p: Preprocess) -> np.ndarray:

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import InputSpec, layout_of
+from ..arrays import InputSpec
 from ..errors import ImagesError, InputError, LabelsError
+from .axes import Axes
+from .base import Images
 from .batching import Entries, Entry, common_size
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
-from .labels import Names, names_of, resolve, to_integers
+from .labels import Names, matched, names_of, renumbered, resolve, to_integers
+from .order import order_notes, shuffles
 
 END = object()
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "input_1")
@@ -46,11 +49,17 @@ class StreamImages(Entries):
     What was looked at before the walk is kept and given again, so that an iterator loses nothing.
     """
 
-    def __init__(self, source: Any, labels: np.ndarray | None, names: Names, count: int | None) -> None:
+    def __init__(
+        self, source: Any, labels: np.ndarray | None, names: Names, count: int | None, own: Names = None
+    ) -> None:
+        """own: names of the source's own numbers, where those are not numbers of `names`."""
+        self._renumber = None if own is None or names is None else renumbered(own, names)
+        self.names_are_hints = labels is None and names is not None and names == own_names(source)
         self._source, self._labels, self.class_names, self._count = source, labels, names, count
         self.once = hasattr(source, "__next__") and not _by_index(source)
-        self.notes = _notes(source)
+        self.notes = self.order_notes = order_notes(source)
         self._walked = False
+        self._axes = Axes(_batched(source))
         self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
         self._peek(1)
         if not self._kept:
@@ -71,6 +80,15 @@ class StreamImages(Entries):
     def ready(self) -> bool:
         return self._ready
 
+    def equals(self, other: Images) -> bool:
+        if not isinstance(other, StreamImages):
+            return False
+        mine, theirs = self._source, other._source
+        if mine is theirs:
+            return True
+        whole = _whole_set(mine)
+        return whole is not None and whole is _whole_set(theirs)
+
     def sample(self, n: int, seed: int = 0) -> StreamImages:
         parts = self._peek(n) if self.once else self._parts()
         taken, missing = [], n
@@ -80,7 +98,10 @@ class StreamImages(Entries):
             if missing <= 0:
                 break
         total = n - max(missing, 0)
-        return StreamImages(taken, None if self._labels is None else self._labels[:total], self.class_names, total)
+        labels = None if self._labels is None else self._labels[:total]
+        some = StreamImages(taken, labels, self.class_names, total)
+        some._renumber, some.names_are_hints = self._renumber, self.names_are_hints
+        return some
 
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         if self.once and self._walked:
@@ -121,15 +142,22 @@ class StreamImages(Entries):
             return np.full(len(part), -1)
         if self.class_names is None and len(part.labels) and isinstance(part.labels[0], str):
             raise LabelsError("The labels are names: give class_names=[...] in the classifier's order, to number them.")
-        labels, _ = to_integers(part.labels, self.class_names)
+        labels, _ = to_integers(part.labels, self.class_names if self._renumber is None else None)
+        if self._renumber is not None and not _named(part.labels):
+            labels = np.where(labels < 0, -1, self._renumber[np.minimum(labels, len(self._renumber) - 1)])
+        elif self._renumber is not None:
+            labels, _ = to_integers(part.labels, self.class_names)
         if len(labels) != len(part):
             raise LabelsError(f"Batch from image {at} on: {len(labels)} labels for {len(part)} images.")
         return labels
 
     def _parts(self) -> Iterator[Part]:
         if not self.once:
-            return map(part_of, enumerate(walk(self._source)))
-        return chain(self._kept, map(part_of, enumerate(self._source, len(self._kept))))
+            return map(self._part_of, enumerate(walk(self._source)))
+        return chain(self._kept, map(self._part_of, enumerate(self._source, len(self._kept))))
+
+    def _part_of(self, numbered: tuple[int, Any]) -> Part:
+        return part_of(numbered, self._axes)
 
     def _peek(self, n: int) -> list[Part]:
         """The parts that hold the first n images; of an iterator they are kept."""
@@ -138,7 +166,7 @@ class StreamImages(Entries):
         have = sum(map(len, self._kept))
         iterator = self._source if self.once else walk(self._source)
         while have < n and (item := next(iterator, END)) is not END:
-            self._kept.append(part_of((len(self._kept), item)))
+            self._kept.append(self._part_of((len(self._kept), item)))
             have += len(self._kept[-1])
         return self._kept
 
@@ -152,8 +180,42 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Strea
     if hasattr(source, "cardinality") and int(source.cardinality()) == -1:  # tf.data
         raise ImagesError("This tf.data.Dataset repeats for ever. Leave out .repeat(), or limit it with .take(n).")
     count = _count(source)
-    numbers, names = resolve(labels, count, names_of(class_names))
-    return StreamImages(source, numbers, names, count)
+    if labels is not None and shuffles(source):
+        raise LabelsError(
+            f"labels= were given beside a {type(source).__name__} that shuffles: they are in the order of the data, "
+            "its images in another one at each walk. Give one that does not shuffle, or let it give (image, label) "
+            "pairs."
+        )
+    wanted = names_of(class_names)
+    numbers, names = resolve(labels, count, wanted)
+    own = own_names(source) if labels is None else None
+    if own is not None and wanted is not None and None in matched(own, wanted):
+        own = None  # other words; its numbers are taken to be those of class_names
+    if own is not None and wanted is None:
+        return StreamImages(source, None, own, count)
+    return StreamImages(source, numbers, names, count, own)
+
+
+def _named(labels: Any) -> bool:
+    return any(isinstance(x, str) for x in np.asarray(labels, dtype=object).reshape(-1)[:1])
+
+
+def own_names(source: Any) -> Names:
+    """What a data set object calls its labels: `features["label"].names` (Hugging Face), `classes` (torchvision, also
+    inside a DataLoader or a Subset), `class_names` (Keras); None where it says nothing."""
+    for _ in range(3):
+        features = getattr(source, "features", None)
+        if isinstance(features, Mapping):
+            found = next((features[key] for key in LABEL_KEYS if key in features), None)
+            names = getattr(found, "names", None)
+        else:
+            names = getattr(source, "classes", None) or getattr(source, "class_names", None)
+        if isinstance(names, list | tuple) and len(names) > 1 and all(isinstance(n, str) for n in names):
+            return tuple(names) if len(set(names)) == len(names) else None
+        source = getattr(source, "dataset", None)
+        if source is None:
+            return None
+    return None
 
 
 def walk(source: Any) -> Iterator[Any]:
@@ -167,8 +229,10 @@ def _by_index(source: Any) -> bool:
     return indexed and (hasattr(source, "__next__") or not hasattr(source, "__iter__"))
 
 
-def part_of(numbered: tuple[int, Any]) -> Part:
+def part_of(numbered: tuple[int, Any], axes: Axes) -> Part:
     """One item of an iterable, as images and labels. Arrays are copied: some iterables fill the same one again.
+
+    axes: of the items before, and of this one from now on.
 
     Raises ImagesError saying which item, what it is, and what was expected.
     """
@@ -177,7 +241,7 @@ def part_of(numbered: tuple[int, Any]) -> Part:
         return item
     try:
         images, labels = _split(item)
-        return _part(images, labels)
+        return _part(images, labels, axes)
     except InputError as e:
         raise type(e)(f"Batch {number} of the iterable: {e}") from e
 
@@ -201,7 +265,7 @@ def _split(item: Any) -> tuple[Any, Any]:
     return item, None
 
 
-def _part(images: Any, labels: Any) -> Part:
+def _part(images: Any, labels: Any, axes: Axes) -> Part:
     if isinstance(images, str | os.PathLike | bytes) or (hasattr(images, "convert") and hasattr(images, "getexif")):
         return Part([images], _single(labels))
     if isinstance(images, list | tuple) and images and not is_array(images[0]):
@@ -209,20 +273,10 @@ def _part(images: Any, labels: Any) -> Part:
     if isinstance(images, list | tuple):
         images = np.stack([as_numpy(x) for x in images])
     x = np.array(as_numpy(images))
-    if _one_image(x):
+    if axes.one_image(x, labels):
         x, labels = x[None], _single(labels)
     checked(x)
     return Part(x, labels if labels is None or isinstance(labels, list) else as_numpy(labels).copy())
-
-
-def _one_image(x: np.ndarray) -> bool:
-    if x.ndim != 3:
-        return False
-    try:
-        layout_of((1, *x.shape))
-    except InputError as e:
-        return "can be read as" in str(e)
-    return True
 
 
 def _single(label: Any) -> Any:
@@ -245,14 +299,12 @@ def _count(source: Any) -> int | None:
     return None
 
 
-def _notes(source: Any) -> tuple[str, ...]:
-    notes = []
-    if type(getattr(source, "sampler", None)).__name__ in (
-        "RandomSampler",
-        "WeightedRandomSampler",
-        "SubsetRandomSampler",
-    ):
-        notes.append("This DataLoader shuffles: results come in its order, not in that of its data set.")
-    if getattr(source, "drop_last", False) is True:
-        notes.append("This DataLoader has drop_last=True: it leaves out the images of an incomplete last batch.")
-    return tuple(notes)
+def _whole_set(source: Any) -> Any:
+    """The data set that a torch DataLoader walks over from end to end, in whatever order; None for others."""
+    whole = type(getattr(source, "sampler", None)).__name__ in ("SequentialSampler", "RandomSampler")
+    return getattr(source, "dataset", None) if whole else None
+
+
+def _batched(source: Any) -> bool:
+    """Whether it says that it gives batches, as a torch DataLoader does."""
+    return isinstance(getattr(source, "batch_size", None), int)

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..arguments import public
+from ..arrays import ModelLike
+from ..errors import ModelError, missing_extra
 from .base import Model
 from .embedding import Embedding
+from .names_beside import names_beside
 from .none_classes import NoneClasses
+from .refused import json_refusal, refusal, refuse
 from .saved import in_folder
 
 __all__ = ["Model", "open_model"]
@@ -27,6 +31,8 @@ class Opener:
     roots: tuple[str, ...] = ()  # packages whose classes it reads, looked up along the object's base classes
 
 
+EXTRAS = {"torch": "torch", "keras": "keras", "h5py": "keras"}  # packages: the extra that has them
+
 OPENERS: tuple[Opener, ...] = (
     Opener("onnx", (".onnx",), ("onnx",)),
     Opener("keras", (".keras", ".h5", ".hdf5"), ("keras", "tf_keras")),
@@ -36,31 +42,56 @@ OPENERS: tuple[Opener, ...] = (
 )
 
 
+@public
 def open_model(
-    thing: Any,
+    thing: ModelLike,
     *,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     embedding: bool = False,
-    none_classes: int | None = None,
+    none_classes: int | Sequence[int] | None = None,
     **options: Any,
 ) -> Model:
     """Open a trained image classifier for reading; it is left bit for bit as it was.
 
-    thing: a path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch
-        `nn.Module`, an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c];
-        or a list of several, as one (see `models.ensemble`); or the folder of a retrained classifier
-        (`knownot.remedies`), which says how it is opened.
-    head: the name of the last linear layer, when it is not found by itself.
-    stages: names of layers to read as stages, instead of those found (the last of each spatial resolution).
-    size: (height, width) of the input, when the classifier does not say it.
-    embedding: it is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
-    none_classes: how many of its outputs, the last ones, are no class but say "none of these"; the others are its
-        classes, and what these say is shown to detectors (see `models.none_classes`).
+    Parameters
+    ----------
+    thing : ModelLike
+        A path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch `nn.Module`,
+        an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c]; or a list of several, as
+        one (see `models.ensemble`); or the folder of a retrained classifier (`knownot.remedies`), which says how it is
+        opened.
+    head : str, optional
+        The name of the last linear layer, when it is not found by itself.
+    stages : sequence of str, optional
+        Names of layers to read as stages, instead of those found (the last of each spatial resolution).
+    size : (int, int), optional
+        Height and width of the input in pixels, when the classifier does not say it.
+    embedding : bool, default False
+        It is no classifier: its output [n, d] is taken as features (for `fit(…, features=…)`).
+    none_classes : int, optional
+        How many of its outputs, the last ones, are no class but say "none of these"; the others are its classes, and
+        what these say is shown to detectors (see `models.none_classes`).
+    **options
+        Of the framework's opener, for example unsafe_pickle=True for a torch file that may run code.
 
-    Raises ModelError when the thing is no classifier or cannot be read, with the reason and the cure;
-    MissingExtraError when its framework is not installed.
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelError
+        The thing is no classifier or cannot be read; with the reason and the cure.
+    MissingExtraError
+        Its framework is not installed.
+
+    Examples
+    --------
+    >>> model = knownot.open_model("model.onnx")
+    >>> model.offers.classes, model.input.height
+    (4, 16)
     """
     if isinstance(thing, Model):
         if head is not None or stages is not None or size is not None or embedding or none_classes or options:
@@ -70,7 +101,7 @@ def open_model(
         given = {"head": head, "stages": stages, "size": size, "embedding": embedding, "none_classes": none_classes}
         return in_folder(Path(thing), {name: x for name, x in {**given, **options}.items() if x}, open_model)
     # Never remembered: a saved classifier must not open pickles because its first one was.
-    asked = {"head": head, "stages": list(stages) if stages else None, "size": size, **options}
+    asked = {"head": head, "stages": None if stages is None else list(stages), "size": size, **options}
     asked.pop("unsafe_pickle", None)
     opener = _opener(thing)
     if embedding:
@@ -86,6 +117,11 @@ def open_model(
         if none_classes is not None:
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
+    if opened.class_names is None and isinstance(thing, str | os.PathLike) and opened.offers.classes:
+        beside = names_beside(Path(thing), opened.offers.classes)
+        if beside is not None:
+            opened.class_names = beside[0]
+            opened.notes = (*opened.notes, f"Class names read from {beside[1]}, beside the model.")
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 
@@ -98,7 +134,9 @@ def _opener(thing: Any) -> Any:
             raise ModelError(f"There is no file {str(path)!r}.")
         if not found:
             known = ", ".join(s for o in OPENERS for s in o.suffixes)
-            raise ModelError(f"{path.name!r} has no ending of a model file. Those read are: {known}.")
+            raise refuse(path, known)
+        if why := json_refusal(path) if path.suffix.lower() == ".json" else refusal(path):
+            raise ModelError(why)
     else:
         roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
         found = [o for o in OPENERS if roots & set(o.roots)]
@@ -116,4 +154,10 @@ def _opener(thing: Any) -> Any:
                 f"A {type(thing).__name__} is no classifier that knownot reads. Give a model file (.onnx, .keras, .h5, "
                 ".pt2), a keras.Model, a torch nn.Module, or a function images -> probabilities."
             )
-    return importlib.import_module(f".{found[0].module}", __name__)
+    try:
+        return importlib.import_module(f".{found[0].module}", __name__)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise missing_extra(package, EXTRAS[package], "Opening this classifier") from error

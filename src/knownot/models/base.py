@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
+from ..arrays import Activations, Array, Head, InputSpec, Offers, Preprocess, softmax
 from ..errors import ModelError, UnsoundError, unknown_name
 
 CURES = {  # what works, for what not every classifier shows
@@ -77,7 +77,7 @@ class Model(ABC):
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         """`activations` of a batch that is already in the classifier's layout, unchecked."""
 
-    def begun(self, batch: np.ndarray) -> Callable[[], Activations]:
+    def submit(self, batch: np.ndarray) -> Callable[[], Activations]:
         """`forward` in two steps: the network is asked now, and what else is made of its answer is made when the
         result is called, which may be in another thread, while the network is asked for the next batch."""
         seen = self.forward(batch)
@@ -110,6 +110,10 @@ class Model(ABC):
         Raises UnsoundError where `offers` has no "dropout".
         """
         raise self._lacks("dropout")
+
+    def confirm(self, batch: np.ndarray) -> None:  # noqa: B027 (nothing to do, unless an adapter has)
+        """Raise ModelError if for real images `batch`, its own input, the logits are not what its own output says. What
+        was checked at opening was checked on random images."""
 
     def offers_or_raise(self, kind: str) -> None:
         if kind not in self.offers.kinds:
@@ -163,6 +167,32 @@ def verify_head(head: Head, batch: Activations, *, tolerance: float = 1e-3) -> N
             f"(largest logit {scale:.3g}). Something is computed between this layer and the output. "
             "Name the layer with head='<layer name>'."
         )
+
+
+def verify_output(logits: np.ndarray, own: np.ndarray, *, tolerance: float = 5e-3) -> None:
+    """Raise ModelError unless the classifier's own output [n, c] is these logits, their softmax or its logarithm.
+
+    Percentages, negative logarithms and a softmax of a softmax are none of these: the class and the confidence that are
+    read off them would be others than the classifier's.
+    """
+    z, own = np.asarray(logits, np.float64), np.asarray(own, np.float64).reshape(len(own), -1)
+    if own.shape != z.shape or not (np.isfinite(z).all() and np.isfinite(own).all()):
+        return
+    p = np.asarray(softmax(z))
+    scale = max(1.0, float(np.abs(z).max()))
+    sums = own.sum(axis=1)
+    percent = bool((own >= 0).all() and own.max() > 1 and np.ptp(sums) <= 1e-3 * sums.mean() and own.shape[1] > 1)
+    inverse = bool((own >= 0).all() and np.abs(np.exp(-own).sum(axis=1) - 1).max() < 1e-3)
+    if np.abs(own - z).max() <= tolerance * scale and not (percent or inverse):
+        return
+    if np.abs(own - p).max() <= tolerance or np.abs(np.exp(np.minimum(own, 1.0)) - p).max() <= tolerance:
+        return
+    what = "rows that sum to one number, as percentages do" if percent else "negative logarithms" if inverse else ""
+    what = what or "neither the logits of its last layer, nor their softmax (is a second softmax applied to the first?)"
+    raise ModelError(
+        f"The classifier's output is {what}, so what it says cannot be told from its logits. Give the classifier with "
+        "its softmax or its logits as the output, without what comes after; or a function images -> probabilities."
+    )
 
 
 def probe(spec: InputSpec, n: int = 2, seed: int = 0) -> np.ndarray:

@@ -11,21 +11,19 @@ import numpy as np
 
 from ..arrays import Activations, Array
 from .base import Call, Model
+from .wrapper import Wrapper
 
 
-class Embedding(Model):
+class Embedding(Wrapper):
     """A network whose output [n, d] is read as features; it has no classes, no logits and no head.
 
     inner: the network, opened by its framework's adapter so that `logits` are its output as it is.
     staged: whether stages were named when it was opened; otherwise none are shown.
     """
 
-    head = None
-    class_names = None
-
     def __init__(self, inner: Model, staged: bool) -> None:
-        self.inner = inner
-        self.framework, self.input, self.preprocess = inner.framework, inner.input, inner.preprocess
+        super().__init__(inner)
+        self.head = self.class_names = None
         stages = inner.offers.stages if staged else ()
         self.width = inner.offers.classes
         kinds = frozenset({"features"} | ({"stages"} if stages else set()))
@@ -56,5 +54,5 @@ class Embedding(Model):
         """Another one than the same network's as a classifier: its features are others."""
         return hashlib.sha256(f"embedding;{self.inner.fingerprint}".encode()).hexdigest()
 
-    def save(self, folder: Path) -> str:
-        return self.inner.save(folder)
+    def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
+        raise self._lacks("dropout")

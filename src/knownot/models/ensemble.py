@@ -17,6 +17,7 @@ from ..arrays import Activations, Array, Head, InputSpec, Offers
 from ..errors import ModelError, OptionError
 from . import open_model
 from .base import Call, Model
+from .saved import permitted
 
 FILE, PARTS = "ensemble.json", 2  # what a saved one is opened by; how long the paths in it are
 
@@ -154,16 +155,12 @@ def _written(path: Path) -> list[Model]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))["members"]
         files = [Path(m["file"]) for m in said]
-        known = [dict(m["opened_with"]) for m in said]
+        known = [permitted(m["opened_with"]) for m in said]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path.name!r} does not name the members of an ensemble: {error!r}.") from error
     for file in files:
         if file.is_absolute() or ".." in file.parts or len(file.parts) != PARTS:
             raise ModelError(f"{path.name!r} names a file outside its folder: {str(file)!r}. Do not use it.")
-    for options in known:
-        options.pop("unsafe_pickle", None)
-        if options.get("size"):
-            options["size"] = tuple(options["size"])
     return [open_model(path.parent / file, **options) for file, options in zip(files, known, strict=True)]
 
 

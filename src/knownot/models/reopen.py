@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import SavedError, UnsafeError
 from . import Model, open_model
+from .saved import permitted
 
 
 def described(model: Model, file: str | None) -> dict[str, Any]:
@@ -32,13 +33,13 @@ def reopened(
     file = about.get("model_file")
     if file is not None and file not in files:
         raise SavedError(f"The manifest names a model outside its folder: {file!r}. Do not use this folder.")
-    given = given if given is not None else file and folder / file
-    if not given:
+    given = folder / file if given is None and file is not None else given
+    if given is None:
         raise SavedError(f"{folder} was saved without its {who}: give load(folder, {option}=…).")
-    options = dict(about.get("opened_with") or {})
-    options.pop("unsafe_pickle", None)  # a hand-edited manifest must not make pickles run
-    if options.get("size"):
-        options["size"] = tuple(options["size"])
+    try:
+        options = permitted(about.get("opened_with"))
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise SavedError(f"The manifest of {folder} does not say how the {who} is opened: {error!r}.") from error
     try:
         opened = given if isinstance(given, Model) else open_model(given, **options)
     except UnsafeError as error:

@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import saving
-from ..arrays import Activations, Head, Preprocess, softmax
-from ..calibration import Calibration, p_values
+from ..arguments import public, whole
+from ..arrays import (
+    Activations,
+    DetectorLike,
+    Head,
+    ImagesLike,
+    LabelsLike,
+    ModelLike,
+    Preprocess,
+    PreprocessLike,
+    softmax,
+)
+from ..calibration import (
+    Calibration,
+    KnownBound,
+    Selection,
+    TwoSample,
+    UnknownShare,
+    as_share,
+    known_bound,
+    p_values,
+    select,
+    two_sample_test,
+    unknown_share,
+)
 from ..detectors import Detector, classes
 from ..detectors.base import moved
 from ..detectors.passes import passing
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, SavedError
+from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import batch_size_for, begun, computed
-from ..fitting.preprocessing import Trial
-from ..fitting.thumbnails import SIDE, Bank, eyes
+from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.none_classes import NoneShare, apart, takes_for_none
+from ..fitting.options import CalibrationOptions
+from ..fitting.setup import PassOptions, open_sources
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
+from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
 from ..images.model_input import first_checked
-from ..images.prefetch import overlapped
-from ..models import Model
+from ..images.ways import as_preprocess
+from ..models import Model, open_model
 from ..models.reopen import described, reopened
+from ..monitoring import Monitor
 from ..progress import bar
+from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..stats import one_blas_thread
 from ..version import __version__
+from .added import AddedClass, claimed, with_class, without_class
+from .agreement import check_agreement
+from .batch import features_of, marginal_p
+from .discovery import Discovery, discover
+from .evaluation import Evaluation, evaluate
+from .explaining import Explanation, explain
 from .gallery import Gallery
-from .steps import Record, Rule, chosen, looked, make_record, prepared
-from .verdicts import Verdicts
+from .pickling import as_files, check_process, from_files
+from .recalibration import recalibrate, with_rule
+from .replacing import left_by_a_kill, replacing
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up, with_none
+from .verdicts import Verdict, Verdicts
 
 
 @dataclass(frozen=True)
@@ -51,6 +93,26 @@ class OpenSetClassifier:
     bank: Bank | None
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
+    added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
+    process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
+
+    def __repr__(self) -> str:
+        """A few lines: classifier, detectors, promise."""
+        record, names = self.record, ", ".join(self.class_names[:5]) + ", …" * (len(self.class_names) > 5)
+        way = "float arrays, its own input" if self.preprocess is None else self.preprocess.name or "as given"
+        accuracy = "" if record.accuracy is None else f", right on {record.accuracy:.1%} of {record.accuracy_images:,}"
+        return "\n  ".join(
+            [
+                f"OpenSetClassifier: {self.model.framework}, {len(self.class_names)} classes ({names}){accuracy}",
+                f"input: {way}",
+                f"detector: {', '.join(self.detector.members)}",
+                f"fitted on {record.known:,} known images, calibrated on {len(self.calibration.scores):,}",
+                f"promise: {self.promise}",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def alpha(self) -> float:
@@ -58,65 +120,116 @@ class OpenSetClassifier:
 
     @property
     def promise(self) -> str:
-        """The guarantee, in words."""
-        return self.calibration.sentence
+        """The guarantee, in words; or that there is none, and why."""
+        return f"none. {self.record.void}" if self.record.void else self.calibration.sentence
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
+        second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
+        things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
+        added = {"added": self.added} if self.added else {}
+        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
+
+    @property
+    def cost(self) -> str:
+        """What the promise costs: the threshold of p, the share of known images that it rejects, and what more
+        calibration images would buy, in words."""
+        return self.calibration.cost(self.record.ranking)
 
     @property
     def members(self) -> tuple[str, ...]:
         """Names of the detectors that take part."""
         return self.detector.members
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What its verdicts depend on, beside the images."""
-        return {
-            "classifier": self.model.fingerprint,
-            "second": None if self.second is None else self.second.model.fingerprint,
-            "threshold": [self.calibration.p_threshold, len(self.calibration.scores)],
-        }
-
+    @public
     def predict(
-        self, images: Any, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
     ) -> Verdicts:
-        """One verdict per image of `images` (anything that `open_images` reads), in its order; one forward pass.
+        """One verdict per image of `images`, in its order; one forward pass.
 
         An image that cannot be read, or for which the classifier or a detector computes NaN, is a row with its reason
         in `error`.
-        gallery: keep thumbnails of the most unknown and the borderline images for the report.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Anything that `open_images` reads.
+        batch_size : int, optional
+            Images per forward pass; by default from the size of the input.
+        progress : bool, default False
+            Whether to show a progress bar.
+        gallery : bool, default True
+            Keep thumbnails of the most unknown and the borderline images for the report.
+
+        Returns
+        -------
+        Verdicts
+            Columns of n rows.
+
+        Raises
+        ------
+        ImagesError
+            The source cannot be read at all, or is given in another form than the images of `fit`.
+
+        Examples
+        --------
+        >>> verdicts = knownot.load("osc").predict("incoming")
+        >>> len(verdicts), verdicts.p_value.shape
+        (100, (100,))
         """
         parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
+    @public
+    def predict_one(self, image: Any) -> Verdict:
+        """The verdict for one image, with as little around the forward pass as there can be: no thread is started.
+
+        image: a file's path or bytes, a Pillow image, or an array [h, w, k], raw uint8 or the classifier's own input.
+        Of many images `predict` takes less time for each. From many threads at once it is right as well.
+        """
+        (verdicts,) = self.stream([image], live=True)
+        return verdicts[0]
+
+    @public
     def stream(
         self,
-        images: Any,
+        images: ImagesLike,
         *,
         batch_size: int | None = None,
         progress: bool = False,
         start: int = 0,
         gallery: bool = False,
         so_far: Gallery | None = None,
+        live: bool = False,
     ) -> Iterator[Verdicts]:
-        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those."""
+        """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
+
+        live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
+        before the next image is asked for. Otherwise images are read ahead, which is faster.
+        """
+        check_process(self.process)
         source = open_images(images)
         self._fits(source)
+        for note in source.order_notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         batches = source.batches(
-            batch_size or batch_size_for(self.model, self.preprocess, self.second),
+            batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             start=start,
             thumbs=SIDE if gallery else 0,
+            ahead=not live,
         )
         if source.ready and self.preprocess is not None:
             batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            asked = ((batch, begun(self._looking, batch, self.second)) for batch in batches)
-            for batch, (verdicts, activations, fine) in overlapped(
-                lambda item: (item[0], self._verdicts(item[0], *item[1]())), asked
+            for batch, verdicts, activations, fine in extracted(
+                self.looking, batches, self.second, self._verdicts, not live
             ):
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
@@ -127,6 +240,96 @@ class OpenSetClassifier:
                 before = now
                 advance(len(batch))
 
+    @public
+    def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
+        """The verdicts, and what stands behind each (None where unreadable); one forward pass for all images together.
+
+        top: so many classes by the classifier's probability; nearest: so many of the known images most alike to it.
+        """
+        return explain(self, images, top=top, nearest=nearest)
+
+    @public
+    def select(self, images: Any, *, fdr: float = 0.1, method: str = "storey") -> Selection:
+        """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
+
+        images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+        """
+        return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
+
+    @public
+    def known_bound(self, images: Any, *, confidence: float = 0.95) -> KnownBound:
+        """How many known images there are at most among any that one picks, however they are picked afterwards.
+
+        images: as for `select`. See `calibration.fdr.known_bound`.
+        """
+        return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    @public
+    def unknown_share(self, images: Any, *, confidence: float = 0.95) -> UnknownShare:
+        """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
+
+        See `calibration.prevalence.unknown_share`.
+        """
+        return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
+
+    @public
+    def compare_windows(self, a: Any, b: Any, *, permutations: int = 999, seed: int = 0) -> TwoSample:
+        """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
+
+        See `calibration.two_sample.two_sample_test`.
+        """
+        windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
+        return two_sample_test(*windows, permutations=permutations, seed=seed)
+
+    @public
+    def discover(self, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False) -> Discovery:
+        """What new things are among the images called unknown: clusters of at least `smallest` images.
+
+        Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+        """
+        return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
+
+    @public
+    def with_class(self, name: str, images: Any, *, alpha: float | None = None) -> OpenSetClassifier:
+        """This classifier with one more class, from 5 to 50 images of it: an image called unknown belongs to it when it
+        lies near their mean in the features.
+
+        The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
+        accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
+        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
+        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        """
+        return with_class(self, name, images, alpha)
+
+    @public
+    def without_class(self, name: str) -> OpenSetClassifier:
+        """This classifier without a class that `with_class` added."""
+        return without_class(self, name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes: the classifier's own, then those added."""
+        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        return (*own, *(a.name for a in self.added))
+
+    @public
+    def monitor(
+        self, *, false_alarms: float = 0.05, state: str | Path | None = None, seed: int = 0, name: str = ""
+    ) -> Monitor:
+        """Watches a stream: give it verdicts in their order, `monitor.update(osc.predict(batch))` returns alarms.
+
+        false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
+        there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+        """
+        monitor = Monitor(
+            self.calibration.scores, class_names=self.names, members=self.detector.members,
+            false_alarms=false_alarms, seed=seed, name=name,
+        )  # fmt: skip
+        if state is not None and Path(state).exists():
+            monitor.restore(state)
+        return monitor
+
+    @public
     def scores(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
 
@@ -152,6 +355,138 @@ class OpenSetClassifier:
                 senseless[i] = f"the score of {name} is {x[i]}"
         return scores, parts, senseless
 
+    @public
+    def with_alpha(
+        self, alpha: float, *, guarantee: str | None = None, delta: float | None = None
+    ) -> OpenSetClassifier:
+        """The same classifier with another rule, from the same calibration images: nothing is computed again.
+
+        Who tries several and keeps the one that they like on these images has chosen by them: keep others for the last
+        word.
+
+        Parameters
+        ----------
+        alpha : float
+            The share of known images that may be rejected.
+        guarantee : str, optional
+            As in `fit`; unchanged if left out.
+        delta : float, optional
+            As in `fit`; unchanged if left out.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            There are too few calibration images for it, and how many it takes.
+
+        Examples
+        --------
+        >>> knownot.load("osc").with_alpha(0.1).promise
+        'at most 10 % of known images are rejected (99 % confidence)'
+        """
+        return with_rule(self, alpha=alpha, guarantee=guarantee, delta=delta)
+
+    @public
+    def recalibrated(
+        self,
+        images: ImagesLike,
+        labels: LabelsLike = None,
+        *,
+        alpha: float | None = None,
+        guarantee: str | None = None,
+        delta: float | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> OpenSetClassifier:
+        """The same classifier and detector, its threshold from other calibration images: another camera, another site.
+
+        One forward pass over them, and nothing else.
+
+        Parameters
+        ----------
+        images : ImagesLike
+            Known images, new to the classifier and of the kind that will arrive.
+        labels : LabelsLike, optional
+            Their classes, to tell the accuracy.
+        alpha, guarantee, delta : optional
+            As in `fit`; unchanged if left out.
+        batch_size : int, optional
+            Images per forward pass.
+        seed : int, default 0
+            Which of the images rank the members of a combination.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        OpenSetClassifier
+
+        Raises
+        ------
+        CalibrationError
+            The images are too few.
+        ImagesError, LabelsError
+            They cannot be read, or their labels are not those of the classifier.
+
+        Examples
+        --------
+        >>> knownot.load("osc").recalibrated("data/val").record.calibration
+        529
+        """
+        rule = {"alpha": alpha, "guarantee": guarantee, "delta": delta}
+        return recalibrate(self, images, labels, rule=rule, batch_size=batch_size, seed=seed, progress=progress)
+
+    @public
+    def evaluate(
+        self,
+        known: ImagesLike,
+        labels: LabelsLike = None,
+        *,
+        unknown: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Evaluation:
+        """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
+
+        One forward pass over each source.
+
+        Parameters
+        ----------
+        known : ImagesLike
+            Labelled known images that neither trained the classifier nor calibrated.
+        labels : LabelsLike, optional
+            Their classes, unless sub-folders or the source tell.
+        unknown : ImagesLike or dict of str to ImagesLike, optional
+            Unknown images, or several sets by name.
+        batch_size : int, optional
+            Images per forward pass.
+        progress : bool, default False
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        LabelsError
+            There are no labels, or they are in another order than the classifier's outputs.
+        ImagesError
+            A source cannot be read.
+
+        Examples
+        --------
+        >>> found = knownot.load("osc").evaluate("data/val", unknown={"strange": "incoming/0006*.png"})
+        >>> found.accuracy.images, found.unknown[0].caught.images
+        (600, 10)
+        """
+        return evaluate(self, known, labels, unknown, batch_size, progress)
+
+    @public
     def save(self, folder: str | Path, *, include_model: bool = True, include_features: bool | None = None) -> Path:
         """Write everything into one folder (see `saving`), the classifier itself included unless told otherwise.
 
@@ -159,20 +494,11 @@ class OpenSetClassifier:
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
         """
-        with saving.replacing(Path(folder)) as draft:
-            file = self.model.save(draft) if include_model else None
-            about = {"knownot": __version__, **described(self.model, file)}
-            names = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
-            things = {name: getattr(self, name) for name in names}
-            if self.second is not None:
-                about["second"] = self.second.saved(
-                    draft, include_model if include_features is None else include_features
-                )
-                things["second_preprocess"] = self.second.preprocess
-            files = tuple(sorted(p.relative_to(draft).as_posix() for p in draft.rglob("*") if p.is_file()))
-            saving.write(draft, things, about=about, files=files)
+        with replacing(Path(folder)) as draft:
+            self._write(draft, include_model, include_model if include_features is None else include_features)
         return Path(folder)
 
+    @public
     def export(self, path: str | Path, *, check: Any = None, **options: Any) -> Any:
         """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
 
@@ -181,13 +507,29 @@ class OpenSetClassifier:
         # By name: what exports stands above what is exported.
         return importlib.import_module("knownot.export").export(self, path, check=check, **options)
 
+    def _write(self, folder: Path, include_model: bool = True, include_features: bool = True) -> None:
+        file = self.model.save(folder) if include_model else None
+        about = {"knownot": __version__, **described(self.model, file)}
+        things = {name: getattr(self, name) for name in SAVED}
+        if self.added:
+            things["added"] = self.added
+        if self.second is not None:
+            about["second"] = self.second.saved(folder, include_features)
+            things["second_preprocess"] = self.second.preprocess
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        saving.write(folder, things, about=about, files=files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
+        return from_files, (load, as_files(self._write))
+
     @cached_property
     def _quick(self) -> Detector:
         """The detector with its state in float32, as scores are computed."""
         return moved(self.detector, np, np.float32)
 
     @cached_property
-    def _looking(self) -> Model:
+    def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
         return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
 
@@ -203,11 +545,10 @@ class OpenSetClassifier:
                 "them preprocessed in another way. Give raw images (uint8, files), so that each network gets its own."
             )
 
-    def _verdicts(
-        self, batch: Batch, activations: Activations, fine: np.ndarray, errors: list[str | None]
-    ) -> tuple[Verdicts, Activations, np.ndarray]:
-        """Verdicts [n] of what was `computed` of a batch, the activations of its fine images, and which rows of
-        `batch.x` those are."""
+    def _verdicts(self, batch: Batch, found: Computed) -> tuple[Batch, Verdicts, Activations, np.ndarray]:
+        """(the batch, verdicts [n] of what was `computed` of it, the activations of its fine images, which rows of
+        `batch.x` those are)."""
+        activations, fine, errors = found
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -230,44 +571,55 @@ class OpenSetClassifier:
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
             label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
+            strange = rows[label[rows] < 0]
+            if self.added and len(strange):
+                which = claimed(self.added, eyes(activations)[label[rows] < 0])
+                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+            if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
+                nothing = takes_for_none(activations.logits, activations.extra)
+                label[rows[nothing]] = -1
+                least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
+                p[rows[nothing]] = np.minimum(p[rows[nothing]], least)
         made = Verdicts(
-            tuple(batch.ids),
-            label,
-            p,
-            score,
-            closed,
-            confidence,
-            tuple(errors),
-            member_p,
-            self.detector.members,
-            self.class_names,
-            self.promise,
+            ids=tuple(batch.ids),
+            label=label,
+            p_value=p,
+            score=score,
+            closed_label=closed,
+            confidence=confidence,
+            error=tuple(errors),
+            member_p_values=member_p,
+            members=self.detector.members,
+            class_names=self.names,
+            promise=self.promise,
         )
-        return made, activations, fine
+        return batch, made, activations, fine
 
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
         empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
-        return self._verdicts(empty, *computed(self.model, empty))[0]
+        return self._verdicts(empty, run_batch(self.model, empty))[1]
 
 
+@public
 def fit(
-    model: Any,
-    known: Any,
-    labels: Any = None,
+    model: ModelLike,
+    known: ImagesLike,
+    labels: LabelsLike = None,
     *,
-    calibration: Any = None,
-    calibration_labels: Any = None,
-    detector: Any = None,
-    unknown: Any = None,
-    alpha: float = 0.05,
+    calibration: ImagesLike = None,
+    calibration_labels: LabelsLike = None,
+    detector: DetectorLike = None,
+    unknown: ImagesLike = None,
+    alpha: float | str = 0.05,
     guarantee: str = "pac",
-    delta: float = 0.01,
-    preprocess: Preprocess | None = None,
-    features: Any = None,
-    features_preprocess: Preprocess | None = None,
-    class_names: Sequence[str] | None = None,
+    delta: float | str = 0.01,
+    preprocess: PreprocessLike = None,
+    features: ModelLike = None,
+    features_preprocess: PreprocessLike = None,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+    none_classes: Sequence[str | int] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -277,46 +629,128 @@ def fit(
 ) -> OpenSetClassifier:
     """Make a trained classifier say "unknown" for images of none of its classes.
 
-    model: anything that `open_model` opens. known: images of its classes (anything that `open_images` reads), if
-    possible those it was trained on; labels: their classes, unless sub-folders or the source tell.
-    calibration: known images that the classifier was not trained on; they decide the threshold. Without them a fifth
-    of `known` (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as
-    it treats new images.
-    detector: a name of `knownot.detectors()`, a list of names (combined), or a configured one. Left out it is
-    "default", for the folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts
-    from the default, and changes it where made outliers and left-out classes show clearly that another choice is better
-    here;
-    unknown: some unknown images of your own, as more evidence for it.
-    alpha: the share of known images that may be rejected; guarantee: "pac" (with confidence 1 - delta), "marginal"
-    (on average) or "class-conditional" (on average within each predicted class).
-    preprocess: how raw images become the classifier's input; found by itself if left out (see `record.trials`).
-    features: a second network, a classifier or an embedding network (anything that `open_model` opens, or a function
-    images -> embeddings [n, d]); detectors look at its features too ("second/features"), and "default" gets them as
-    members. features_preprocess: how it wants raw images, where it does not say.
-    class_names: names of the classifier's outputs, in order. head, stages: names of layers, if not found by themselves.
-    thumbnails: how many known images to keep as small pictures for reports, 0 for none.
-
     Each image is seen once, by each network: one forward pass over `known` and one over `calibration`, whatever the
     number of detectors (plus up to 512 images per convention when the preprocessing has to be found or checked, and
     some 1,200 made outliers with detector="auto").
-    Raises InputError, UnsoundError, CalibrationError or ActivationsError, with the cure.
+
+    Parameters
+    ----------
+    model : ModelLike
+        The trained classifier: anything that `open_model` opens. It is left bit for bit as it was.
+    known : ImagesLike
+        Images of its classes (anything that `open_images` reads), if possible those it was trained on.
+    labels : LabelsLike, optional
+        Their classes, unless sub-folders or the source tell.
+    calibration : ImagesLike, optional
+        Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of `known`
+        (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it treats
+        new images.
+    calibration_labels : LabelsLike, optional
+        Their classes, to tell the accuracy.
+    detector : DetectorLike, optional
+        A name of `knownot.detectors()`, a list of names (combined), or a configured one. By default "default", for the
+        folder of a retrained classifier (`knownot.remedies`) also the scorer in it. "auto" starts from the default, and
+        changes it where made outliers and left-out classes show clearly that another choice is better here.
+    unknown : ImagesLike, optional
+        Some unknown images of your own, as more evidence for detector="auto".
+    alpha : float, default 0.05
+        The share of known images that may be rejected, 0 to 1, or "5%".
+    guarantee : {"pac", "marginal", "class-conditional", "class-conditional-or-marginal"}, default "pac"
+        At most alpha with confidence 1 - delta; on average; on average within each predicted class, an error where one
+        has too few calibration images; the same, but those are compared with all images, and noted.
+    delta : float, default 0.01
+        1 - confidence of "pac".
+    preprocess : PreprocessLike, optional
+        How raw images become the classifier's input: a `Preprocess`, the name of a convention ("imagenet"), a dict of
+        fields, an image processor of Hugging Face. Found by itself if left out (see `record.trials`).
+    features : ModelLike, optional
+        A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
+        look at its features too ("second/features"), and "default" gets them as members.
+    features_preprocess : PreprocessLike, optional
+        How the second network wants raw images, where it does not say.
+    class_names : sequence of str or mapping, optional
+        Names of the classifier's outputs, in order; or {name: number}, {number: name}.
+    none_classes : sequence of str or int, optional
+        Classes of the classifier's own that mean "nothing" ("background"), by name or number: an image that it takes
+        for one of them is unknown, and images of theirs among `known` are left out.
+    head : str, optional
+        Name of the last linear layer, if it is not found by itself.
+    stages : sequence of str, optional
+        Names of layers to read as stages, if they are not found by themselves.
+    batch_size : int, optional
+        Images per forward pass; by default from the size of the input.
+    thumbnails : int, default 512
+        How many known images to keep as small pictures for reports, 0 for none.
+    seed : int, default 0
+        Of all that is random: which images are held out, which rank.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    OpenSetClassifier
+
+    Raises
+    ------
+    InputError
+        ModelError, ImagesError, LabelsError or OptionError: something given cannot be used; with the cure.
+    UnsoundError
+        The detector means nothing on this classifier.
+    CalibrationError
+        There are too few calibration images for alpha and the guarantee.
+    ActivationsError
+        The classifier computes NaN or infinity.
+
+    Examples
+    --------
+    >>> import knownot
+    >>> osc = knownot.fit("model.onnx", "data/train", calibration="data/val", progress=False)
+    >>> osc.predict("incoming").summary
+    '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
-    job = prepared(
-        model, (known, labels), (calibration, calibration_labels), Rule(alpha, guarantee, delta, seed),
-        detector=detector, unknown=unknown is not None, preprocess=preprocess, features=features,
-        features_preprocess=features_preprocess, class_names=class_names, head=head, stages=stages,
-        batch_size=batch_size, thumbnails=thumbnails, progress=progress,
-    )  # fmt: skip
-    found = looked(job)
-    choice = chosen(job, found, unknown)
-    decided = job.rule.decide(found, choice)
-    record = make_record(job, found, choice, decided)
+    begin = time.perf_counter()
+    whole("thumbnails", thumbnails)
+    options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
+    options.check()
+    opened = open_model(model, head=head, stages=stages)
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
+    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
+    class_names = names_of(class_names)
+    sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
+    if sources.again:
+        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
+    named: tuple[str, ...] = ()
+    watching: tuple[NoneShare, ...] = ()
+    if none_classes:
+        sources, class_names, named = apart(sources, none_classes, class_names)
+        watching = (NoneShare(),)
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
+    shown = Thumbnails(thumbnails, seed)
+    passed = run_passes(job, shown, watching)
+    if passed.void and not sources.again:  # else it was told before the walk
+        warnings.warn(passed.void, UserWarning, stacklevel=3)
+    decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
+    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    record = make_record(passed, choice, decided, begin)
+    if watching:
+        record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
-        job.model, job.way, decided.detector, decided.calibration, decided.references, job.names, found.walk.bank(),
-        record, job.second,
-    )  # fmt: skip
+        model=job.model,
+        preprocess=job.way,
+        detector=decided.detector,
+        calibration=decided.calibration,
+        references=decided.references,
+        class_names=job.names,
+        bank=shown.bank(),
+        record=record,
+        second=job.second,
+    )
 
 
+@public
 def load(folder: str | Path, *, model: Any = None, features: Any = None) -> OpenSetClassifier:
     """Open a saved open-set classifier; no code of the folder is run.
 
@@ -325,6 +759,8 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     that was fitted.
     """
     folder = Path(folder)
+    if missing := left_by_a_kill(folder):
+        raise SavedError(f"There is no folder {str(folder)!r}.{missing}")
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
     opened = reopened(about, model, folder, files, who="classifier", option="model")
     said, way = about.get("second"), things.pop("second_preprocess", None)
@@ -341,7 +777,14 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     agree = bool(osc.record.second) == (other is not None) and isinstance(way, Preprocess | None)
     if not agree or (other is not None and (way is None) != (osc.preprocess is None)):
         raise SavedError(f"{folder / saving.MANIFEST} does not agree with itself on the second network. Copy it again.")
+    try:
+        check_agreement(osc)
+    except OptionError as error:
+        raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
 
 
-OUR_KINDS: dict[str, type] = {k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check)}
+SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
+OUR_KINDS: dict[str, type] = {
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+}

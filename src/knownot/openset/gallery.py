@@ -22,6 +22,13 @@ class Gallery:
     borderline_thumbs: np.ndarray | None = None
     borderline_eyes: np.ndarray | None = None
 
+    @staticmethod
+    def wanted(score: np.ndarray, p: np.ndarray, unknown: np.ndarray, threshold: float, size: int = 24) -> np.ndarray:
+        """Which of n readable images `with_batch` would end with, if it were given all; [m] int64, ascending."""
+        most = np.argsort(-score, kind="stable")[:size]
+        near = np.argsort(_far(p, threshold), kind="stable")[:size]
+        return np.union1d(most[unknown[most]], near)
+
     def with_batch(
         self,
         verdicts: Verdicts,
@@ -41,7 +48,7 @@ class Gallery:
             self.borderline_thumbs,
             self.borderline_eyes,
             *new,
-            lambda v: np.abs(np.log(v.p_value) - np.log(threshold)),
+            lambda v: _far(v.p_value, threshold),
             size,
         )
         return Gallery(*most, *near)
@@ -54,6 +61,10 @@ class Gallery:
             new_eyes = np.concatenate([eyes_, new_eyes])
         best = np.argsort(key(new_verdicts), kind="stable")[:size]
         return new_verdicts.take(best), new_thumbs[best], new_eyes[best]
+
+
+def _far(p: np.ndarray, threshold: float) -> np.ndarray:
+    return np.abs(np.log(p) - np.log(threshold))
 
 
 def _only(kept, which):  # type: ignore[no-untyped-def]

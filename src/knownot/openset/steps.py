@@ -1,32 +1,51 @@
-"""The steps of `fit`: agree on everything, look at the known images, choose where that is asked for, decide, record."""
+"""The steps of `fit`, which is the case of one: agree on everything, walk over the images, choose and calibrate."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import saving
-from ..arrays import Offers, Preprocess
-from ..calibration import check_options, images_needed
-from ..detectors import Detector, Recipe, beside_default, classes, resolve
-from ..detectors.passes import Pass, passing
-from ..detectors.reducing import reducing
-from ..errors import ModelError, OptionError, SavedError
-from ..fitting.auxiliary import Auxiliary, open_auxiliary
-from ..fitting.extraction import Extractor, HoldOut, Subsample, batch_size_for
-from ..fitting.many import CalibratedDetector, decide, fitted_on, measured_on, random_numbers
-from ..fitting.preprocessing import Trial, class_order
-from ..fitting.preprocessing import choose as choose_preprocessing
-from ..images import Images, check_disjoint, open_images
-from ..models import Model, open_model
-from ..selection.choice import Chosen, choose, enough, watch
+from ..arrays import Preprocess
+from ..detectors import beside_default, classes, resolve
+from ..errors import CalibrationError, OptionError, SavedError
+from ..fitting.content import Contents, lookalikes
+from ..fitting.labels import class_order
+from ..fitting.many import CalibratedDetector, PassResults, check_enough, fit_known, measured_on, score_calibration
+from ..fitting.none_classes import NoneShare
+from ..fitting.options import CalibrationOptions
+from ..fitting.sampling import HoldOut
+from ..fitting.setup import FitJob, PassOptions, Sources
+from ..fitting.setup import set_up as agree
+from ..fitting.thumbnails import Thumbnails
+from ..fitting.trial import Trial
+from ..images import open_images
+from ..images.disjoint import CURE, VOID
+from ..selection.choice import Chosen
+from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
+
+NOTHING = {
+    "background",
+    "none",
+    "nothing",
+    "other",
+    "others",
+    "unknown",
+    "negative",
+    "neither",
+    "misc",
+    "garbage",
+    "empty",
+}
+SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
+ONE = "detector"  # the name of the only one
 
 
 @dataclass(frozen=True)
@@ -49,63 +68,11 @@ class Record:
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
     second: str = ""  # the second network, in words; also among the notes
+    void: str = ""  # why nothing can be promised; "" where the promise holds
+    none_classes: tuple[str, ...] = ()  # classes of the user's own that mean "nothing": unknown
+    none_share: float = 0.0  # of known images, which the classifier takes for one of those: these are rejected too
     seconds: float = 0.0
     version: str = __version__
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Of the calibration, and what of a fit is random."""
-
-    alpha: float
-    guarantee: str
-    delta: float
-    seed: int
-
-    @property
-    def needed(self) -> int:
-        """Calibration images that decide the threshold."""
-        return images_needed(self.alpha, self.delta, self.guarantee)
-
-    def hold_out(self, count: int | None, want: int) -> HoldOut:
-        return HoldOut(count, want, self.seed, self.alpha, self.delta, self.guarantee)
-
-    def decide(self, found: PassResults, choice: Chosen | None) -> CalibratedDetector:
-        detector, parts, evidence = (found.detector, found.parts, 0)
-        if choice is not None:
-            detector, parts, evidence = choice.detector, choice.parts, choice.evidence
-        return decide(
-            detector, parts, found.predicted, alpha=self.alpha, guarantee=self.guarantee, delta=self.delta,
-            seed=self.seed, numbers=found.numbers, evidence=evidence,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FitJob:
-    """All that has to be agreed on before the known images are walked over."""
-
-    model: Model
-    offers: Offers  # of classifier and second network together
-    recipe: Recipe
-    images: Images
-    held: Images | None  # calibration images; None: some of the known ones are held out
-    second: Auxiliary | None
-    way: Preprocess | None
-    names: tuple[str, ...]  # of the classifier's outputs
-    order: np.ndarray | None  # which output each label of the known images is
-    trials: tuple[Trial, ...]
-    found: tuple[str, ...]  # how the preprocessing was found
-    notes: tuple[str, ...]
-    rule: Rule
-    size: int  # of a batch
-    thumbnails: int
-    progress: bool
-    begin: float = field(default_factory=time.perf_counter)
-
-    def walk(self, passes: tuple[Pass, ...], thumbnails: int = 0) -> Extractor:
-        shown = reducing(self.model, self.recipe.reductions(self.offers))  # no map outlives its batch
-        looking = passing(shown, passes, self.way)
-        return Extractor(looking, self.way, self.size, thumbnails, self.rule.seed, self.progress, self.second)
 
 
 def detector_for(model: Any, asked: Any) -> Any:
@@ -121,163 +88,206 @@ def detector_for(model: Any, asked: Any) -> Any:
         raise SavedError(f"{str(model)!r} is no retrained classifier: its manifest says no {error}.") from error
 
 
-def prepared(
-    model: Any,
-    known: tuple[Any, Any],
-    calibration: tuple[Any, Any],
-    rule: Rule,
-    *,
+def set_up(
+    sources: Sources,
     detector: Any,
-    unknown: bool,
+    options: CalibrationOptions,
     preprocess: Preprocess | None,
-    features: Any,
-    features_preprocess: Preprocess | None,
     class_names: Sequence[str] | None,
-    head: str | None,
-    stages: Sequence[str] | None,
-    batch_size: int | None,
-    thumbnails: int,
-    progress: bool,
+    passes: PassOptions,
+    unknown: bool,
 ) -> FitJob:
-    """Open everything, and say what does not go together. known, calibration: (images, labels)."""
-    begin = time.perf_counter()
-    check_options(rule.alpha, rule.delta, rule.guarantee)
-    opened = open_model(model, head=head, stages=stages)
-    if not opened.offers.classes:
-        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
-    images = open_images(*known)
-    held = open_images(*calibration) if calibration[0] is not None else None
-    check_disjoint(images, held)
-    if features is None and features_preprocess is not None:
-        raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
-    other = None if features is None else Auxiliary(open_auxiliary(features), None)
-    offers = opened.offers if other is None else other.beside(opened.offers)
-    offers = replace(offers, labels=images.labelled)
-    recipe, notes = resolve(detector_for(model, detector), offers)
+    """Agree on everything before any image is walked over. unknown: whether unknown images were given."""
+    recipe, notes = resolve(detector, sources.offers)
     if unknown and not recipe.kind.chooses:
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
-    names, order = class_order(images, opened, class_names)
-    size = batch_size or batch_size_for(opened, preprocess)
-    way, trials, found = choose_preprocessing(
-        opened, images, preprocess, order, batch_size=size, seed=rule.seed, progress=progress
-    )
-    if other is not None:
-        other, said = other.prepared(images, features_preprocess, opened, order, batch_size=size, seed=rule.seed)
-        notes = [*said, *notes]
-    of_sources = [note for s in (images, held) if s is not None for note in (*s.notes, *s.label_notes)]
-    return FitJob(
-        opened, offers, recipe, images, held, other, way, tuple(names), order, trials, tuple(found),
-        (*opened.notes, *found, *notes, *of_sources), rule, batch_size or batch_size_for(opened, way, other),
-        thumbnails, progress, begin,
-    )  # fmt: skip
+    _checked_first(sources, recipe.kind.ranks, options, class_names)
+    job = agree(sources, {ONE: recipe}, options, preprocess, class_names, passes)
+    of_sources = [note for s in (job.images, job.held) if s is not None for note in (*s.notes, *s.label_notes)]
+    return replace(job, notes=(*job.notes, *notes, *of_sources))
+
+
+def _checked_first(
+    sources: Sources, ranks: bool, options: CalibrationOptions, class_names: Sequence[str] | None
+) -> None:
+    """Say what can be said of the calibration images before the known ones are walked over."""
+    count = sources.images.count
+    if sources.held is not None:
+        names, _ = class_order(sources.images, sources.model, class_names)
+        class_order(sources.held, sources.model, names, which="calibration")
+        if sources.held.count is not None:
+            check_enough(sources.held.count, ranks, options)
+    elif count is not None:
+        HoldOut(count, options.needed * (2 if ranks else 1), options)
 
 
 @dataclass(frozen=True)
-class PassResults:
-    """What the passes over known and calibration images gave."""
+class Passed:
+    """What the passes gave, without images that calibrate nothing. void: why nothing is promised."""
 
-    walk: Extractor  # over the known images
-    detector: Detector  # fitted
-    parts: np.ndarray  # [n, m] scores of its members, of calibration images
-    predicted: np.ndarray  # [n] their classes
-    numbers: np.ndarray  # [n] random, theirs
-    seen: Subsample | None  # some of them; None unless detectors are to be chosen
-    rights: tuple[float, int]  # accuracy, and on how many labelled images
-    notes: tuple[str, ...] = ()
+    found: PassResults
+    notes: tuple[str, ...]
+    void: str = ""
 
 
-def looked(job: FitJob) -> PassResults:
+def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any."""
-    seen = watch(job.rule.seed) if job.recipe.kind.chooses else None
-    walk = job.walk(job.recipe.passes(held_out=job.held is None), job.thumbnails)
-    found = _held_out(job, walk, seen) if job.held is None else _calibrated(job, job.held, walk, seen)
-    return found if found.rights[1] else replace(found, rights=(walk.confusion.accuracy, walk.confusion.images))
+    watch, contents, needed = subsample(job), Contents(), job.options.needed
+    if job.held is None:
+        hold = hold_out(job, needed, watch)
+        found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
+        return Passed(found, _held_out(found, hold, contents))
+    known = fit_known(job, (thumbnails,), contents=contents)
+    found = score_calibration(known, none if watch is None else (*none, watch))
+    assert found.held_contents is not None
+    counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
+    parts = {name: part[counts] for name, part in found.parts.items()}
+    found = replace(found, parts=parts, predicted=found.predicted[counts], numbers=found.numbers[counts])
+    return Passed(found, notes, void)
 
 
-def _held_out(job: FitJob, walk: Extractor, seen: Subsample | None) -> PassResults:
-    want = job.rule.needed * (2 if job.recipe.kind.ranks else 1)
-    count = job.images.count
-    if job.recipe.kind.chooses and (count is None or enough(job.rule.needed) <= count // 2):
-        want = max(want, enough(job.rule.needed))
-    hold = job.rule.hold_out(count, want)
-    batches = walk.over(job.images, "fit", job.order, job.names, hold, watch=seen)
-    (detector,) = fitted_on([job.recipe], batches, job.model, job.offers)
-    walk.judge(job.names, job.trials)
-    (parts,), predicted = measured_on([detector], [hold.activations()] if hold.kept else [])
+def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[str, ...]:
+    left = len(found.predicted)
     note = (
-        f"No calibration images were given: {len(parts):,} of the known images were held out instead. If the "
+        f"No calibration images were given: {left:,} of the known images were held out instead. If the "
         "classifier was trained on them, it treats them better than new images and more than the promised share of "
         "new known images will be rejected. Give calibration= images that the classifier has never seen."
     )
-    return PassResults(walk, detector, parts, predicted, hold.numbers, seen, walk.rights(hold), (note,))
+    if not hold.moved:
+        return (note,)
+    copies = (
+        f"{contents.repeats:,} of the {contents.images:,} known images are the same image again. Such "
+        f"copies calibrate nothing: {left:,} different ones were held out."
+    )
+    _enough_left(left, found.job.options.needed, copies)
+    return (note, copies)
 
 
-def _calibrated(job: FitJob, held: Images, walk: Extractor, seen: Subsample | None) -> PassResults:
-    batches = walk.over(job.images, "fit", job.order, job.names, None)
-    (detector,) = fitted_on([job.recipe], batches, job.model, job.offers)
-    walk.judge(job.names, job.trials)
-    again = job.walk(detector.passes)
-    names, order = class_order(held, job.model, job.names, which="calibration")
-    new = again.over(held, "calibrate", order, names, None, watch=seen)
-    (parts,), predicted = measured_on([detector], (activations for activations, _ in new))
-    again.judge(job.names, job.trials)
-    walk.unreadable += again.unreadable
-    numbers = random_numbers(len(parts), job.rule.seed) if seen is None else seen.numbers
-    rights = (again.confusion.accuracy, again.confusion.images)
-    return PassResults(walk, detector, parts, predicted, numbers, seen, rights)
+def distinct(
+    known: Contents, held: Contents, needed: int, droppable: bool = True
+) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
+
+    Those that are among the known images do not. Where too few of them are left, or detectors were chosen by them
+    already (not droppable), all count: there is a threshold, but nothing is promised of it.
+    Raises CalibrationError when too few different images were given.
+    """
+    notes: list[str] = []
+    void = ""
+    new = held.new
+    of, left = held.images, int(new.sum())
+    if held.repeats:
+        notes.append(
+            f"{held.repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
+            f"the promise rests on {of - held.repeats:,} different ones."
+        )
+        _enough_left(len(new), needed, notes[-1])
+    if not new.all():
+        said = (
+            f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
+            "detectors are fitted on: the same content, whatever their names."
+        )
+        void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
+        notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
+    near, compared = lookalikes(held, known)
+    if near:
+        copies = (
+            f"{near:,} of {compared:,} calibration images look like one of the known images, encoded or resized again."
+        )
+        notes.append(f"{copies} {VOID} {CURE}")
+        void = void or (notes[-1] if near > SOME * compared else "")
+    return new if left >= needed and droppable else np.ones_like(new), tuple(notes), void
 
 
-def chosen(job: FitJob, found: PassResults, unknown: Any) -> Chosen | None:
-    """What the automatic choice says; None where the detectors were chosen by whoever asked for them."""
-    if found.seen is None:
+def _enough_left(left: int, needed: int, why: str) -> None:
+    if left < needed:
+        raise CalibrationError(f"{why} That is too few: {needed:,} are needed. Give more images, or a larger alpha.")
+
+
+def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
+    """The members' scores [k, m] of unknown images of the user's own; None without, or where nothing is chosen."""
+    if unknown is None or found.watch is None:
         return None
-    theirs = None
-    if unknown is not None:
-        strange = job.walk(found.detector.passes)
-        own = strange.over(open_images(unknown), "unknown", None, job.names, None, labelled=False)
-        (theirs,), _ = measured_on([found.detector], (activations for activations, _ in own))
-    classes = job.offers.classes if job.rule.guarantee == "class-conditional" else 1
-    return choose(
-        found.detector, job.recipe, found.parts, found.numbers, found.seen,
-        walk=found.walk, offers=job.offers, needed=job.rule.needed * classes, seed=job.rule.seed, unknown=theirs,
-    )  # fmt: skip
+    strange = found.job.extractor(found.fitted[ONE].passes)
+    batches = strange.run(open_images(unknown), "unknown", labelled=False)
+    (parts,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
+    return parts
 
 
-def make_record(job: FitJob, found: PassResults, choice: Chosen | None, decided: CalibratedDetector) -> Record:
-    right, of = found.rights
-    notes = [*job.notes, *found.notes, *([] if choice is None else [choice.note])]
+def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
+    """begin: when the fit began, by `time.perf_counter`."""
+    found = passed.found
+    job, parts, known, new = found.job, found.parts[ONE], found.known, found.calibration
+    right, of = _accuracy(found)
+    notes = [*job.notes, *passed.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
         notes.append(
             f"The classifier is right on only {right:.1%} of {of:,} labelled known images. If it was better "
             "in training, the images are preprocessed differently here."
         )
-    walk = found.walk
-    seen = walk.confusion.counts.sum(axis=1)
-    if walk.confusion.images and not seen.all():
+    if nothing := [name for name in job.names if name.casefold().strip(" _-.") in NOTHING]:
+        notes.append(
+            f"The class {nothing[0]!r} sounds as if it meant nothing: as any class, its images are known. If they are "
+            f"to be unknown, give none_classes={nothing!r}."
+        )
+    seen = known.confusion.counts.sum(axis=1)
+    if known.confusion.images and not seen.all():
         absent = [repr(job.names[k]) for k in np.flatnonzero(seen == 0)]
         some = ", ".join(absent[:5]) + ", …" * (len(absent) > 5)
         notes.append(
             f"No known image is of the class{'es' * (len(absent) > 1)} {some}: images of "
             f"{'these classes' if len(absent) > 1 else 'it'} will look unknown."
         )
+    unreadable = [*known.unreadable, *([] if new is None else new.unreadable)]
+    if few := decided.calibration.few:
+        some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
+        notes.append(
+            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
+            "share of the known ones among them may be rejected."
+        )
     return Record(
-        known=walk.images,
-        held_out=len(found.parts) if job.held is None else 0,
+        known=known.images,
+        held_out=len(parts) if job.held is None else 0,
         calibration=len(decided.calibration.scores),
-        ranking=len(found.parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
+        ranking=len(parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
         accuracy_images=of,
-        calibration_is_new=job.held is not None,
+        calibration_is_new=job.held is not None and not passed.void,
+        void=passed.void,
         preprocessing=" ".join(job.found),
         trials=job.trials,
-        unreadable=tuple(walk.unreadable[:1000]),
-        unreadable_count=len(walk.unreadable),
+        unreadable=tuple(unreadable[:1000]),
+        unreadable_count=len(unreadable),
         notes=tuple(notes),
-        checks=checked(found.detector.members, found.parts) if choice is None else choice.checks,
+        checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
         second="" if job.second is None else job.second.words,
-        seconds=time.perf_counter() - job.begin,
+        seconds=time.perf_counter() - begin,
     )
+
+
+def _accuracy(found: PassResults) -> tuple[float, int]:
+    """(accuracy, on how many labelled images): of those that calibrate, of the known ones if these have no labels."""
+    if found.calibration is not None:
+        confusion = found.calibration.confusion
+        right, of = confusion.accuracy, confusion.images
+    else:
+        assert found.hold is not None
+        right, of = found.hold.accuracy()
+    known = found.known.confusion
+    return (right, of) if of else (known.accuracy, known.images)
+
+
+def with_none(record: Record, names: tuple[str, ...], share: float) -> Record:
+    """The record of a fit with classes that mean "nothing"; share: of known images that are taken for one."""
+    are = ", ".join(map(repr, names))
+    note = (
+        f"{are} mean{'s' * (len(names) == 1)} nothing: images of it were left out of the known ones, and what the "
+        f"classifier takes for it is unknown. It takes {share:.1%} of the known images for it; these are rejected "
+        "beside the promised share."
+    )
+    return replace(record, none_classes=names, none_share=share, notes=(*record.notes, note))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from ..errors import missing_extra
+from ..arguments import public
+from ..errors import OptionError, RowError, missing_extra
+from ..images.names import printable
+from .cells import csv_cell
 
 COLUMNS = (
     "id",
@@ -69,6 +73,15 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """The summary, and the first few verdicts."""
+        rows = [str(self[i]) for i in range(min(3, len(self)))]
+        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n  ".join([f"Verdicts: {self.summary}", *rows, *more])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def unreadable(self) -> np.ndarray:  # [n] bool
@@ -129,14 +142,24 @@ class Verdicts:
         columns = [x.tolist() if isinstance(x, np.ndarray) else x for x in self.columns().values()]
         return (Verdict(*row) for row in zip(*columns, strict=True))
 
-    def __getitem__(self, row: int) -> Verdict:
-        return next(iter(self.take([range(len(self))[row]])))
+    @overload
+    def __getitem__(self, row: int) -> Verdict: ...
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Verdicts:
-        """The verdicts of some rows, by index."""
-        rows = np.asarray(rows, dtype=np.int64)
+    @overload
+    def __getitem__(self, row: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Verdicts: ...
+
+    def __getitem__(self, row: Any) -> Verdict | Verdicts:
+        """`verdicts[3]` and `verdicts[-1]` are one `Verdict`; a slice, numbers or a mask are `Verdicts`, as `take`."""
+        if isinstance(row, int | np.integer) and not isinstance(row, bool | np.bool_):
+            return next(iter(self.take([int(row)])))
+        return self.take(row)
+
+    def take(self, rows: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Verdicts:
+        """The verdicts of some rows, chosen as NumPy does: numbers (negative ones from the end), a mask [n] of bools,
+        or a slice. Raises RowError (an OptionError and an IndexError) for anything else."""
+        index = _rows(rows, len(self))
         chosen: dict[str, Any] = {
-            f.name: x[rows] if isinstance(x, np.ndarray) else tuple(x[i] for i in rows)
+            f.name: x[index] if isinstance(x, np.ndarray) else tuple(x[i] for i in index)
             for f in fields(self)
             if f.name in PER_IMAGE
             for x in [getattr(self, f.name)]
@@ -144,8 +167,11 @@ class Verdicts:
         return replace(self, **chosen, gallery=None)
 
     @classmethod
+    @public
     def concat(cls, parts: Sequence[Verdicts], **changes: Any) -> Verdicts:
         """One after the other; what is not per image is taken from the first."""
+        if not len(parts):
+            raise OptionError("concat needs the verdicts of one batch at least.")
         first = parts[0]
         joined: dict[str, Any] = {}
         for f in fields(cls):
@@ -165,11 +191,12 @@ class Verdicts:
             import pandas as pd
         except ImportError as error:
             raise missing_extra("pandas", "parquet", "to_pandas()") from error
-        frame = pd.DataFrame(self.columns())
+        frame = pd.DataFrame({k: _texts(x) if isinstance(x, list) else x for k, x in self.columns().items()})
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             frame[f"p_value: {name}"] = p
         return frame
 
+    @public
     def to_parquet(self, path: str | Path) -> None:
         """A Parquet file, one row per image."""
         try:
@@ -177,28 +204,36 @@ class Verdicts:
             import pyarrow.parquet as pq
         except ImportError as error:
             raise missing_extra("pyarrow", "parquet", "to_parquet()") from error
-        columns = {name: pa.array(x, from_pandas=False) for name, x in self.columns().items()}
-        columns["error"] = pa.array(list(self.error), type=pa.string())
+        columns = {
+            name: pa.array(_texts(x), type=pa.string()) if isinstance(x, list) else pa.array(x, from_pandas=False)
+            for name, x in self.columns().items()
+        }
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             columns[f"p_value: {name}"] = pa.array(p)
-        pq.write_table(pa.table(columns), path)
+        with Path(path).open("wb") as file:  # pyarrow's own takes no name that is no UTF-8
+            pq.write_table(pa.table(columns), file)
 
-    def to_csv(self, path: str | Path) -> None:
-        """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty."""
+    @public
+    def to_csv(self, path: str | Path, *, raw: bool = False) -> None:
+        """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty.
+
+        A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has an apostrophe before it,
+        unless raw.
+        """
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for v in self:
-                row = [getattr(v, name) for name in COLUMNS]
-                writer.writerow(["" if x is None or x != x else x for x in row])
+                writer.writerow([csv_cell(getattr(v, name), raw) for name in COLUMNS])
 
+    @public
     def to_jsonl(self, path: str | Path) -> None:
         """One JSON object per line and image; null where there is no number."""
         import json
 
         with Path(path).open("w", encoding="utf-8") as file:
             for v in self:
-                file.write(json.dumps(row_of(v)) + "\n")
+                file.write(json.dumps(printed(row_of(v))) + "\n")
 
 
 PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values")
@@ -208,3 +243,38 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain JSON values, NaN as None."""
     row = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
     return {name: None if isinstance(x, float) and x != x else x for name, x in row.items()}
+
+
+def printed(row: dict[str, Any]) -> dict[str, Any]:
+    """The same row with texts that any encoding takes."""
+    return {name: printable(x) if isinstance(x, str) else x for name, x in row.items()}
+
+
+def _texts(column: list[str | None]) -> list[str | None]:
+    return [x if x is None else printable(x) for x in column]
+
+
+def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64
+    """The rows that NumPy would choose of n. Raises RowError."""
+    if isinstance(rows, slice):
+        try:
+            return np.arange(n)[rows]
+        except TypeError as error:
+            raise RowError(f"{rows} is no slice of rows: {error}.") from error
+    try:
+        given = np.asarray(rows)
+    except (ValueError, TypeError) as error:
+        raise RowError(f"Rows are numbers, a mask or a slice, not {type(rows).__name__}: {error}.") from error
+    if given.ndim == 1 and not len(given):
+        given = given.astype(np.int64)
+    if given.ndim != 1 or given.dtype.kind not in "iub":
+        what = f"{given.dtype} of shape {given.shape}" if given.ndim else type(rows).__name__
+        raise RowError(f"Rows are numbers [m], a mask of {n} bools or a slice; these are {what}.")
+    if given.dtype.kind == "b":
+        if len(given) != n:
+            raise RowError(f"A mask of {len(given)} bools does not fit {n} verdicts: give one for each.")
+        return np.flatnonzero(given)
+    outside = (given < -n) | (given >= n)
+    if outside.any():
+        raise RowError(f"There is no row {given[outside][0]}: there are {n} verdicts, 0 to {n - 1}.")
+    return given.astype(np.int64)

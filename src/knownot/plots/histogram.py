@@ -134,14 +134,7 @@ def histogram(
     if has_above:
         out.append(f'<text x="{width - right}" y="{base + 18}" text-anchor="end">more</text>')
     if threshold is not None and math.isfinite(threshold):
-        at = x(threshold)
-        out.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{top - 8}" y2="{base}"/>')
-        line = f"threshold {label(threshold, 4)}"
-        room = at + 6 + 7.5 * len(f"{line}, unknown →") < width  # a bold letter of 13 px is about 7.5 px wide
-        anchor, shift, text = ("start", 6.0, f"{line}, unknown →") if room else ("end", -6.0, f"← known, {line}")
-        if not room and at < width / 2:
-            anchor, shift, text = "middle", width / 2 - at, line
-        out.append(f'<text class="strong" x="{at + shift:.1f}" y="{top - 10}" text-anchor="{anchor}">{text}</text>')
+        out += _threshold(x(threshold), threshold, width, top, base)
     axis = "score (larger: less known)" if small else "score: the larger, the less an image is like the known ones"
     out.append(f'<text x="{left + plot / 2:.1f}" y="{height - 6}" text-anchor="middle">{axis}</text>')
     title = escape(summary(b, len(calibration), int(np.count_nonzero(~np.isnan(incoming))), threshold))
@@ -150,6 +143,19 @@ def histogram(
         f'viewBox="0 0 {width} {height}" aria-labelledby="{escape(name)}-title">'
         f'<title id="{escape(name)}-title">{title}</title>{"".join(out)}</svg>'
     )
+
+
+def _threshold(at: float, threshold: float, width: int, top: int, base: int) -> list[str]:
+    """The line of the threshold, and its words on the side where there is room."""
+    line = f"threshold {label(threshold, 4)}"
+    room = at + 6 + 7.5 * len(f"{line}, unknown →") < width  # a bold letter of 13 px is about 7.5 px wide
+    anchor, shift, text = ("start", 6.0, f"{line}, unknown →") if room else ("end", -6.0, f"← known, {line}")
+    if not room and at < width / 2:
+        anchor, shift, text = "middle", width / 2 - at, line
+    return [
+        f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{top - 8}" y2="{base}"/>',
+        f'<text class="strong" x="{at + shift:.1f}" y="{top - 10}" text-anchor="{anchor}">{text}</text>',
+    ]
 
 
 def summary(b: Bins, known: int, incoming: int, threshold: float | None) -> str:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .base import Outcome, Remedied, Remedy, Settings, Task
+from .base import Outcome, Remedy, Settings, Task
 from .comparison.compare import compare
 from .comparison.result import Compared
-from .methods.stream import from_stream
-from .retraining import retrain
-from .saved import load
+from .retraining import from_stream, retrain
+from .saved import Remedied, load
 from .table import REMEDIES, remedy_class
 
 __all__ = [

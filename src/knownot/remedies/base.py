@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..detectors import Detector, Recipe, beside_default, configure, given, label
 from ..errors import OptionError
 from ..models import Model
-from ..openset.classifier import OpenSetClassifier, fit
 
 if TYPE_CHECKING:
     from .training.data import Outliers, Pool
@@ -49,6 +47,12 @@ class Settings:
     device: str | None = None
     half: bool | None = None
     progress: bool = True
+
+    @property
+    def rate(self) -> float:
+        """The learning rate asked for, or the usual one: small where all weights move."""
+        usual = {"full": 1e-4, "head": 1e-2}[self.mode]
+        return usual if self.learning_rate is None else self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -108,80 +112,6 @@ class Remedy(ABC):
     @abstractmethod
     def retrain(self, task: Task) -> Outcome:
         """Do it. Raises OptionError for options out of range, before anything is trained."""
-
-
-@dataclass(frozen=True)
-class Remedied:
-    """A retrained classifier, and how well it still knows its classes.
-
-    model: a `keras.Model` or `nn.Module`; None when the remedy left the user's own as it was. opened: the classifier to
-    use from now on, opened, with its none-classes if it has any. detector: the scorer that belongs to it, a name, a
-    recipe or a fitted detector. accuracy_before, accuracy_after: on the same `accuracy_images` known images, which were
-    not trained on. validation_is_new: whether these were given, rather than held out of the known images, which the
-    classifier knows from its own training. share: how far the weights went on the way to those that were learnt.
-    """
-
-    remedy: str
-    model: Any
-    opened: Model
-    none_classes: int
-    detector: Any
-    history: tuple[Mapping[str, float], ...]
-    accuracy_before: float
-    accuracy_after: float
-    accuracy_images: int
-    validation_is_new: bool
-    seconds: float
-    class_names: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    share: float = 1.0
-
-    @property
-    def recipe(self) -> Recipe:
-        """Of the scorer that belongs to it, for `knownot.fit(…, detector=…)`."""
-        return recipe_of(self.detector)
-
-    @property
-    def scorer(self) -> str:
-        """The name of that, for people: its own in the table, the remedy's for one that is fitted already."""
-        if isinstance(self.detector, str):
-            return self.detector
-        return self.remedy if isinstance(self.detector, Detector) else label(self.recipe)
-
-    @property
-    def combined(self) -> dict[str, Any]:
-        """The default detectors and its own, for `knownot.fit(…, detector=…)`."""
-        return beside_default(self.remedy, self.detector)
-
-    def fit(self, known: Any, labels: Any = None, *, detector: Any = None, **options: Any) -> OpenSetClassifier:
-        """`knownot.fit` of the retrained classifier. detector: `combined`, unless told otherwise."""
-        return fit(self.opened, known, labels, detector=self.combined if detector is None else detector, **options)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write model, scorer and history into a folder that `knownot.fit`, `knownot fit` and `remedies.load` open.
-
-        Files: the model (.keras or .pt2), for torch its state dict as well; JSON and safetensors. No code is stored.
-        Raises SavedError for a folder with something else in it, ModelError when the model cannot be written.
-        """
-        from .saved import save
-
-        return save(self, Path(folder))
-
-    def __repr__(self) -> str:
-        what = f" {self.none_classes} none-class{'es' if self.none_classes > 1 else ''}," if self.none_classes else ""
-        return (
-            f"Remedied({self.remedy!r},{what} accuracy {self.accuracy_before:.2%} before, {self.accuracy_after:.2%} "
-            f"after on {self.accuracy_images:,} images, {self.seconds:.0f} s)"
-        )
-
-
-def recipe_of(detector: Any) -> Recipe:
-    if isinstance(detector, Detector):
-        return given(detector)
-    if isinstance(detector, Recipe):
-        return detector
-    return configure(detector)
 
 
 def chosen_mode(remedy: type[Remedy], mode: str | None) -> str:

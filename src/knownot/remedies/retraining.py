@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..arguments import number, public
 from ..arrays import Preprocess
-from ..detectors.base import number
 from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
 from ..fitting.extraction import batch_size_for
-from ..fitting.preprocessing import choose, class_order
+from ..fitting.labels import class_order
+from ..fitting.preprocessing import choose
 from ..images import Images, open_images
 from ..models import Model, open_model
-from .base import Remedied, Remedy, Settings, Task, chosen_mode
+from .base import Outcome, Remedy, Settings, Task, chosen_mode
+from .saved import Remedied
 from .table import remedy_class
 from .training.data import Outliers, Pool, outliers_of, read
+from .training.frameworks import check_trainable
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy
 
 
+@public
 def retrain(
     remedy: str,
     model: Any,
@@ -74,59 +78,84 @@ def retrain(
     if outliers is not None and kind.outliers == "none":
         raise OptionError(f"{remedy} learns without outliers: leave out outliers=.")
     opened = open_model(model, head=head, stages=stages) if head or stages else open_model(model)
+    if settings.mode not in kind.keeps:
+        check_trainable(opened)  # before the first image is read
     images = open_images(known, labels)
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
     were = rights(opened, task.validation)
-    before = float(were.mean())
     outcome = chosen.retrain(task)
+    taken = _accepted(outcome, task, were, tolerance, interpolate)
+    if not taken.accepted:
+        raise UnsoundError(_refusal(kind, task.settings, were, taken, tolerance))
+    notes = [*task.notes, *outcome.notes]
+    if taken.share < 1:
+        notes.append(
+            f"The weights went {taken.share:.0%} of the way from the classifier's own to those learnt: all the way, "
+            f"the accuracy falls from {were.mean():.2%} to {taken.whole.mean():.2%}."
+        )
+    return Remedied(
+        remedy=remedy, model=taken.model, opened=taken.opened, none_classes=outcome.none_classes,
+        detector=outcome.detector or kind.detector, history=outcome.history, accuracy_before=float(were.mean()),
+        accuracy_after=float(taken.are.mean()), accuracy_images=len(task.validation),
+        validation_is_new=held is not None, seconds=time.perf_counter() - begin, class_names=task.names,
+        options=_said(chosen) | _said(settings), notes=tuple(notes), share=taken.share,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A model on the way from the classifier's own weights to those learnt. share: how far; are, whole: which
+    validation images are right with it, and all the way, [n] bool; accepted: whether few enough became wrong."""
+
+    model: Any
+    opened: Model
+    share: float
+    are: np.ndarray
+    whole: np.ndarray
+    accepted: bool
+    back: bool  # whether going back was tried, or would have been
+
+
+def _accepted(outcome: Outcome, task: Task, were: np.ndarray, tolerance: float | None, interpolate: bool) -> _Taken:
+    """All the way if the accuracy allows it, else as far as it does; what was tried last if it never does."""
     back = SHARES if interpolate and tolerance is not None and outcome.at is not None else ()
-    tried: list[np.ndarray] = []  # which images are right, all the way first
-    model, again = outcome.model, opened
+    tried: list[np.ndarray] = []
+    model, opened = outcome.model, task.opened
     for share in (1.0, *back):
         if share < 1:
             model = outcome.at(share)  # type: ignore[misc]
         if model is not None:
-            again = _reopened(model, outcome.none_classes, task)
-        tried.append(were if model is None else rights(again, task.validation))
-        after = float(tried[-1].mean())
-        if tolerance is None or after >= before - tolerance:
+            opened = _reopened(model, outcome.none_classes, task)
+        tried.append(were if model is None else rights(opened, task.validation))
+        accepted = tolerance is None or float(tried[-1].mean()) >= float(were.mean()) - tolerance
+        if accepted:
             break
-    else:
-        are = tried[0]
-        worse, better = int((were & ~are).sum()), int((are & ~were).sum())
-        raise UnsoundError(
-            f"{remedy} lowers the accuracy on {len(were):,} known images from {before:.2%} to {are.mean():.2%}, by "
-            f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
-            f"became wrong, {better} right). Give a smaller learning_rate (it was {learning_rate(settings):g}), more "
-            "known images, fewer epochs, a smaller ratio of outliers"
-            + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
-            + "; or accept it with a larger tolerance=."
-            + (f" A tenth of the way there it is {after:.2%}." if back else "")
-        )
-    notes = [*task.notes, *outcome.notes]
-    if share < 1:
-        notes.append(
-            f"The weights went {share:.0%} of the way from the classifier's own to those learnt: all the way, the "
-            f"accuracy falls from {before:.2%} to {tried[0].mean():.2%}."
-        )
-    return Remedied(
-        remedy=remedy,
-        model=model,
-        opened=again,
-        none_classes=outcome.none_classes,
-        detector=outcome.detector or kind.detector,
-        history=outcome.history,
-        accuracy_before=before,
-        accuracy_after=after,
-        accuracy_images=len(task.validation),
-        validation_is_new=held is not None,
-        seconds=time.perf_counter() - begin,
-        class_names=task.names,
-        options=_said(chosen) | _said(settings),
-        notes=tuple(notes),
-        share=share,
+    return _Taken(
+        model=model, opened=opened, share=share, are=tried[-1], whole=tried[0], accepted=accepted, back=bool(back)
     )
+
+
+def _refusal(kind: type[Remedy], settings: Settings, were: np.ndarray, taken: _Taken, tolerance: float | None) -> str:
+    are = taken.whole
+    worse, better = int((were & ~are).sum()), int((are & ~were).sum())
+    return (
+        f"{kind.name} lowers the accuracy on {len(were):,} known images from {were.mean():.2%} to {are.mean():.2%}, by "
+        f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
+        f"became wrong, {better} right). Give a smaller learning_rate (it was {settings.rate:g}), more "
+        "known images, fewer epochs, a smaller ratio of outliers"
+        + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
+        + "; or accept it with a larger tolerance=."
+        + (f" A tenth of the way there it is {taken.are.mean():.2%}." if taken.back else "")
+    )
+
+
+def from_stream(model: Any, known: Any, labels: Any = None, *, wild: Any, **options: Any) -> Remedied:
+    """`retrain("stream", …)`: learn from images that nobody has sorted, known and unknown ones among each other.
+
+    wild: anything that `open_images` reads. options: of `retrain`, of `Stream` and of `Settings`.
+    """
+    return retrain("stream", model, known, labels, outliers=wild, **options)
 
 
 def _reopened(model: Any, none_classes: int, task: Task) -> Model:
@@ -137,12 +166,6 @@ def _reopened(model: Any, none_classes: int, task: Task) -> Model:
     again = open_model(model, **{name: x for name, x in asked.items() if x is not None})
     again.class_names, again.preprocess = task.names, task.known.way or opened.preprocess
     return again
-
-
-def learning_rate(settings: Settings) -> float:
-    """That asked for, or the usual one: small where all weights move."""
-    usual = {"full": 1e-4, "head": 1e-2}[settings.mode]
-    return usual if settings.learning_rate is None else settings.learning_rate
 
 
 def prepared(
@@ -191,22 +214,22 @@ def prepared(
     if outliers is not None:
         drawn = outliers_of(outliers, pool, spec=spec, progress=settings.progress)
         notes.append(f"Outliers: {drawn.words}, {settings.ratio:g} per known image.")
-    return Task(opened, pool, validation, drawn, tuple(names), settings, tuple(notes))
+    return Task(
+        opened=opened,
+        known=pool,
+        validation=validation,
+        outliers=drawn,
+        names=tuple(names),
+        settings=settings,
+        notes=tuple(notes),
+    )
 
 
-def accuracy(opened: Model, pool: Pool) -> float:
-    """The share of images whose largest logit is that of their label."""
-    return float(rights(opened, pool).mean())
-
-
-def rights(opened: Model, pool: Pool, *, batch_size: int = 256) -> np.ndarray:
+def rights(opened: Model, pool: Pool) -> np.ndarray:
     """Of which images the largest logit is that of their label, [n] bool."""
-    found = []
-    for at in range(0, len(pool), batch_size):
-        some = slice(at, at + batch_size)
-        logits = opened.forward(opened.input.to_layout(pool.inputs(pool.x[some]))).logits
-        found.append(np.asarray(logits).argmax(axis=1) == pool.labels[some])
-    return np.concatenate(found)
+    predicted = [np.asarray(seen.logits).argmax(axis=1) for seen in pool.activations(opened)]
+    right: np.ndarray = np.concatenate(predicted) == pool.labels
+    return right
 
 
 def _labelled(pool: Pool) -> Pool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments import public
 from ..openset.classifier import OpenSetClassifier
 from ..openset.gallery import Gallery
 from ..openset.verdicts import Verdicts
@@ -16,6 +17,7 @@ from .data import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportD
 from .html import write_report as write
 
 
+@public
 def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
     """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
     readable = ~verdicts.unreadable
@@ -53,7 +55,7 @@ def build(
             preprocessing=record.preprocessing,
             accuracy=record.accuracy,
         ),
-        guarantee=osc.promise[0].upper() + osc.promise[1:] + ".",
+        guarantee=f"{osc.promise[0].upper()}{osc.promise[1:]}. {osc.cost}",
         alpha=osc.alpha,
         counts=Counts(*counts),
         calibration_scores=osc.calibration.scores,

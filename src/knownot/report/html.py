@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
-from ..errors import InputError
-from ..plots import bins_of, data_uri, histogram, number, p_value, percent, pixels_of, stylesheet, tails, visible
+from ..plots import bins_of, data_uri, histogram, p_value, pixels_of, tails
+from ..plots.page import render as fill
+from ..plots.page import write
 from .data import Card, ReportData
 
 CARDS = 24  # per gallery
@@ -22,39 +20,24 @@ def write_report(path: str | Path, data: ReportData) -> None:
 
     Raises InputError when a thumbnail is no image, or the file cannot be written.
     """
-    page = render(data)
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Names that are no valid UTF-8 reach Python with surrogates in them.
-        path.write_bytes(page.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise InputError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
+    write(Path(path), render(data), "report")
 
 
 def render(data: ReportData) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("knownot", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
+    filters = {
         "p": p_value,
-        "number": number,
         "uri": data_uri,
-        "visible": visible,
         "surprise": lambda p: surprise(p, len(data.calibration_scores)),
         "tiny": lambda thumb: "tiny" if max(pixels_of(thumb).size) <= 48 else "",
     }
     ordered = sorted(data.class_counts, key=lambda c: -c.total)
     scores = data.calibration_scores, data.incoming_scores, data.threshold
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report",
+        "report.html.j2",
+        filters,
         data=data,
-        css=Markup(stylesheet()),
         wide=histogram(*scores, name="scores-wide"),
         narrow=histogram(*scores, width=360, height=260, name="scores-narrow"),
         tails=tails(bins_of(*scores)),

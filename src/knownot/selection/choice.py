@@ -8,16 +8,16 @@ docs/detectors.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Activations, Offers
-from ..detectors import Detector, Recipe
+from ..arrays import Activations
+from ..detectors import Detector
 from ..detectors.auto import Auto
-from ..fitting.extraction import Extractor, Subsample
-from ..fitting.many import measured_on
+from ..fitting.many import PassResults, measured_on
+from ..fitting.sampling import Subsample
 from .combination import select_combination, weight_of_yours
 from .diagnostics import Check, answers, flags, left_out
 from .scoreboard import YOURS
@@ -53,28 +53,19 @@ class Chosen:
     made: int = 0  # made outliers that the classifier was shown
 
 
-def choose(
-    auto: Detector,
-    recipe: Recipe,
-    parts: np.ndarray,
-    numbers: np.ndarray,
-    seen: Subsample,
-    *,
-    walk: Extractor,
-    offers: Offers,
-    needed: int,
-    seed: int,
-    unknown: np.ndarray | None = None,
-) -> Chosen:
-    """Choose among the fitted candidates by the images of smallest `numbers`, which must set no threshold afterwards.
+def choose(found: PassResults, name: str, unknown: np.ndarray | None = None) -> Chosen:
+    """Choose among the fitted candidates of the detector `name`, by the calibration images of smallest random number,
+    which must set no threshold afterwards.
 
-    parts [n, m], numbers [n]: the candidates' scores and the random numbers of calibration images; seen: what saw them.
-    recipe: of `auto`, settled. needed: images that decide the threshold. unknown [k, m]: the candidates' scores of
-    unknown images of the user's own, one more kind of evidence, of more weight the more there are.
+    unknown [k, m]: the candidates' scores of unknown images of the user's own, one more kind of evidence, of more
+    weight the more there are.
     """
+    auto, parts, job = found.fitted[name], found.parts[name], found.job
     assert isinstance(auto, Auto)  # for the type checker: no other detector chooses
+    assert found.watch is not None
     start, names = list(auto.start), auto.names
-    failed = tuple(Check(name, (), {}, "left out", f"It could not be fitted here: {why}") for name, why in auto.failed)
+    failed = tuple(Check(one, (), {}, "left out", f"It could not be fitted here: {why}") for one, why in auto.failed)
+    needed = job.options.of_classes(job.offers.classes)
     n = share(len(parts), needed)
     if not n:
         note = (
@@ -82,31 +73,24 @@ def choose(
             f"{enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
         )
         return Chosen(auto.only(auto.start, auto.weights), parts[:, start], failed, note)
-    order = np.argsort(numbers, kind="stable")
-    evidence = order[:n]
-    held, labels = seen.rows(n)
-    computed = answers(walk, *seen.pictures(), each=EACH, seed=seed)
+    known = parts[np.argsort(found.numbers, kind="stable")[:n]]
+    computed = answers(job.extractor(), *found.watch.pictures(), each=EACH, seed=job.options.seed)
     made = _by_kind(auto, computed)
     weights: dict[str, float] = {}
     if unknown is not None and len(unknown):
         made, weights = made | {YOURS: unknown}, weight_of_yours(len(unknown), list(made))
-    sample = dict(auto.sample)
-    classes = np.asarray(sample.pop("class"), dtype=np.int64)
     count = sum(len(batch) for batch in computed.values())
+    rounds: list[tuple[np.ndarray, np.ndarray]] = []
 
     def again(near: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        recipes = {names[j]: recipe.options["candidates"][names[j]] for j in near}
-        some = left_out(recipes, (Activations.of(sample), classes), (held, labels), walk.model.head, offers, seed)
-        rounds.extend((_spread(a, near, len(names)), _spread(b, near, len(names))) for a, b in some)
+        rounds.extend(_left_out(found, name, near, n))
         return rounds
 
-    rounds: list[tuple[np.ndarray, np.ndarray]] = []
-    known = parts[evidence]
     ruling = select_combination(names, start, known, made, again, weights, auto.votes_of(range(len(names))))
     chosen = ruling.columns
     checks = [
-        Check(name, flags(known[:, j], found), found, _verdict(j, start, chosen), ruling.why.get(j, ""))
-        for j, (name, found) in enumerate(zip(names, ruling.found, strict=True))
+        Check(one, flags(known[:, j], aurocs), aurocs, _verdict(j, start, chosen), ruling.why.get(j, ""))
+        for j, (one, aurocs) in enumerate(zip(names, ruling.found, strict=True))
     ]
     places = {j: (j not in start, j not in chosen, -(checks[j].median or 0)) for j in range(len(names))}
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
@@ -115,6 +99,19 @@ def choose(
         auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()), parts[:, list(chosen)], (*lines, *failed),
         ruling.words(names, start, basis), n, count,
     )  # fmt: skip
+
+
+def _left_out(found: PassResults, name: str, near: Sequence[int], n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores of (known, unknown) images, [n, m] with NaN for others than those `near`, when classes are left out."""
+    auto, job, watch = found.fitted[name], found.job, found.watch
+    assert isinstance(auto, Auto)
+    assert watch is not None
+    sample = dict(auto.sample)
+    classes = np.asarray(sample.pop("class"), dtype=np.int64)
+    recipes = {auto.names[j]: job.recipes[name].options["candidates"][auto.names[j]] for j in near}
+    train = (Activations.of(sample), classes)
+    for a, b in left_out(recipes, train, watch.rows(n), job.model.head, job.offers, job.options.seed):
+        yield _spread(a, near, len(auto.names)), _spread(b, near, len(auto.names))
 
 
 def _by_kind(auto: Detector, computed: Mapping[str, Activations]) -> dict[str, np.ndarray]:

@@ -154,13 +154,13 @@ def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, se
         second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
     # Pictures are cut out already: what is left is their size, of the network that they were not taken from.
     again = None if walk.way is None else replace(walk.way, crop_share=1.0)
-    own = Extractor(walk.model, again, walk.size, 0, seed, False, second)
+    own = Extractor(walk.model, again, walk.size, second)
     found: dict[str, Activations] = {}
     for kind in KINDS:
         made = make(kind, each, like=images, labels=labels, seed=seed)
         source = open_images(np.stack([apply(image, way) for image in made]) if walk.way is None else made)
         try:
-            batches = [a for a, _ in own.over(source, kind, None, (), None, labelled=False)]
+            batches = [a for a, _ in own.run(source, kind, labelled=False)]
         except KnownotError:
             continue
         found[kind] = Activations.concat(batches)

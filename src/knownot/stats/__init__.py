@@ -8,6 +8,7 @@ from .quantiles import Quantiles
 from .ranges import ClassRange
 from .reduction import Reduction, maps_of, reduced
 from .reservoir import Reservoir
+from .rounding import raised
 
 __all__ = [
     "ClassMeans",
@@ -22,6 +23,7 @@ __all__ = [
     "gather",
     "maps_of",
     "one_blas_thread",
+    "raised",
     "reduced",
     "reductions_of",
 ]

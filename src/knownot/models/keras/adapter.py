@@ -17,7 +17,7 @@ from keras import ops
 
 from ...arrays import Activations, Offers
 from ...errors import ActivationsError, InputError, KnownotError, ModelError, unknown_name
-from ..base import Model, probe, verify_head
+from ..base import Model, probe, verify_head, verify_output
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
 from .gradient import Pull, dropping, drops, puller
@@ -132,16 +132,21 @@ class KerasModel(Model):
         """Look once at what comes out; check the head, and learn how the output relates to the logits."""
         try:
             found = self._run(shown)
-        except Exception:
+        except Exception as error:
             self._make = eager
             self._run = self._make(self._compute)
             found = self._eagerly(self._compute, shown.shape)
-            self.notes += ("The classifier cannot be compiled by its backend; it is run layer by layer, more slowly.",)
+            why = _reason(error)
+            self.notes += (
+                f"The classifier cannot be compiled by its backend; it is run layer by layer, more slowly. {why}",
+            )
         own = _numpy(found["own"])
         if not (np.isfinite(own).all() and np.isfinite(_numpy(found["logits"])).all()):
             bad = [w.path for w in self._model.weights if not np.isfinite(_numpy(w)).all()]
             why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
             raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
+        if head is None:
+            _settled(own, found, self._tail, self._reads_head)
         if self._reads_head:
             logits, features = _numpy(found["logits"]), _numpy(found["features"])
             if logits.shape != own.shape:
@@ -274,6 +279,13 @@ class KerasModel(Model):
         saveable(self._model)
         self._model.save(folder / "model.keras")
         return "model.keras"
+
+
+def _settled(own: np.ndarray, found: dict[str, Any], tail: Tail, reads_head: bool) -> None:
+    """Raise ModelError where the output is a softmax of a softmax, or percentages."""
+    logits = _numpy(found["logits"])
+    if own.shape == logits.shape and (not reads_head or tail.clean):
+        verify_output(logits, own, tolerance=2e-2)
 
 
 def fingerprint_of(weights: Sequence[Any]) -> str:

@@ -22,7 +22,16 @@ def choose_backend() -> str:
     """
     if importlib.util.find_spec("keras") is None:
         raise missing_extra("keras", "keras", "A Keras classifier")
-    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
+    if "keras" in sys.modules:
+        return ""
+    if asked := os.environ.get("KERAS_BACKEND"):
+        if asked in BACKENDS and not _installed(asked):
+            others = [b for b in BACKENDS if _installed(b)]
+            cure = f" or set KERAS_BACKEND={others[0]}, which is" if others else ""
+            raise MissingExtraError(
+                f"KERAS_BACKEND is {asked}, and the package {BACKENDS[asked]} is not installed: install it "
+                f"(pip install {BACKENDS[asked]}){cure}."
+            )
         return ""
     if _installed(_configured()):
         return ""
@@ -71,12 +80,24 @@ def abstractly(function: Run, shape: tuple[int, ...]) -> Any:
     elif backend == "tensorflow":
         import tensorflow as tf
 
-        tf.function(keep, autograph=False).get_concrete_function(tf.TensorSpec(shape, "float32"))
+        tf.function(scoped(keep), autograph=False).get_concrete_function(tf.TensorSpec(shape, "float32"))
     else:
         import numpy as np
 
         eager(keep)(np.random.default_rng(0).random(shape, dtype=np.float32))
     return kept[0]
+
+
+def scoped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` under a name of TensorFlow's: inside one a layer's own name may begin with "_", which none may at the
+    root."""
+    import tensorflow as tf
+
+    def under(*given: Any) -> Any:
+        with tf.name_scope("knownot"):
+            return function(*given)
+
+    return under
 
 
 def eager(function: Run) -> Run:
@@ -103,7 +124,7 @@ def compiled(function: Run, variables: Callable[[], list[Any]]) -> Run:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False, reduce_retracing=True)
+        return tf.function(scoped(function), autograph=False, reduce_retracing=True)
     if backend != "jax":
         return eager(function)
     import jax

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from ...errors import ModelError, missing_extra
+from .refusals import checked, translated
 
-LAMBDA = (
-    "{name} has a Lambda layer{which}: Python code stored in the file. knownot never runs code from a file. Open the "
-    "model yourself (keras.saving.load_model(path, safe_mode=False), if you trust it) and give the object, or "
-    "replace the Lambda by a Rescaling layer or a registered layer class and save again."
-)
+MOVED = re.compile(rb'"(?:tf_)?keras\.src\.engine\.(functional|sequential|training)"')  # modules of Keras 2
 
 
 def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
@@ -60,31 +58,29 @@ def _load_keras(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise translated(path, error) from error
+        model = _of_keras_2(path)
+        if model is None:
+            raise translated(path, error) from error
     return checked(path, model)
 
 
-def checked(path: Path, model: Any) -> keras.Model:
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{path.name} holds a {type(model).__name__}, not a model.")
-    return model
-
-
-def translated(path: Path, error: BaseException) -> ModelError:
-    """Keras' exception as a ModelError that says what to do."""
-    text = str(error)
-    if "lambda" in text.lower():
-        return ModelError(LAMBDA.format(name=path.name, which=""))
-    found = re.search(r"Unrecognized keyword arguments.*", text)
-    lines = [found[0]] if found else [line.strip() for line in text.splitlines() if line.strip()]
-    first = (lines or [repr(error)])[0]
-    first = first if len(first) < 300 else first[:300] + " …"
-    if re.search(r"[Cc]ould not locate|Unknown (layer|object)|is not registered", text):
-        return ModelError(
-            f"{path.name} uses a class that Keras does not know: {first} Import the module that defines and registers "
-            "it (@keras.saving.register_keras_serializable()) first, or open the model yourself and give the object."
-        )
-    return ModelError(
-        f"Keras {keras.__version__} cannot open {path.name}: {first} Open it where it was made and save it again with "
-        "model.save('model.keras'), or give the model object."
-    )
+def _of_keras_2(path: Path) -> keras.Model | None:
+    """The model of a .keras file that Keras 2.12 to 2.15 wrote, its classes named where Keras 3 has them; None for
+    other files, and where that is not enough. The file is not written to."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        try:
+            version = str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        except (KeyError, ValueError, AttributeError):
+            return None
+        if not version.startswith("2."):
+            return None
+        mended = Path(folder) / "model.keras"
+        with zipfile.ZipFile(mended, "w") as copy:
+            for name in archive.namelist():
+                data = archive.read(name)
+                data = MOVED.sub(rb'"keras.src.models.\1"', data) if name == "config.json" else data
+                copy.writestr(name, data)
+        try:
+            return keras.saving.load_model(mended, compile=False, safe_mode=True)
+        except Exception:  # the error of the file as it is says more
+            return None

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ...errors import ModelError
-from .backend import rounded, to_numpy
+from .backend import rounded, scoped, to_numpy
 
 Compute = Callable[[Any], dict[str, Any]]
 Pull = Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
@@ -75,7 +75,7 @@ def _tensorflow(heads: Callable[[Any], list[Any]], variables: Callable[[], list[
     def pull(x: Any, pulls: list[Any]) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            found = heads(x)
+            found = scoped(heads)(x)
         given = [tf.cast(v, h.dtype) for v, h in zip(pulls, found, strict=True)]
         return tape.gradient(found, x, output_gradients=given)
 

@@ -17,7 +17,7 @@ import keras
 from keras.src.legacy.saving import legacy_h5_format  # the public load_model takes no file that was mended in memory
 
 from ...errors import ModelError
-from .files import LAMBDA, checked, translated
+from .refusals import LAMBDA, checked, translated
 from .tf_ops import translate_op
 
 Json = dict[str, Any]
@@ -146,6 +146,8 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
         if kind == "Sequential":
             config["layers"] = _with_input(config)
         config["layers"] = [_mend(child, dropped) for child in config["layers"]]
+        for child in config["layers"]:
+            _single(child["config"])
         if kind != "Sequential":
             _renumber(config)
         return layer
@@ -154,6 +156,15 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
     else:
         config.pop("ragged", None)
     return layer
+
+
+def _single(config: Json) -> None:
+    """One input and one output of a nested model as such, not as lists of one: Keras 3 hands lists on as lists, which
+    the next layer does not take (Teachable Machine's files)."""
+    for key in ("input_layers", "output_layers"):
+        ends = config.get(key)
+        if isinstance(ends, list) and len(ends) == 1 and isinstance(ends[0], list):
+            config[key] = ends[0]
 
 
 def _with_input(config: Json) -> list[Json]:

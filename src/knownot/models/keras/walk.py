@@ -31,6 +31,7 @@ class Call:
 See = Callable[[Call], None]
 Instead = Callable[[Op, tuple[Any, ...]], Any]  # what to give in the place of a call, None for what it gives itself
 _patching = threading.RLock()
+_switching = threading.RLock()  # held while modes of wrapped torch modules are other than the user's
 
 
 def is_graph(op: Op) -> bool:
@@ -71,6 +72,14 @@ def run(model: keras.Model, x: Any, see: See, instead: Instead = lambda op, args
 def _modes_kept(model: keras.Model) -> Iterator[None]:
     """A torch module wrapped as a layer is set to eval() when Keras runs it in inference; here, it is set back."""
     wrappers = [layer for layer in model._flatten_layers() if type(layer).__name__ == "TorchModuleWrapper"]
+    if not wrappers:
+        yield
+        return
+    with _switching:  # or one thread would take the other's mode for the user's
+        yield from _set_back(wrappers)
+
+
+def _set_back(wrappers: list[Any]) -> Iterator[None]:
     modes = [(module, module.training) for wrapper in wrappers for module in wrapper.modules()]
     try:
         yield

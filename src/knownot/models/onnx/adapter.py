@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,67 @@ import onnxruntime
 from array_api_compat import array_namespace
 from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, InputSpec, Offers, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
 from ..base import Call, Model, probe, verify_head
+from . import proof
 from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
 from .head import Found
-from .inputs import class_names, dtype_of, image_input, input_spec, preprocess
-from .probe import Look, as_it_is, best, look, outputs, tensors_of
+from .inputs import class_names, declared, dtype_of, image_input, input_spec, preprocess
+from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
-Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
-Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]
+
+MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found in a file, and how it is served. What has to be served again is parsed anew: it is not kept in
+    memory for detectors that may never ask.
+
+    layers: {stage: tensor}; tensors: {tensor: layout}. proven: whether the file has to agree with the logits.
+    """
+
+    file: OnnxFile
+    chosen: Found
+    layers: Mapping[str, str]
+    tensors: Mapping[str, str]
+    dtype: np.dtype
+    providers: Sequence[Any] | None
+    threads: int
+    proven: bool
+
+    def served(self, maps: Sequence[str]) -> tuple[bytes, Graph]:
+        """The graph of the activations, with these maps among its outputs."""
+        again = Graph(self.file.again())
+        return _served(again, self.chosen, self.layers, self.tensors, maps), again
+
+    def serve(self, maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        """A session of that."""
+        return session(*self.served(maps), providers=self.providers, threads=self.threads)
+
+    def confirm(self, batch: np.ndarray) -> None:
+        """Raise ModelError unless the logits of `batch` are what the file's own output says."""
+        again = Graph(self.file.again())
+        run = session(proof.graph_of(again, self.chosen), again, providers=self.providers, threads=self.threads)
+        proof.confirmed(self.file.who, self.chosen, _asker(run, self.dtype), batch, proof.tolerance(again))
+
+    def offers(self, classes: int, earlier: tuple[str, ...]) -> Offers:
+        """earlier: the stages but for the last."""
+        offered = {
+            "probabilities": True,
+            "logits": not (self.chosen.share or self.chosen.twice),
+            "features": self.chosen.features is not None,
+            "head": self.chosen.head is not None,
+            "stages": bool(earlier),
+            "maps": bool(self.layers),
+        }
+        kinds = frozenset(kind for kind, there in offered.items() if there)
+        return Offers(kinds, classes, earlier, tuple(self.layers))
 
 
 class OnnxModel(Model):
@@ -37,26 +85,20 @@ class OnnxModel(Model):
 
     def __init__(
         self,
-        file: OnnxFile,
+        reading: Reading,
         run: onnxruntime.InferenceSession,
         spec: InputSpec,
-        dtype: np.dtype,
         offers: Offers,
-        head: Head | None,
-        stage_layers: Mapping[str, str],
         *,
         names: tuple[str, ...] | None = None,
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
-        serve: Serve | None = None,
-        served: Served | None = None,
     ) -> None:
-        self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
+        self.input, self.offers, self.head, self.stage_layers = spec, offers, reading.chosen.head, reading.layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
-        self._file, self._who = file, file.who
-        self._run, self._dtype = run, dtype
+        self._reading, self._file, self._who = reading, reading.file, reading.file.who
+        self._run, self._dtype = run, reading.dtype
         self.input_name = run.get_inputs()[0].name
-        self._serve, self._served = serve, served
         self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -80,20 +122,21 @@ class OnnxModel(Model):
         names = [o.name.removeprefix(PREFIX) for o in run.get_outputs()]
         return Activations.of(dict(zip(names, rows, strict=True)))
 
+    def confirm(self, batch: np.ndarray) -> None:
+        size = self.input.batch
+        if self._reading.proven and len(batch) >= (size or 1):
+            self._reading.confirm(self.input.to_layout(batch if size is None else batch[:size]))
+
     def _serving(self, maps: tuple[str, ...]) -> onnxruntime.InferenceSession:
         """The session with these maps among its outputs, made when they are first asked for; the last one is kept."""
         if not maps:
             return self._run
         if self._with_maps[0] != maps:
-            assert self._serve is not None
-            self._with_maps = (maps, self._serve(maps))
+            self._with_maps = (maps, self._reading.serve(maps))
         return self._with_maps[1]
 
     def _one(self, run: onnxruntime.InferenceSession, chunk: np.ndarray) -> list[np.ndarray]:
-        if self._dtype.kind in "iu":
-            info = np.iinfo(self._dtype)
-            chunk = np.clip(np.rint(chunk), info.min, info.max)
-        chunk = np.ascontiguousarray(chunk, dtype=self._dtype)
+        chunk = _as_input(chunk, self._dtype)
         try:
             return list(run.run(None, {self.input_name: chunk}))
         except Exception as error:  # onnxruntime's errors share no base class of their own
@@ -108,8 +151,7 @@ class OnnxModel(Model):
     def graph(self, maps: Sequence[str] = ()) -> ModelProto:
         """The graph of the activations, its outputs of known widths and called "knownot/" and as `Activations.named`
         calls them; the weights are in it, wherever the file keeps them. Raises ModelError above 2 GB."""
-        assert self._served is not None
-        data, source = self._served(self.known_maps(maps))
+        data, source = self._reading.served(self.known_maps(maps))
         proto = source.file.with_weights(data)
         seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
         stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
@@ -162,6 +204,8 @@ def opened(
     """
     for name in options:
         raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
     for given in providers or ():
         name = given if isinstance(given, str) else given[0]
         if name not in onnxruntime.get_available_providers():
@@ -179,43 +223,46 @@ def opened(
     candidates = onnx_stages.candidates(graph, [f.logits for f in found]) if named is None else named
     seen = look(graph, [*tensors_of(found), *candidates], input_spec(graph, value, size, layout), dtype, opener)
     chosen, classes, notes = best(graph, found, seen)
+    if not embedding:
+        ask = _asker(opener(proof.graph_of(graph, chosen), False), dtype)
+        chosen, more = proof.settled(graph, chosen, seen.spec, ask)
+        notes += more
     tensors = _stage_layouts(graph, named, candidates, chosen, seen)
     layers = {f"stage{i}": tensor for i, tensor in enumerate(tensors, 1)}
     earlier = tuple(layers) if named is not None else tuple(layers)[:-1]
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
 
-    def served(maps: Sequence[str]) -> tuple[bytes, Graph]:
-        again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
-        return _served(again, chosen, layers, tensors, maps), again
-
-    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
-        return session(*served(maps), providers=providers, threads=threads)
-
-    offered = {
-        "probabilities": True,
-        "logits": True,
-        "features": chosen.features is not None,
-        "head": chosen.head is not None,
-        "stages": bool(earlier),
-        "maps": bool(layers),
-    }
-    model = OnnxModel(
-        file,
-        opener(_served(graph, chosen, layers, tensors), True),
-        seen.spec,
-        dtype,
-        Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
-        chosen.head,
-        layers,
-        names=class_names(file.metadata, classes),
-        preprocess=preprocess(graph, value, seen.spec),
-        notes=(*seen.notes, *notes),
-        serve=serve,
-        served=served,
+    reading = Reading(
+        file=file,
+        chosen=chosen,
+        layers=layers,
+        tensors=tensors,
+        dtype=dtype,
+        providers=providers,
+        threads=threads,
+        proven=not embedding,
     )
+    model = OnnxModel(
+        reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec, reading.offers(classes, earlier),
+        names=class_names(file.metadata, classes) or zip_names(graph, classes),
+        preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
+        notes=(*seen.notes, *notes),
+    )  # fmt: skip
     _check(model, graph, chosen)
     return model
+
+
+def _as_input(chunk: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        chunk = np.clip(np.rint(chunk), info.min, info.max)
+    return np.ascontiguousarray(chunk, dtype=dtype)
+
+
+def _asker(run: onnxruntime.InferenceSession, dtype: np.dtype) -> proof.Run:
+    name = run.get_inputs()[0].name
+    return lambda batch: list(run.run(None, {name: _as_input(batch, dtype)}))
 
 
 def _stage_layouts(
@@ -242,7 +289,7 @@ def _served(
     graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str], maps: Sequence[str] = ()
 ) -> bytes:
     """The graph whose outputs are the activations."""
-    nodes = {"logits": onnx_stages.flat(chosen.logits, f"{PREFIX}logits")}
+    nodes = {"logits": proof.logit_nodes(graph, chosen, f"{PREFIX}logits")}
     if chosen.features is not None:
         name = f"{PREFIX}features"
         pooled = onnx_stages.mean(chosen.features, name, "NCHW", graph.opset)
@@ -272,12 +319,6 @@ def _check(model: OnnxModel, graph: Graph, chosen: Found) -> None:
             f"{graph.who} computes NaN or infinity for a random image: {why}. Export it again, or retrain it."
         )
     logits = first.logits
-    if not chosen.softmax and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-        raise ModelError(
-            f"{graph.who} gives probabilities that come from {chosen.end}, not from a softmax that knownot could look "
-            f"behind. Open a function that runs it instead: open_model(lambda images: session.run(None, "
-            f"{{'{model.input_name}': images}})[...])."
-        )
     if model.head is not None:
         half = any(t.data_type in HALF for t in graph.initializers.values())
         verify_head(model.head, first, tolerance=1e-2 if half else 1e-3)

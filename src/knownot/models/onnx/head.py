@@ -35,16 +35,20 @@ class Found:
     logits: the tensor before Softmax, [n, c] once flattened. end: the operation that makes it.
     features: the tensor that the linear layer reads, None where there is none; to be averaged over space if `pooled`.
     head: the layer, None when something that is not linear follows it; `why` says what.
+    share: the output is probabilities whose logits cannot be had, so that their logarithm stands for these.
     """
 
     output: str
     logits: str
     end: str
     softmax: bool
+    codes: tuple[str, str] = ("", "")  # scale and zero point, where `logits` are the codes of quantised numbers
+    twice: bool = False  # a softmax of a softmax: the logits are the inner one's probabilities
     features: str | None = None
     pooled: bool = False
     head: Head | None = None
     why: str = ""
+    share: bool = False
 
 
 @dataclass
@@ -79,9 +83,13 @@ class _Affine:
 
 def find(graph: Graph, output: str) -> Found:
     """Walk back from `output` to the tensor before Softmax, and on to the linear layer."""
-    logits, softmax = _before_softmax(graph, output)
+    logits, softmax, codes = _before_softmax(graph, output)
     end = graph.producer.get(logits)
-    base = Found(output, logits, end.op_type if end else "input", softmax)
+    base = Found(output, logits, end.op_type if end else "input", softmax, codes)
+    if softmax and (behind := _probabilities(graph, logits)):
+        inner = find(graph, behind)
+        why = "its output is the softmax of a softmax"
+        return replace(base, twice=True, features=inner.features, pooled=inner.pooled, why=why)
     affine, pooled, active, tensor = _Affine(), False, "", logits
     while (node := graph.producer.get(tensor)) is not None:
         operands = _constant_operand(graph, node)
@@ -138,27 +146,64 @@ def layer_names(graph: Graph) -> list[str]:
     return [*(n.name for n in nodes if n.name), *(n.output[0] for n in nodes), *(o.name for o in graph.outputs)]
 
 
-def _before_softmax(graph: Graph, tensor: str) -> tuple[str, bool]:
-    softmax = False
-    while (node := graph.producer.get(tensor)) is not None:
+def _before_softmax(graph: Graph, tensor: str) -> tuple[str, bool, tuple[str, str]]:
+    """(the tensor before the last softmax, whether there is one, scale and zero point if the tensor holds codes).
+
+    What is done to the numbers before (a pair that quantises and dequantises) or to the probabilities after (logarithm,
+    percent, a clip) is stepped over; `proof` compares with what the file gives.
+    """
+    if probabilities := _probabilities(graph, tensor):
+        node = graph.producer[probabilities]
         inner = _softmax_input(graph, node)
-        if inner is not None:
-            tensor, softmax = inner, True
-        elif node.op_type in THROUGH or (node.op_type == "Log" and _is_softmax(graph, node.input[0])):
-            tensor = node.input[0]
+        assert inner is not None  # that is how it was found
+        if node.op_type != "QLinearSoftmax":
+            return _plain_tensor(graph, inner), True, ("", "")
+        before = graph.producer.get(_same(graph, inner))
+        if before is not None and before.op_type == "QuantizeLinear":
+            return _plain_tensor(graph, str(before.input[0])), True, ("", "")
+        return inner, True, (str(node.input[1]), str(node.input[2]))
+    return _plain_tensor(graph, tensor), False, ("", "")
+
+
+def _plain_tensor(graph: Graph, tensor: str) -> str:
+    """Back over operations that leave the values as they are, rounding aside."""
+    while (node := graph.producer.get(tensor)) is not None:
+        if node.op_type == "DequantizeLinear":
+            pair = graph.producer.get(_same(graph, node.input[0]))
+            if pair is None or pair.op_type != "QuantizeLinear":
+                break  # codes of an integer operation: only this makes numbers of them
+            tensor = str(pair.input[0])
+        elif node.op_type in SAME_VALUES:
+            tensor = str(node.input[0])
         else:
             break
-    return tensor, softmax
+    return tensor
 
 
-def _is_softmax(graph: Graph, tensor: str) -> bool:
-    node = graph.producer.get(tensor)
-    return node is not None and _softmax_input(graph, node) is not None
+def _same(graph: Graph, tensor: str) -> str:
+    while (node := graph.producer.get(tensor)) is not None and node.op_type in SAME_VALUES:
+        tensor = str(node.input[0])
+    return tensor
+
+
+def _probabilities(graph: Graph, tensor: str) -> str | None:
+    """The output of a softmax that `tensor` says again, maybe as logarithms, percent or codes; None without one."""
+    while (node := graph.producer.get(tensor)) is not None:
+        if _softmax_input(graph, node) is not None:
+            return tensor
+        operands = _constant_operand(graph, node)
+        if node.op_type in THROUGH or node.op_type in ("Log", "Clip"):
+            tensor = str(node.input[0])
+        elif node.op_type in ("Mul", "Div", "Add") and operands is not None and operands[1].size == 1:
+            tensor = operands[0]
+        else:
+            return None
+    return None
 
 
 def _softmax_input(graph: Graph, node: NodeProto) -> str | None:
     """x for Softmax(x), LogSoftmax(x) and exp(x - max x) / sum(exp(x - max x)) spelt out."""
-    if node.op_type in ("Softmax", "LogSoftmax"):
+    if node.op_type in ("Softmax", "LogSoftmax", "QLinearSoftmax"):
         return str(node.input[0])
     if node.op_type != "Div":
         return None

@@ -112,6 +112,25 @@ def preprocess(graph: Graph, value: ValueInfoProto, spec: InputSpec) -> Preproce
     return None
 
 
+RANGES = {  # of Windows ML: scale and mean of a pixel of 0 to 255
+    "nominalrange_0_255": (1.0, 0.0),
+    "normalized_0_1": (1 / 255, 0.0),
+    "normalized_1_1": (1 / 127.5, 1.0),
+}
+ORDERS = {"bgr8": "bgr", "rgb8": "rgb", "bgra8": "bgr", "rgba8": "rgb", "gray8": "grey"}
+
+
+def declared(metadata: Mapping[str, str], spec: InputSpec) -> Preprocess | None:
+    """What the metadata of Windows ML (Custom Vision, ML.NET) says of pixels, None where they are silent."""
+    said = {key.lower(): text.strip().lower() for key, text in metadata.items()}
+    order = ORDERS.get(said.get("image.bitmappixelformat", ""))
+    numbers = RANGES.get(said.get("image.nominalpixelrange", "nominalrange_0_255"))
+    if order is None or numbers is None or (order == "grey") != (spec.channels == 1):
+        return None
+    name = f"{order.upper()} of the file's metadata"
+    return Preprocess(spec.height, spec.width, order, scale=numbers[0], mean=(numbers[1],), name=name)
+
+
 def class_names(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
     """Names of the classes in the file's metadata, as JSON, a Python literal or a list of words; None without."""
     lowered = {key.lower(): text for key, text in metadata.items()}

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnxruntime
-from onnx import helper
+from onnx import NodeProto, helper
 
 from ...arrays import InputSpec
 from ...errors import ModelError
 from ..base import probe
-from .graph import Graph
+from .graph import Graph, attribute
 from .head import SIGMOIDS, Found, find, layer_names, whole_layer
 
 FLOATS = {0, 1, 10, 11, 16}  # TensorProto: not said, float, float16, double, bfloat16
@@ -37,8 +37,9 @@ def outputs(graph: Graph, head: str | None) -> list[Found]:
             raise ModelError(f"head={head!r} is no linear layer of {graph.who}: {found.why}.")
         return [found]
     wanted = [o for o in graph.outputs if head in (None, o.name)]
-    floats = [o for o in wanted if o.type.HasField("tensor_type") and o.type.tensor_type.elem_type in FLOATS]
-    computed = [o.name for o in floats if o.name in graph.producer and o.name not in graph.constants]
+    floats = [o.name for o in wanted if o.type.HasField("tensor_type") and o.type.tensor_type.elem_type in FLOATS]
+    floats += [str(node.input[0]) for o in wanted if (node := zip_map(graph, o.name)) is not None]
+    computed = [name for name in floats if name in graph.producer and name not in graph.constants]
     if not computed:
         what = ", ".join(o.name for o in wanted) or "none"
         raise ModelError(
@@ -46,6 +47,23 @@ def outputs(graph: Graph, head: str | None) -> list[Found]:
             "it with its class scores or probabilities [n, c] as an output, not only the label of the best class."
         )
     return [find(graph, name) for name in computed]
+
+
+def zip_map(graph: Graph, output: str) -> NodeProto | None:
+    """The node that makes {class: probability} of the scores, as scikit-learn's and Custom Vision's exports end."""
+    node = graph.producer.get(output)
+    return node if node is not None and node.op_type == "ZipMap" else None
+
+
+def zip_names(graph: Graph, classes: int) -> tuple[str, ...] | None:
+    """The names of the classes that such a node has."""
+    for o in graph.outputs:
+        if (node := zip_map(graph, o.name)) is not None:
+            words = attribute(node, "classlabels_strings") or attribute(node, "classlabels_int64s") or ()
+            names = tuple(w.decode() if isinstance(w, bytes) else str(w) for w in words)
+            if len(names) == classes:
+                return names
+    return None
 
 
 def as_it_is(found: Found) -> Found:

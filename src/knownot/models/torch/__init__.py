@@ -17,7 +17,7 @@ import torch
 
 from ...arrays import Activations, Head, Offers, Preprocess
 from ...errors import ActivationsError, ModelError
-from ..base import Model, verify_head
+from ..base import Model, verify_head, verify_output
 from . import files, inputs, outputs, saving
 from .gradient import Differentiated, Dropping, drops, offered
 from .head import Found, find
@@ -157,7 +157,10 @@ class TorchModel(Model):
         """That two passes agree, and that the head gives the logits."""
         x = self._sample(self.input.batch or LOOK)
         with self.network.untouched():
+            before = self.network.random_state()
             first, again = self._run(x), self._run(x)
+            draws = not all(map(torch.equal, before, self.network.random_state()))
+        self.network.draws = draws
         first.check()
         scale = max(1.0, float(np.abs(first.logits).max()))
         if not np.abs(first.logits - again.logits).max() <= self.tolerance * scale:
@@ -166,6 +169,8 @@ class TorchModel(Model):
                 "is in evaluation mode (dropout or noise that does not look at self.training)."
             )
         self._check_head(first)
+        if not self.embedding and self.options["head"] is None:
+            verify_output(first.logits, self._scores(x), tolerance=max(5e-3, self.tolerance))
         try:
             head, stages = self.options["head"], self.options["stages"]
             self.differentiated = Differentiated(
@@ -229,6 +234,12 @@ class TorchModel(Model):
         chosen = [np.minimum(np.arange(start, start + size), n - 1) for start in range(0, n, size)]
         return np.concatenate([run(batch[rows], rows) for rows in chosen])[:n]
 
+    def _scores(self, batch: np.ndarray) -> np.ndarray:
+        """The classifier's own output of `batch`, [n, c]."""
+        with self.network.untouched(), torch.no_grad():
+            x = torch.from_numpy(batch.copy()).to(self.network.device, self.network.dtype)
+            return _float32(outputs.follow(self.network(x), self.path)).reshape(len(batch), -1)
+
     def _size_of(self, batch: np.ndarray) -> tuple[int, int]:
         h, w = batch.shape[2:4] if self.input.layout == "NCHW" else batch.shape[1:3]
         return int(h), int(w)
@@ -262,7 +273,7 @@ class TorchModel(Model):
         return self.network.fingerprint()
 
     def save(self, folder: Path) -> str:
-        name, note = saving.save(self, Path(folder))
+        name, note = saving.save(self, Path(folder), opened)
         if note:
             self.notes = (*self.notes, note)
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,13 +15,46 @@ from torch.export import ExportedProgram
 
 from ...errors import KnownotError, ModelError
 
+DRAWING = threading.RLock()  # held by whoever forks the process's random state
+_SWITCHING = threading.Lock()
+_switched: dict[
+    int, tuple[Any, int]
+] = {}  # {id: (module in training mode, how many passes want it in evaluation mode)}
+
+
+@contextmanager
+def evaluating(whole: nn.Module) -> Iterator[None]:
+    """Every module of `whole` in evaluation mode. The first pass switches a module and the last one switches it back,
+    so that no pass sees training mode because another one has ended, and none takes the other's mode for the user's.
+
+    Flags are set one by one: `eval()` may be overridden to do more (merge adapters into weights, say).
+    """
+    with _SWITCHING:
+        mine = [m for m in whole.modules() if id(m) in _switched or getattr(m, "training", False)]
+        for module in mine:
+            _switched[id(module)] = (module, _switched.get(id(module), (module, 0))[1] + 1)
+            module.training = False
+    try:
+        yield
+    finally:
+        with _SWITCHING:
+            for module in mine:
+                _, passes = _switched.pop(id(module))
+                if passes > 1:
+                    _switched[id(module)] = (module, passes - 1)
+                else:
+                    module.training = True
+
 
 class Network:
     """A classifier that can be called on a tensor.
 
     thing: what was given, unwrapped; kind: "module", "script" or "program"; module: what is called.
+    draws: whether a pass draws random numbers; True until that has been looked at.
     paths: for an exported program, {computing step: names of the modules it is in}, else empty.
     """
+
+    draws = True
 
     def __init__(self, thing: Any) -> None:
         while isinstance(thing, nn.Module) and hasattr(thing, "_orig_mod"):  # torch.compile: its fusion hides the steps
@@ -91,24 +125,25 @@ class Network:
     def untouched(self) -> Iterator[None]:
         """In evaluation mode, without gradients; afterwards every flag and the random state are as before.
 
-        Flags are set one by one: `eval()` may be overridden to do more (merge adapters into weights, say).
+        Any number of threads may be in it at once, with one module or with modules that share layers. What belongs to
+        the whole process, the random state, is set back only for networks that draw from it, one thread at a time.
         """
-        training = [m for m in self.module.modules() if getattr(m, "training", False)]
-        devices = [self.device] if self.device.type == "cuda" else []
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            if self.draws:
+                stack.enter_context(DRAWING)
+                stack.enter_context(torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []))
             stack.enter_context(torch.inference_mode())
             if torch.is_autocast_enabled(self.device.type):
                 stack.enter_context(torch.autocast(self.device.type, enabled=False))
             if self.kind == "script":  # fused kernels would hide the steps
                 stack.enter_context(torch.jit.optimized_execution(False))
-            try:
-                for module in training:
-                    module.training = False
-                yield
-            finally:
-                for module in training:
-                    module.training = True
+            stack.enter_context(evaluating(self.module))
+            yield
+
+    def random_state(self) -> list[torch.Tensor]:
+        """Of every generator that it may draw from by default."""
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        return [torch.get_rng_state(), *cuda]
 
     def __call__(self, x: torch.Tensor) -> Any:
         """Its output, whatever its type. Raises ModelError when it raises."""

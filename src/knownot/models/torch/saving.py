@@ -15,7 +15,7 @@ import torch
 
 from ...arrays import InputSpec
 from ...errors import KnownotError, ModelError
-from . import files
+from . import files, outputs
 
 if TYPE_CHECKING:
     from . import TorchModel
@@ -27,8 +27,8 @@ EXPORTABLE = "export.pt2"  # beside TorchScript: the same network as a program, 
 Route = tuple[str, Callable[[Path], None], str, InputSpec]
 
 
-def save(model: TorchModel, folder: Path) -> tuple[str, str]:
-    """Write `model` into `folder`: (file name, a note or "").
+def save(model: TorchModel, folder: Path, opened: Callable[..., TorchModel]) -> tuple[str, str]:
+    """Write `model` into `folder`: (file name, a note or ""). opened: opens what was written.
 
     A file that was opened is copied. Otherwise the first way of writing wins that gives, opened again, the same
     bits for a probe. Raises ModelError when none does.
@@ -47,7 +47,7 @@ def save(model: TorchModel, folder: Path) -> tuple[str, str]:
                 warnings.simplefilter("ignore")
                 with model.network.untouched(), torch.inference_mode(False), torch.no_grad():
                     write(path)
-            difference = _difference(model, path, spec)
+            difference = _difference(model, opened(path, embedding=model.embedding), spec)
         except Exception as error:
             difference = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not difference:
@@ -85,10 +85,12 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     x = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(network.device, network.dtype)
 
     def export(dynamic: dict[int, Any]) -> Callable[[Path], None]:
-        return lambda path: torch.export.save(program_of(network, x, dynamic), str(path), extra_files=extra)
+        return lambda path: torch.export.save(
+            program_of(network, x, dynamic, _plain(model)), str(path), extra_files=extra
+        )
 
     def trace(path: Path) -> None:
-        traced = torch.jit.trace(copy.deepcopy(network.module), x, check_trace=False)
+        traced = torch.jit.trace(_plain(model), x, check_trace=False)
         torch.jit.save(traced, str(path), _extra_files=extra)
 
     def script(path: Path) -> None:
@@ -108,9 +110,21 @@ def _routes(model: TorchModel) -> Iterator[Route]:
     yield "model.pt2", export({}), "Saved with a fixed batch size of 2: slower.", replace(sized, batch=2)
 
 
-def program_of(network: Network, x: torch.Tensor, dynamic: dict[int, Any]) -> torch.export.ExportedProgram:
-    """torch.export of a copy of a module. dynamic: axes of x that take any size."""
-    module = copy.deepcopy(network.module)
+def _plain(model: TorchModel) -> torch.nn.Module:
+    """A copy of the network that gives its scores and nothing else: an output of a class of another library, as Hugging
+    Face's, could be opened again only where that library has been imported."""
+    module = copy.deepcopy(model.network.module)
+    if model.path:
+        whole, path = module.forward, model.path
+        module.forward = lambda *given, **named: outputs.follow(whole(*given, **named), path)
+    return module
+
+
+def program_of(
+    network: Network, x: torch.Tensor, dynamic: dict[int, Any], module: torch.nn.Module | None = None
+) -> torch.export.ExportedProgram:
+    """torch.export of a copy of a module. dynamic: axes of x that take any size. module: that copy, if made already."""
+    module = copy.deepcopy(network.module) if module is None else module
     return torch.export.export(module, (x,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
 
 
@@ -126,11 +140,8 @@ def _beside(model: TorchModel, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _difference(model: TorchModel, path: Path, spec: InputSpec) -> str:
-    """What differs between a model and the file written from it; "" when no bit does."""
-    from . import opened
-
-    again = opened(path, embedding=model.embedding)
+def _difference(model: TorchModel, again: TorchModel, spec: InputSpec) -> str:
+    """What differs between a model and the one opened from the file written of it; "" when no bit does."""
     if again.input != spec:
         return f"it reads {again.input}, not {spec}"
     if again.fingerprint != model.fingerprint:

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...arguments import number
 from ...arrays import Preprocess
-from ...detectors.base import number
 from ...errors import OptionError
 from ...images import open_images
 from ...models import Model, open_model
-from ..base import Remedied, chosen_mode
+from ..base import chosen_mode
 from ..retraining import retrain
+from ..saved import Remedied
 from ..table import REMEDIES, remedy_class
-from .measure import CLEAN, measured, reason
+from .measure import CLEAN, Measurement, measure, reason
 from .result import NONE, Compared, Line, Tried
 from .splits import Splits, plain, split, strangers
 
@@ -84,16 +85,10 @@ def compare(
             if isinstance(result, Remedied):
                 found[one.name] = result
             tried.append(_tried(one, result))
-    lines: list[Line] = []
-    facts: dict[str, dict[str, Any]] = {}
-    for scorers, own in groups(opened, found):
-        try:
-            some, said = measured(own, scorers, splits, names, strange, auto, fooling, seed, progress)
-        except Exception as error:  # the others are not to be lost
-            facts |= {name: {"failed": reason(error)} for name in scorers}
-        else:
-            lines += some
-            facts |= dict.fromkeys(scorers, said)
+    on = Measurement(
+        splits=splits, names=names, unknown=strange, auto=auto, fooling=fooling, seed=seed, progress=progress
+    )
+    lines, facts = _measured(groups(opened, found), on)
     rows = [Tried(NONE, NONE, accuracy_before=None, accuracy_after=None, seconds=0.0), *tried]
     rows = [replace(row, **facts.get(row.name, {})) if not row.failed else row for row in rows]
     return Compared(
@@ -101,6 +96,23 @@ def compare(
         images={f: len(getattr(splits, f)) for f in ("known", "validation", "calibration", "rank", "test")},
         seed=seed, notes=tuple(notes), seconds=time.perf_counter() - begin,
     )  # fmt: skip
+
+
+def _measured(
+    groups: list[tuple[dict[str, Any], Model]], on: Measurement
+) -> tuple[list[Line], dict[str, dict[str, Any]]]:
+    """(lines, {remedy: facts, or why it failed})."""
+    lines: list[Line] = []
+    facts: dict[str, dict[str, Any]] = {}
+    for scorers, own in groups:
+        try:
+            some, said = measure(own, scorers, on)
+        except Exception as error:  # the others are not to be lost
+            facts |= {name: {"failed": reason(error)} for name in scorers}
+        else:
+            lines += some
+            facts |= dict.fromkeys(scorers, said)
+    return lines, facts
 
 
 def _asked(remedies: Sequence[str] | Mapping[str, Any], outliers: Any) -> list[Asked]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ...fooling import fool
 from ...measure import auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ...models import Model
 from ...outliers import make
-from ..base import recipe_of
+from ..saved import recipe_of
 from ..training.data import Pool
 from .result import Line
 from .splits import Splits, plain
@@ -27,22 +27,25 @@ SURE = 0.99
 CLEAN, RANK = "known", "known, to rank"
 
 
-def measured(
-    opened: Model,
-    scorers: Mapping[str, Any],
-    splits: Splits,
-    names: tuple[str, ...],
-    unknown: Mapping[str, Pool],
-    auto: bool,
-    fooling: int,
-    seed: int,
-    progress: bool,
-) -> tuple[list[Line], dict[str, Any]]:
+@dataclass(frozen=True)
+class Measurement:
+    """What every classifier is measured on. names: of its outputs; unknown: sets; auto, fooling: as of `compare`."""
+
+    splits: Splits
+    names: tuple[str, ...]
+    unknown: Mapping[str, Pool]
+    auto: bool
+    fooling: int
+    seed: int
+    progress: bool
+
+
+def measure(opened: Model, scorers: Mapping[str, Any], on: Measurement) -> tuple[list[Line], dict[str, Any]]:
     """(a line per remedy, scorer and unknown set; facts about the classifier that they share)."""
-    way = plain(splits.known.way)
-    sets = {name: pool.x for name, pool in unknown.items()}
-    extra, sure, notes = oddities(opened, splits.known, fooling, seed)
-    detectors: dict[str, Any] = {"default": "default"} | ({"auto": "auto"} if auto else {})
+    splits, way = on.splits, plain(on.splits.known.way)
+    sets = {name: pool.x for name, pool in on.unknown.items()}
+    extra, sure, notes = oddities(opened, splits.known, on.fooling, on.seed)
+    detectors: dict[str, Any] = {"default": "default"} | ({"auto": "auto"} if on.auto else {})
     for name, detector in scorers.items():
         if detector is not None and detector != "default":
             detectors[f"{name}: own"] = recipe_of(detector)
@@ -50,13 +53,13 @@ def measured(
     result = compare_detectors(
         opened, splits.known.x, splits.known.labels, calibration=(splits.calibration.x, splits.calibration.labels),
         test={CLEAN: (splits.test.x, splits.test.labels), RANK: (splits.rank.x, splits.rank.labels)},
-        unknown=sets | extra, detectors=detectors, preprocess=way, class_names=names, guarantee="marginal",
-        check=False, seed=seed, progress=progress,
+        unknown=sets | extra, detectors=detectors, preprocess=way, class_names=on.names, guarantee="marginal",
+        check=False, seed=on.seed, progress=on.progress,
     )  # fmt: skip
     lines = []
     members = sum(check.verdict in ("kept", "added") for check in result.choices.get("auto", ()))
     for name, detector in scorers.items():
-        for scorer, of in scores(name, detector, auto, result.scores, members).items():
+        for scorer, of in scores(name, detector, on.auto, result.scores, members).items():
             lines += [line(name, scorer, what, of[CLEAN], of[what], what in extra) for what in (*sets, *extra)]
     notes += [f"{d}: {why}" for d, why in result.left_out.items()]
     return lines, {"accuracy": result.accuracy[CLEAN], "sure": sure, "remarks": tuple(notes)}

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ...plots import Measured, dots, number, percent, stylesheet, visible
+from ...plots import Measured, dots
+from ...plots.page import render as fill
 from ...version import __version__
-from .result import NONE, WORDS, Compared
+from .scorers import NONE, WORDS
+
+if TYPE_CHECKING:
+    from .result import Compared
 
 ROWS = 24  # of the plot
 
 
 def render(found: Compared) -> str:
     """The page as text. Raises MissingExtraError without matplotlib."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("knownot", "remedies/comparison"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "number": number, "visible": visible, "share": share}
-    return environment.get_template("compare.html.j2").render(
+    return fill(
+        "remedies/comparison",
+        "compare.html.j2",
+        {"share": share},
         found=found,
-        css=Markup(stylesheet()),
         plot=plot(found),
         rows=rows(found),
         base=found.judged(NONE),

@@ -10,19 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
 from ...version import __version__
+from .scorers import NONE, SCORERS, WORDS
 
-NONE = "none"
 SCHEMA = 1
-SCORERS = ("default", "auto", "own", "default + own", "auto + own")
-WORDS = {
-    "default": "the default detectors",
-    "auto": "the automatic choice",
-    "own": "the remedy's scorer alone",
-    "default + own": "default and the remedy's scorer",
-    "auto + own": "auto and the remedy's scorer",
-}
 
 
 @dataclass(frozen=True)
@@ -178,22 +169,17 @@ class Compared:
         """
         if json_path is not None:
             self.write_json(json_path)
+        from ...plots.page import write  # with a template engine, which is for pages alone
         from .page import render
 
-        _written(Path(path), render(self))
+        write(Path(path), render(self), "comparison")
 
     def write_json(self, path: str | Path) -> None:
         """Raises InputError when the file cannot be written."""
-        _written(Path(path), self.to_json())
+        from ...plots.page import write
+
+        write(Path(path), self.to_json(), "comparison")
 
 
 def _percent(x: float | None) -> str:
     return "" if x is None else f"{100 * x:.2f}"
-
-
-def _written(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise InputError(f"The comparison cannot be written to {path}: {error.strerror or error}.") from error

@@ -141,23 +141,11 @@ class JointTrainer(Against):
             found += [*net.variables, *optimiser.variables]
         return found
 
-    def losses(self, batches: Sequence[Arrays]) -> list[float]:
-        return self.inner.losses(batches)
-
     def dumped(self) -> bytes:
         return packed(self._variables())
 
     def restore(self, state: bytes) -> None:
         unpack(state, self._variables())
-
-    def weights(self) -> list[np.ndarray]:
-        return self.inner.weights()
-
-    def assign(self, weights: Sequence[np.ndarray]) -> None:
-        self.inner.assign(weights)
-
-    def finished(self) -> keras.Model:
-        return self.inner.finished()
 
     def judge(self) -> Layers:
         dense = [layer for layer in self.discriminator.layers if isinstance(layer, layers.Dense)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...detectors.base import flag
+from ...arguments import flag
 from ...errors import ImagesError
 from ...measure import auroc
 from ...progress import Advance, bar

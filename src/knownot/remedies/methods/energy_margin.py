@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...detectors.formulas import logsumexp
 from ...errors import OptionError
 from ..base import Task

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ..base import Task
 from ..training.fine_tuning import FineTuning, Look
 from ..training.loop import Outputs

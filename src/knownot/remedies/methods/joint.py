@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...errors import ModelError, UnsoundError
 from ..base import Outcome, Remedy, Task
-from ..retraining import learning_rate
 from ..training.activations import scale_of
 from ..training.adversary import Against
 from ..training.batches import Plan, check_augment
@@ -70,7 +69,7 @@ class Joint(Remedy):
         head = opened.head
         job = Job(
             np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32), classify, task.settings,
-            learning_rate(task.settings), plan.steps * task.settings.epochs, needs_features=True,
+            task.settings.rate, plan.steps * task.settings.epochs, needs_features=True,
         )  # fmt: skip
         trainer: Against = framework.joint_trainer(opened, job, task.known, (mean, std), self.beta, hidden)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...detectors.base import number
+from ...arguments import number
 from ...errors import OptionError
 from ..base import Task
 from ..training.fine_tuning import FineTuning

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...detectors.base import number, one_of
+from ...arguments import number, one_of
 from ..base import Task
 from ..training.batches import Plan
 from ..training.fine_tuning import FineTuning

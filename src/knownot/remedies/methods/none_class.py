@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...arguments import number
 from ...arrays import softmax
-from ...detectors.base import number
 from ..base import Outcome, Task
 from ..training.batches import Plan
 from ..training.fine_tuning import FineTuning, Look

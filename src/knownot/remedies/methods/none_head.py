@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...detectors.network import Network
 from ...errors import LabelsError
 from ...models import Model
 from ...progress import bar
 from ..base import Outcome, Remedy, Task
 from ..training.activations import Seen, look, places_of, scale_of
-from ..training.mlp import Checkpoint, Layers, Loss, binary, classes, trained
+from ..training.mlp import Checkpoint, Layers, Loss, Schedule, binary, classes, trained
 
 RATE = 1e-3
 
@@ -63,9 +63,7 @@ class NoneHead(Beside):
                 "A head of the classes needs images of two classes at least. Give more, or 'discriminator'."
             )
         c = task.classes
-        net, history, mean, std = learnt(
-            self.name, task, seen, places, hidden, self.decay, c + 1, seen.labels, c, classes
-        )
+        net, history, mean, std = learnt(self, task, seen, places, hidden, Lesson(c + 1, seen.labels, c, classes))
         return Outcome(detector=as_detector(net, mean, std, places, c), history=history, notes=(SAME,))
 
 
@@ -88,8 +86,7 @@ class Discriminator(Beside):
     def retrain(self, task: Task) -> Outcome:
         hidden, places = self.settled(task)
         seen = look(task, places)
-        known, unknown = np.zeros(len(seen.labels), bool), True
-        net, history, mean, std = learnt(self.name, task, seen, places, hidden, self.decay, 1, known, unknown, binary)
+        net, history, mean, std = learnt(self, task, seen, places, hidden, is_unknown(seen))
         return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME,))
 
 
@@ -113,25 +110,32 @@ def asked_places(places: str | Sequence[str] | None, opened: Model) -> tuple[str
     return tuple(places.split(",")) if isinstance(places, str) else tuple(places)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a small network is to learn. targets [n] of the known images; none: that of outliers."""
+
+    outputs: int
+    targets: np.ndarray
+    none: int | bool
+    loss: Loss
+
+
+def is_unknown(seen: Seen) -> Lesson:
+    """Known images from outliers."""
+    return Lesson(1, np.zeros(len(seen.labels), bool), True, binary)
+
+
 def learnt(
-    name: str,
-    task: Task,
-    seen: Seen,
-    places: tuple[str, ...],
-    hidden: Sequence[int],
-    decay: float,
-    outputs: int,
-    targets: np.ndarray,
-    none: int | bool,
-    loss: Loss,
+    remedy: Beside, task: Task, seen: Seen, places: tuple[str, ...], hidden: Sequence[int], lesson: Lesson
 ) -> tuple[Layers, tuple[dict[str, float], ...], np.ndarray, np.ndarray]:
-    """(network, history, mean, std). targets [n] of the known images; none: that of outliers."""
+    """(network, history, mean, std)."""
+    name, decay, targets = remedy.name, remedy.decay, lesson.targets
     known, unknown = seen.rows("known", places), seen.rows("outliers", places)
     mean, std = scale_of(known)
     known, unknown = (((x - mean) / std).astype(np.float32) for x in (known, unknown))
     settings = task.settings
     rng = np.random.default_rng([settings.seed, 21])
-    start = Layers.drawn([known.shape[1], *hidden, outputs], rng)
+    start = Layers.drawn([known.shape[1], *hidden, lesson.outputs], rng)
     batch = min(settings.batch_size, len(known))
     steps = len(known) // batch
     per = by_class(seen.labels) if settings.balanced else None
@@ -144,11 +148,11 @@ def learnt(
         others = spread(len(unknown), steps * batch, own)
         for i in range(0, steps * batch, batch):
             a, b = order[i : i + batch], others[i : i + batch]
-            yield np.concatenate([known[a], unknown[b]]), np.concatenate([targets[a], np.full(batch, none)])
+            yield np.concatenate([known[a], unknown[b]]), np.concatenate([targets[a], np.full(batch, lesson.none)])
 
     with bar(f"train {name}", 2 * settings.epochs * steps * batch, settings.progress) as advance:
         net, history = trained(
-            start, draw, loss, epochs=settings.epochs, steps=steps, rate=settings.learning_rate or RATE, decay=decay,
+            start, draw, lesson.loss, Schedule(settings.epochs, steps, settings.learning_rate or RATE, decay),
             checkpoint=Checkpoint(settings.folder, name, key), advance=advance,
         )  # fmt: skip
     return net, tuple(history), mean, std
@@ -157,7 +161,7 @@ def learnt(
 def as_detector(net: Layers, mean: np.ndarray, std: np.ndarray, places: tuple[str, ...], known: int = 0) -> Network:
     """The state of a detector is float64."""
     weights, biases = (tuple(a.astype(np.float64) for a in part) for part in (net.weights, net.biases))
-    return Network(weights, biases, mean, std, places, known, net.slope)
+    return Network(weights=weights, biases=biases, mean=mean, std=std, places=places, known=known, slope=net.slope)
 
 
 def by_class(labels: np.ndarray) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...detectors.base import number
+from ...arguments import number
 from ..base import Task
 from ..training.fine_tuning import FineTuning
 from ..training.loop import Outputs

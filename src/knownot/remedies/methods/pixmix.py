@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...errors import OptionError
 from ...outliers import kinds_named, make
 from ..base import Task

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...detectors.base import number
+from ...arguments import number
 from ...errors import ImagesError
 from ..base import Task
 from ..training.batches import Plan

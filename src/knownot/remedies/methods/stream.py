@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import number, one_of
 from ...arrays import Activations
-from ...detectors import Detector, moved, resolve
-from ...detectors.base import number, one_of
+from ...detectors import moved, resolve
 from ...errors import ImagesError, UnsoundError
-from ...stats import gather
-from ..base import Outcome, Remedied, Task
+from ...fitting.many import fitted_on, measured_on
+from ..base import Outcome, Task
 from ..training.activations import Seen, look, places_of
 from ..training.gradients import LastLayer
-from ..training.mlp import binary
-from .none_head import SAME, Beside, as_detector, learnt
+from .none_head import SAME, Beside, as_detector, is_unknown, learnt
 
 FEWEST = 20
 CHUNK = 1024
@@ -63,9 +62,7 @@ class Stream(Beside):
             )
         found = {place: rows[chosen] for place, rows in (seen.outliers or {}).items()}
         seen = Seen(seen.known, seen.labels, seen.validation, found)
-        net, history, mean, std = learnt(
-            self.name, task, seen, places, hidden, self.decay, 1, np.zeros(len(seen.labels), bool), True, binary
-        )
+        net, history, mean, std = learnt(self, task, seen, places, hidden, is_unknown(seen))
         return Outcome(detector=as_detector(net, mean, std, places), history=history, notes=(SAME, note))
 
 
@@ -89,20 +86,14 @@ def by_default(task: Task, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
 
     Their members are ranked on the same validation images: no guarantee rests on the threshold.
     """
-    opened = task.opened
-    recipe, _ = resolve("default", opened.offers)
+    recipe, _ = resolve("default", task.opened.offers)
     known = activations(seen.known)
     cuts = [slice(i, i + CHUNK) for i in range(0, len(known), CHUNK)]
-    found = gather([(known.take(cut), seen.labels[cut]) for cut in cuts], recipe.wants(opened.offers).values())
-    detector: Detector = moved(recipe.fit(found, opened.head, opened.offers), np, np.float32)
-
-    def parts(batch: Activations) -> np.ndarray:
-        rows = [np.asarray(detector.parts(batch.take(slice(i, i + CHUNK)))) for i in range(0, len(batch), CHUNK)]
-        return np.concatenate(rows)
-
-    validation, wild = parts(activations(seen.validation)), parts(activations(seen.outliers or {}))
-    ranked = moved(detector.rank(validation), np, np.float32)
-    return np.asarray(ranked.join(validation)), np.asarray(ranked.join(wild))
+    (detector,) = fitted_on([recipe], [(known.take(cut), seen.labels[cut]) for cut in cuts], task.opened)
+    parts = [measured_on([detector], [activations(part)])[0][0] for part in (seen.validation, seen.outliers or {})]
+    ranked = moved(detector.rank(parts[0]), np, np.float32)
+    validation, wild = (np.asarray(ranked.join(part)) for part in parts)
+    return validation, wild
 
 
 FILTERS = {"default": by_default, "gradient": by_gradient}
@@ -111,13 +102,3 @@ FILTERS = {"default": by_default, "gradient": by_gradient}
 def activations(part: Any) -> Activations:
     """As detectors read them; "logits" are log probabilities here, the logits up to a constant."""
     return Activations.of(dict(part))
-
-
-def from_stream(model: Any, known: Any, labels: Any = None, *, wild: Any, **options: Any) -> Remedied:
-    """`retrain("stream", …)`: learn from images that nobody has sorted, known and unknown ones among each other.
-
-    wild: anything that `open_images` reads. options: of `retrain`, of `Stream` and of `Settings`.
-    """
-    from ..retraining import retrain
-
-    return retrain("stream", model, known, labels, outliers=wild, **options)

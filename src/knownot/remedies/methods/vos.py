@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...arguments import number
 from ...arrays import softmax
-from ...detectors.base import number
 from ...detectors.formulas import logsumexp
 from ...detectors.methods.weighted_energy import WeightedEnergy
 from ...errors import UnsoundError

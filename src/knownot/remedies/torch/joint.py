@@ -139,9 +139,6 @@ class JointTrainer(Against):
     def _both(self) -> list[torch.optim.Optimizer]:
         return list(self.optimisers.values())
 
-    def losses(self, batches: Sequence[Arrays]) -> list[float]:
-        return self.inner.losses(batches)
-
     def dumped(self) -> bytes:
         held = io.BytesIO()
         state = {
@@ -158,15 +155,6 @@ class JointTrainer(Against):
         self.adversaries.load_state_dict(found["adversaries"])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(found["optimisers"][name])
-
-    def weights(self) -> list[np.ndarray]:
-        return self.inner.weights()
-
-    def assign(self, weights: Sequence[np.ndarray]) -> None:
-        self.inner.assign(weights)
-
-    def finished(self) -> nn.Module:
-        return self.inner.finished()
 
     def judge(self) -> Layers:
         linear = [m for m in self.adversaries["judge"].modules() if isinstance(m, nn.Linear)]

@@ -173,7 +173,15 @@ class ModuleTrainer(_Stepping):
         if self._half:  # of eight bits otherwise
             logits = features @ weight.T + bias
         extra = {name: layer(features) for name, layer in self._extra.items()}
-        return Outputs(logits, features, weight.T, bias, extra, dict(self._own), dict(self.memory.named_buffers()))
+        return Outputs(
+            logits=logits,
+            features=features,
+            weight=weight.T,
+            bias=bias,
+            extra=extra,
+            own=dict(self._own),
+            memory=dict(self.memory.named_buffers()),
+        )
 
     def own(self) -> dict[str, np.ndarray]:
         return {name: x.detach().cpu().numpy().copy() for name, x in self._own.items()}

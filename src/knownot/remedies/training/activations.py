@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...arrays import Activations
 from ...detectors.network import read
 from ...errors import UnsoundError
 from ...fitting.extraction import batch_size_for, keys_of
@@ -82,28 +81,26 @@ def computed(
     store = Checkpoint(settings.folder, "activations", f"{name};{pool.way}")
     found = dict(store.load())
     if not all(place in found for place in places):
-        found = _forward(opened, pool, x, rows, places, what, settings.progress)
+        found = _forward(opened, replace(pool, x=x), rows, places, what, settings.progress)
         store.save(found)
     return {place: found[place][place_of[back]] for place in places}
 
 
 def _forward(
-    opened: Model, pool: Pool, x: np.ndarray, rows: np.ndarray, places: Sequence[str], what: str, progress: bool
+    opened: Model, pool: Pool, rows: np.ndarray, places: Sequence[str], what: str, progress: bool
 ) -> dict[str, np.ndarray]:
     size = batch_size_for(opened, pool.way)
     parts: dict[str, list[np.ndarray]] = {place: [] for place in places}
     with bar(f"look at {what}", len(rows), progress) as advance:
-        for begin in range(0, len(rows), size):
-            some = rows[begin : begin + size]
-            seen: Activations = opened.forward(opened.input.to_layout(pool.inputs(x[some]))).check()
-            shown = seen.named()
+        for seen in pool.activations(opened, rows, size):
+            shown = seen.check().named()
             for place in places:
                 if place not in shown:
                     raise UnsoundError(
                         f"This classifier does not show {place!r}; it shows: {', '.join(shown)}. Give places= of these."
                     )
                 parts[place].append(np.asarray(read(seen, place), dtype=np.float32))
-            advance(len(some))
+            advance(len(seen))
     return {place: np.concatenate(x) for place, x in parts.items()}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .data import Pool
-from .loop import Tuner
+from .loop import Arrays, Tuner
 from .mlp import Layers
 
 NOISE, CHANNELS, SLOPE = 64, 64, 0.2
@@ -16,7 +18,21 @@ FIRST, GROUPS, NORM_EPSILON = 4, 8, 1e-5  # side of the generator's first maps; 
 
 
 class Against(Tuner):
-    """A copy of the user's classifier in training, and its two adversaries. `weights` are the classifier's."""
+    """The user's classifier in training (`inner`, a copy), and its two adversaries. `weights` are the classifier's."""
+
+    inner: Any
+
+    def losses(self, batches: Sequence[Arrays]) -> list[float]:
+        return list(self.inner.losses(batches))
+
+    def weights(self) -> list[np.ndarray]:
+        return list(self.inner.weights())
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        self.inner.assign(weights)
+
+    def finished(self) -> Any:
+        return self.inner.finished()
 
     @abstractmethod
     def judge(self) -> Layers:

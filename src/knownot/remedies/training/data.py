@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 
-from ...arrays import InputSpec, Preprocess
+from ...arrays import Activations, InputSpec, Preprocess
 from ...errors import ImagesError, OptionError
-from ...fitting.preprocessing import in_order
+from ...fitting.extraction import forward
+from ...fitting.labels import in_order
 from ...images import Images, open_images
 from ...images.preprocess import apply
+from ...models import Model
 from ...outliers import kinds_named, make
 from ...progress import bar
 
@@ -49,6 +51,11 @@ class Pool:
             return np.asarray(x, np.float32)
         plain = replace(self.way, height=None, width=None)  # they have the size already
         return np.stack([apply(image, plain) for image in x])
+
+    def activations(self, opened: Model, rows: np.ndarray | None = None, size: int = BATCH) -> Iterator[Activations]:
+        """What the classifier computes of these images, or of some rows, in batches of `size`."""
+        rows = np.arange(len(self)) if rows is None else rows
+        return forward(opened, (self.inputs(self.x[rows[i : i + size]]) for i in range(0, len(rows), size)))
 
 
 def read(

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ...arrays import Head
 from ...errors import ModelError, UnsoundError
 from ...models import Model
 from ..base import Outcome, Remedy, Settings, Task
-from ..retraining import learning_rate
 from .batches import Plan, check_augment
 from .data import Drawn, Outliers, Pool
 from .frameworks import framework_of
@@ -118,13 +118,7 @@ class FineTuning(Remedy):
         check_augment(task.settings.augment)
         self.checked(task)
         framework = framework_of(task.opened)
-        head = task.opened.head
-        if head is None or "none" in task.opened.offers.kinds:
-            raise ModelError(
-                "This classifier shows no linear head that could be trained. Name it with head=."
-                if head is None
-                else "This classifier has none-classes already: retrain the one that it was made from."
-            )
+        head = _head(task.opened)
         seen = looked(task.opened, _some(task.known, task.settings.seed))
         strange = None
         if task.outliers is not None:
@@ -143,9 +137,18 @@ class FineTuning(Remedy):
             replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
         )
         job = Job(
-            weight, both, me.loss, task.settings, learning_rate(task.settings), plan.steps * task.settings.epochs,
-            me.extra, me.needs_features, me.own(task, seen), me.memory(task, seen), me.remember,
-        )  # fmt: skip
+            weight=weight,
+            bias=both,
+            loss=me.loss,
+            settings=task.settings,
+            learning_rate=task.settings.rate,
+            steps=plan.steps * task.settings.epochs,
+            extra=me.extra,
+            needs_features=me.needs_features,
+            own=me.own(task, seen),
+            memory=me.memory(task, seen),
+            remember=me.remember,
+        )
         trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
         layout = (lambda x: x) if cached else task.opened.input.to_layout
 
@@ -170,14 +173,20 @@ class FineTuning(Remedy):
         return replace(outcome, history=history, at=at, notes=(*outcome.notes, *trainer.notes))
 
 
-def looked(opened: Model, pool: Pool, batch_size: int = 256) -> Look:
+def _head(opened: Model) -> Head:
+    """Its last linear layer. Raises ModelError where there is none that could be trained."""
+    if opened.head is None:
+        raise ModelError("This classifier shows no linear head that could be trained. Name it with head=.")
+    if "none" in opened.offers.kinds:
+        raise ModelError("This classifier has none-classes already: retrain the one that it was made from.")
+    return opened.head
+
+
+def looked(opened: Model, pool: Pool) -> Look:
     """One pass. Raises UnsoundError when the classifier shows no features."""
     if "features" not in opened.offers.kinds:
         raise UnsoundError("This classifier shows no features, what its last linear layer reads. Name it with head=.")
-    parts = []
-    for at in range(0, len(pool), batch_size):
-        seen = opened.forward(opened.input.to_layout(pool.inputs(pool.x[at : at + batch_size]))).check()
-        parts.append((np.asarray(seen.features), np.asarray(seen.logits)))
+    parts = [(np.asarray(seen.check().features), np.asarray(seen.logits)) for seen in pool.activations(opened)]
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
     return Look(features, logits, pool.labels)
 

@@ -28,6 +28,11 @@ FRAMEWORKS = {
 }
 
 
+def check_trainable(opened: Model) -> None:
+    """Raise ModelError, with the cure, for a classifier whose weights are not at hand."""
+    _trains(opened)
+
+
 def framework_of(opened: Model) -> Any:
     """The module that trains it. Raises ModelError, with the cure, for a classifier whose weights are not at hand."""
     return _module(_trains(opened).training)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,9 +145,9 @@ class Checkpoint:
         if self._file is None or not self._file.is_file():
             return {}
         try:
-            with np.load(self._file, allow_pickle=False) as file:
+            with self._file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile, KeyError):
+        except Exception:  # zip, zlib and NumPy have dozens for bytes that are damaged
             return {}
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -178,32 +177,39 @@ def restored(who: str, state: Mapping[str, np.ndarray], layers: Layers, adam: Ad
     return layers.with_arrays([state[f"{who}/w{i}"] for i in range(n)])
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """epochs of `steps` steps each; rate: of learning, at the beginning; decay: of the weights."""
+
+    epochs: int
+    steps: int
+    rate: float
+    decay: float = 1e-4
+
+
 def trained(
     layers: Layers,
     draw: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray]]],
     loss: Loss,
+    schedule: Schedule,
     *,
-    epochs: int,
-    steps: int,
-    rate: float,
-    decay: float = 1e-4,
     checkpoint: Checkpoint | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> tuple[Layers, list[dict[str, float]]]:
     """(trained layers, one line of history per epoch). draw(epoch): (x [n, d], target [n]) of its `steps` steps."""
     net = layers.with_arrays([a.copy() for a in layers.arrays])
-    adam = Adam(net.arrays, decay=decay)
+    adam = Adam(net.arrays, decay=schedule.decay)
     state = checkpoint.load() if checkpoint else {}
     history: list[dict[str, float]] = [{"loss": float(x)} for x in state.get("losses", ())]
     if state:
         net = restored("net", state, net, adam)
-    for epoch in range(len(history), epochs):
+    for epoch in range(len(history), schedule.epochs):
         total, count = 0.0, 0
         for x, target in draw(epoch):
             values = net.run(x)
             value, d = loss(values[-1], target)
             gradients, _ = net.back(values, d.astype(x.dtype, copy=False))
-            adam.step(net.arrays, gradients, falling(rate, adam.count, epochs * steps))
+            adam.step(net.arrays, gradients, falling(schedule.rate, adam.count, schedule.epochs * schedule.steps))
             total, count = total + value, count + 1
             advance(len(x))
         history.append({"loss": total / max(count, 1)})

@@ -1,0 +1,191 @@
+"""Arguments of public functions: what their annotations do not allow is an OptionError, before anything is done."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from .errors import OptionError, storage_error
+
+F = TypeVar("F", bound=Callable[..., Any])
+LARGEST = 2**31 - 1  # of whole numbers: what every framework takes
+WORDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    type(None): "None",
+}
+
+
+def number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+    within: bool = False,
+    example: str = "",
+) -> None:
+    """Raise OptionError unless `value` is a number (whole: an integer) from `low` to `high`. within: neither of the
+    two; example: what was expected, in words."""
+    fits = _fits(int if whole else float, value) and _finite(value)
+    if fits and (low < value < high if within else low <= value <= high):
+        return
+    kind = "a whole number" if whole else "a number"
+    span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    raise OptionError(f"{name}={short(value)}: expected {example or f'{kind} {span}'}.")
+
+
+def flag(name: str, value: Any) -> None:
+    """Raise OptionError unless `value` is True or False."""
+    one_of(name, value, (True, False))
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise OptionError unless `value` is among `allowed`."""
+    if value not in allowed:
+        raise OptionError(f"{name}={short(value)}: expected one of {', '.join(map(repr, allowed))}.")
+
+
+def whole(name: str, value: Any, low: int = 0, high: int = LARGEST) -> None:
+    """Raise OptionError unless `value` is a whole number from `low` to `high`."""
+    if not (_fits(int, value) and low <= value <= high):
+        most = "" if high == LARGEST else f" and at most {high:,}"
+        raise OptionError(f"{name}={short(value)}: expected a whole number, at least {low:,}{most}.")
+
+
+def public(function: F) -> F:
+    """A function that everybody calls: its arguments are held against their annotations (`Any` allows all), and errors
+    of the system become StorageError. Missing and unknown arguments stay the TypeError that Python makes of them."""
+    signature = inspect.signature(function)
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if not hints:
+            hints.update({p.name: _resolved(p.annotation, function) for p in signature.parameters.values()})
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
+                bound.arguments[name] = check(name, value, hints[name])
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except OSError as error:
+            raise storage_error(error, f"{function.__name__}()") from error
+
+    return checked  # type: ignore[return-value]
+
+
+def check(name: str, value: Any, hint: Any) -> Any:
+    """`value`, an array as a list where `hint` says a sequence. Raises OptionError unless it is of that type."""
+    if not _fits(hint, value) or (hint is not Any and isinstance(value, numbers.Real) and not _finite(value)):
+        raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
+    if name == "seed":
+        whole(name, value)  # which of NumPy's generators takes no other
+    return value.tolist() if _is_vector(value) and "Sequence" in str(hint) else value
+
+
+def check_fields(thing: Any) -> None:
+    """`check` of the types of all fields of a dataclass; NaN is a number here."""
+    for name, annotation in type(thing).__annotations__.items():
+        hint, value = _resolved(annotation, type(thing)), getattr(thing, name)
+        if not _fits(hint, value):
+            raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
+
+
+def short(value: Any) -> str:
+    """A value in an error, at most 80 letters."""
+    try:
+        said = repr(value)
+    except Exception:  # of foreign objects
+        said = f"<{type(value).__name__}>"
+    return said if len(said) <= 80 else f"{said[:77]}…"
+
+
+def _resolved(annotation: Any, owner: Any) -> Any:
+    """What an annotation, mostly text, means in the owner's module; Any where a name in it is not there at run time."""
+    if not isinstance(annotation, str):
+        return Any if annotation is inspect.Parameter.empty else annotation
+    try:
+        return eval(annotation, vars(sys.modules[owner.__module__]))  # of our own source
+    except (NameError, TypeError):
+        return Any
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if hint is Any:
+        return True
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if Path in inside:  # a path may be a text, but no empty one
+            inside = tuple(part for part in inside if part is not str)
+        return any(_fits(part, value) for part in inside)
+    if origin is Literal:
+        return isinstance(value, str | int) and value in inside
+    if origin is tuple:
+        return isinstance(value, tuple | list) and _items_fit(inside, value)
+    if origin in (Sequence, list, Iterable):
+        listed = isinstance(value, list | tuple) or _is_vector(value)
+        return listed and all(_fits(inside[0], x) for x in value)
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping) and all(_fits(inside[0], k) and _fits(inside[1], x) for k, x in value.items())
+    if hint is None:
+        return value is None
+    return _is(hint, value) if isinstance(hint, type) else True
+
+
+def _is(kind: type, value: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # NumPy's, of either version
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) <= LARGEST
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and _finite(value) is not None
+    if kind is Path and isinstance(value, str | os.PathLike):
+        path = os.fspath(value)
+        return isinstance(path, str) and "\0" not in path and path != ""
+    return isinstance(value, kind)
+
+
+def _finite(value: Any) -> bool | None:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return None
+
+
+def _is_vector(value: Any) -> bool:
+    return getattr(value, "ndim", None) == 1 and hasattr(value, "__iter__")
+
+
+def _items_fit(inside: tuple[Any, ...], value: Sequence[Any]) -> bool:
+    if len(inside) == 2 and inside[1] is Ellipsis:
+        return all(_fits(inside[0], x) for x in value)
+    return len(inside) == len(value) and all(map(_fits, inside, value))
+
+
+def _words(hint: Any) -> str:
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        parts = list(dict.fromkeys(map(_words, inside)))
+        return ", ".join(parts[:-1]) + " or " + parts[-1] if len(parts) > 1 else parts[0]
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inside))}"
+    if origin is tuple and not (len(inside) == 2 and inside[1] is Ellipsis):
+        return f"({', '.join(map(_words, inside))})"
+    if origin in (Sequence, list, Iterable, tuple):
+        return f"a list of {_words(inside[0]).removeprefix('a ')}s"
+    if origin in (Mapping, dict):
+        return f"a mapping of {_words(inside[0]).removeprefix('a ')}s"
+    return WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..calibration import GUARANTEES
+from .common import machine_options, said, seed_option, thing_of
+
+
+@click.command("recalibrate")
+@click.argument("saved", type=click.Path(path_type=Path))
+@click.argument("images")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
+@click.option("--alpha", type=float, help="Share of known images that may be rejected.  [as before]")
+@click.option("--guarantee", type=click.Choice(list(GUARANTEES)), help="As of 'knownot fit'.  [as before]")
+@click.option("--delta", type=float, help="1 - confidence of the 'pac' guarantee.  [as before]")
+@click.option("--model", help="The classifier, when it was saved without it.")
+@click.option("--features", help="The second network, when it was saved without it.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
+@seed_option
+@machine_options
+def command(saved: Path, images: str, output: Path, alpha: float | None, guarantee: str | None, delta: float | None,
+            model: str | None, features: str | None, batch_size: int | None, seed: int, as_json: bool,
+            quiet: bool) -> None:  # fmt: skip
+    """The same classifier and detector, with a threshold from other known images: another camera, another site.
+
+    SAVED is what 'knownot fit' wrote. IMAGES are known images, new to the classifier and of the kind that will arrive.
+    One pass over them; the detector is not fitted again.
+    """
+    from ..openset.classifier import load
+    from .fit import facts
+
+    osc = load(
+        saved,
+        model=None if model is None else thing_of(model),
+        features=None if features is None else thing_of(features, calls=False),
+    )
+    again = osc.recalibrated(
+        images, alpha=alpha, guarantee=guarantee, delta=delta, batch_size=batch_size, seed=seed, progress=not quiet
+    )
+    again.save(output, include_model=model is None, include_features=features is None)
+    record = again.record
+    ranking = f" (and {record.ranking:,} to rank the detectors)" if record.ranking else ""
+    text = f"Calibrated on {record.calibration:,} images{ranking}. Promise: {again.promise}.\n{again.cost}"
+    said(f"{text}\nSaved to {output}.", facts(again) | {"output": str(output)}, as_json)

@@ -1,0 +1,75 @@
+"""Rows as CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError, missing_extra
+from ..openset.cells import csv_cell
+from ..openset.verdicts import COLUMNS, printed
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def check_format(output: Path) -> None:
+    """Raise unless the output's name tells a format, and it can be written here."""
+    if output.suffix.lower() not in FORMATS:
+        raise OptionError(f"--output {output.name!r}: expected a name ending with one of {', '.join(FORMATS)}.")
+    if output.suffix.lower() == ".parquet":
+        _pyarrow()
+
+
+def write_table(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...], *, raw: bool = False) -> None:
+    """rows: the columns of `COLUMNS` and "members", p-values in the order of `members`. raw: see `csv_cell`."""
+    if path.suffix == ".csv":
+        _csv(path, rows, raw)
+    elif path.suffix == ".jsonl":
+        _jsonl(path, rows, members)
+    else:
+        _parquet(path, rows, members)
+
+
+def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool) -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow([csv_cell(row[name], raw) for name in COLUMNS])
+
+
+def _jsonl(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            own = dict(zip(members, row.pop("members"), strict=True))
+            file.write(json.dumps(printed(row) | {"member_p_values": own}) + "\n")
+
+
+def _parquet(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...]) -> None:
+    pa, pq = _pyarrow()
+    kinds = {"label": pa.int64(), "closed_label": pa.int64(), "p_value": pa.float64(), "score": pa.float32(),
+             "confidence": pa.float32()}  # fmt: skip
+    schema = pa.schema(
+        [(name, kinds.get(name, pa.string())) for name in COLUMNS]
+        + [(f"p_value: {name}", pa.float64()) for name in members]
+    )
+    rows = (printed(row) for row in rows)
+    with pq.ParquetWriter(path, schema) as writer:
+        while some := list(islice(rows, 50_000)):
+            columns = {name: [row[name] for row in some] for name in COLUMNS}
+            columns |= {f"p_value: {name}": [row["members"][i] for row in some] for i, name in enumerate(members)}
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise missing_extra("pyarrow", "parquet", "Writing Parquet") from error
+    return pa, pq

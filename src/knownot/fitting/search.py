@@ -1,0 +1,266 @@
+"""The search for the preprocessing, which `fit` and the audit both read: ways of feeding, tried on labelled images.
+
+First how files are read (orientation, transparency, depth), where the images call for it; then the usual scales, with
+red and blue either way round; then whether images are cut or stretched to their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..arrays import InputSpec, Preprocess
+from ..images.base import Images
+from ..images.batching import Entries, Entry
+from ..images.decode import Traits, Unreadable, traits_of
+from ..images.preprocess import candidates
+from ..models.base import Model
+from ..progress import bar
+from .labels import Confusion, in_order
+from .trial import Trial
+
+TRIAL_IMAGES = 512
+AFFECTED = 128  # images of one trait that ways of reading it are tried on
+FEW = 8  # from how many of them on accuracy may tell
+NEARLY = 0.98  # right on so many: only the best way is also tried with red and blue swapped
+CERTAIN = 1 - 1e-6  # a probability that is one: of inputs far larger than in training
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the classifier answers to labelled images that are fed one way. way: None for its own input."""
+
+    way: Preprocess | None
+    right: np.ndarray  # [n] bool
+    confidence: np.ndarray  # [n] the largest probability
+    log_likelihood: np.ndarray  # [n] log of the true class's probability
+    confusion: Confusion
+
+    @property
+    def accuracy(self) -> float:
+        return self.confusion.accuracy
+
+    @property
+    def trial(self) -> Trial:
+        assert self.way is not None  # only raw images are tried in several ways
+        return Trial(self.way, self.accuracy, self.confusion.images)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Among equally accurate ways the larger one is right: answers that are not all certain come first (a network
+        without biases gives the same classes for x and 255 x), and then those that make the labels most likely."""
+        n = len(self.confidence)
+        certain = n > 0 and float((self.confidence >= CERTAIN).mean()) > 0.9
+        return not certain, float(self.log_likelihood.mean()) if n else 0.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """best: the way taken; tried: all that were, in their order; notes: on how files are read, and on ties."""
+
+    best: Tried
+    tried: tuple[Tried, ...]
+    notes: tuple[str, ...]
+
+
+class Some(Entries):
+    """Images of another source, picked."""
+
+    def __init__(self, entries: Sequence[Entry], source: Images) -> None:
+        self._entries, self.class_names, self.labelled = entries, source.class_names, source.labelled
+
+    @property
+    def count(self) -> int:
+        return len(self._entries)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return None
+
+    @property
+    def ready(self) -> bool:
+        return False
+
+    def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        return iter(self._entries[start:])
+
+    def sample(self, n: int, seed: int = 0) -> Some:
+        return Some(self._entries[:n], self)
+
+
+def attempt(model: Model, sample: Images, way: Preprocess | None, order: np.ndarray | None, size: int) -> Tried:
+    """Feed labelled images one way."""
+    parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, bool), np.empty(0), np.empty(0))]
+    confusion = Confusion(model.offers.classes)
+    for batch in sample.batches(size, way, spec=model.input):
+        if not len(batch.x):
+            continue
+        labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
+        logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits).astype(np.float64)
+        said, has = np.argmax(logits, axis=1), labels >= 0
+        confusion.add(labels, said)
+        log_p = logits - logits.max(axis=1, keepdims=True)
+        log_p = (log_p - np.log(np.exp(log_p).sum(axis=1, keepdims=True)))[has]
+        truth = log_p[np.arange(len(log_p)), labels[has]]
+        parts.append(((said == labels)[has], np.exp(log_p.max(axis=1)), truth))
+    right, sure, likely = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    return Tried(way, right, sure, likely, confusion)
+
+
+def attempts(
+    model: Model,
+    sample: Images,
+    ways: Sequence[Preprocess],
+    order: np.ndarray | None,
+    size: int,
+    progress: bool = False,
+) -> list[Tried]:
+    count = None if sample.count is None else sample.count * len(ways)
+    made = []
+    with bar("how to feed it", count, progress) as advance:
+        for way in ways:
+            made.append(attempt(model, sample, way, order, size))
+            advance(sample.count or 0)
+    return made
+
+
+def best_of(tried: Sequence[Tried]) -> Tried:
+    """The most accurate; of those that are as accurate within half a standard error the one of highest `rank`."""
+    top = max(t.accuracy for t in tried)
+    n = max(t.confusion.images for t in tried)
+    slack = max(1.5 / max(n, 1), 0.5 * float(np.sqrt(top * (1 - top) / max(n, 1)))) if n else 0.0
+    near = [t for t in tried if t.accuracy >= top - slack and t.confusion.images == n]
+    return max(near or tried, key=lambda t: t.rank)
+
+
+def swapped(way: Preprocess) -> Preprocess | None:
+    """Red and blue the other way round; None for greys."""
+    if way.channels == "grey":
+        return None
+    other = "bgr" if way.channels == "rgb" else "rgb"
+    return replace(way, channels=other, name=f"{way.name.removeprefix('BGR, ')}, {other.upper()}")
+
+
+def search(
+    model: Model, images: Images, height: int, width: int, order: np.ndarray | None, *, batch_size: int, seed: int,
+    progress: bool = False,
+) -> Search:  # fmt: skip
+    """How labelled raw images are to be fed to a classifier that does not say."""
+    sample = images.sample(TRIAL_IMAGES, seed)
+    usual = candidates(model.input.channels or 3, height, width)
+    read, notes, reading = readings(model, sample, usual, order, batch_size)
+    usual = tuple(with_reading(way, read) for way in usual)
+    tried = attempts(model, sample, usual, order, batch_size, progress)
+    best = best_of(tried)
+    ranked = sorted(tried, key=lambda t: -t.accuracy)
+    again = [best] if best.accuracy >= NEARLY else [best, *(t for t in ranked if t is not best)]
+    swaps = [way for t in again if t.way is not None and (way := swapped(t.way)) is not None]
+    others = attempts(model, sample, swaps, order, batch_size, progress)
+    tried += others
+    if others:  # colours hardly matter to many a classifier: swapped ones have to be clearly better
+        best = (best, best_of(others))[_clearly_best([best, best_of(others)])]
+    if images.size != (height, width) and best.way is not None:  # something is resized: also try the other way
+        other = replace(best.way, fit="stretch", name=best.way.name + ", stretched")
+        tried += attempts(model, sample, [other], order, batch_size, progress)
+        if (tried[-1].accuracy, tried[-1].rank) > (best.accuracy, best.rank):
+            best = tried[-1]
+    equal = [t for t in tried if t is not best and t.right.shape == best.right.shape and (t.right == best.right).all()]
+    if equal and best.way is not None:
+        names = ", ".join(t.way.name for t in equal if t.way is not None)
+        notes.append(
+            f"Fed as {names} the classifier is right on the same images as fed as {best.way.name}, which was taken "
+            "because its probabilities fit the labels better. If its probabilities look wrong, give preprocess=."
+        )
+    return Search(best, (*reading, *tried), tuple(notes))
+
+
+# How files are read
+
+
+def with_reading(way: Preprocess, read: Preprocess) -> Preprocess:
+    """`way` with what `read` says of reading files, and of that in its name."""
+    return replace(
+        way, orientation=read.orientation, background=read.background, depth=read.depth,
+        name=way.name + read.name if way.name else way.name,
+    )  # fmt: skip
+
+
+def readings(
+    model: Model, sample: Images, ways: Sequence[Preprocess], order: np.ndarray | None, size: int
+) -> tuple[Preprocess, list[str], list[Tried]]:
+    """(orientation, background and depth as a Preprocess of which nothing else counts, its name to be added to others;
+    notes; what was tried), by images of the sample that can be read in several ways."""
+    read, notes = Preprocess(), list[str]()
+    tried: list[Tried] = []
+    seen = traits(sample)
+    for field, options, what in alternatives([t for _, t in seen]):
+        affected = [entry for entry, t in seen if _has(t, field)]
+        some = Some(affected[:AFFECTED], sample)
+        share = f"{len(affected) / len(seen):.1%} of {len(seen):,} images looked at {what}"
+        found: dict[str, Tried] = {}
+        for value, words in options.items():
+            label = f"{read.name}, {words}"
+            changed: dict[str, Any] = {field: value, "name": label}
+            mine = replace(read, **changed)
+            found[label] = best_of([attempt(model, some, with_reading(way, mine), order, size) for way in ways])
+        tried += found.values()
+        chosen = _clearly_best(list(found.values()))
+        best = list(found)[chosen]
+        changed = {field: list(options)[chosen], "name": best if chosen else read.name}
+        read = replace(read, **changed)
+        shown = "; ".join(f"{label.split(', ')[-1]} {t.accuracy:.1%}" for label, t in found.items())
+        told = "" if len(some._entries) >= FEW else ", too few to tell"
+        notes.append(
+            f"{share}. They are read so: {best.split(', ')[-1]} (right, of {some.count} such images: {shown}{told}). "
+            f"Preprocess({field}=…) reads them otherwise."
+        )
+    return read, notes, tried
+
+
+def traits(sample: Images) -> list[tuple[Entry, Traits]]:
+    """The readable images of a sample, and what of each could be read in several ways."""
+    if not isinstance(sample, Entries) or sample.ready:
+        return []
+    found = []
+    for entry in sample.entries(0, None):
+        try:
+            found.append((entry, Traits() if entry.error else traits_of(entry.image)))
+        except Unreadable:
+            continue
+    return found
+
+
+def alternatives(seen: Sequence[Traits]) -> Iterator[tuple[str, dict[Any, str], str]]:
+    """(field of Preprocess, {value: in words}, of what images), the first value as it is without a choice."""
+    if any(t.turned for t in seen):
+        words = {"turned": "turned upright by EXIF orientation", "stored": "EXIF orientation ignored"}
+        yield "orientation", dict(words), "carry an EXIF orientation (torchvision and Keras ignore it)"
+    if any(t.transparent for t in seen):
+        names = {"white": "transparency on white", "black": "transparency on black", "ignored": "transparency ignored"}
+        yield "background", dict(names), "have transparent pixels"
+    if brightest := max((t.brightest for t in seen), default=0):
+        least = max(9, brightest.bit_length())
+        depths = [16, *(d for d in (least, 10, 12, 14) if least <= d < 16), 8]
+        bits: dict[Any, str] = {d: f"{d} bits" + " (brighter is white)" * (d == 8) for d in dict.fromkeys(depths)}
+        yield "depth", bits, f"have more than 8 bits, values up to {brightest:,}"
+
+
+def _has(t: Traits, field: str) -> bool:
+    return {"orientation": t.turned, "background": t.transparent, "depth": t.brightest > 0}[field]
+
+
+def _clearly_best(found: Sequence[Tried]) -> int:
+    """Which: the first, unless another is right more often, or makes the labels likelier, by more than chance."""
+    if len(found) < 2:
+        return 0
+    a, b = found[0], best_of(found[1:])
+    if len(a.right) != len(b.right) or len(b.right) < FEW:
+        return 0
+    gains, losses = int((b.right & ~a.right).sum()), int((a.right & ~b.right).sum())
+    more = b.log_likelihood - a.log_likelihood
+    likelier = more.mean() > 3 * more.std() / np.sqrt(len(more)) and gains >= losses
+    sure = gains - losses >= 3 and gains - losses > 2 * np.sqrt(gains + losses)
+    return next(i for i, t in enumerate(found) if t is b) if sure or likelier else 0
