@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import knownot
+from helpers import toy
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "export"
 
