@@ -29,6 +29,7 @@ WEB = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.
 def exported(folder: Path) -> tuple[np.ndarray, list[str]]:
     """osc.onnx in the folder, pictures, and what knownot says of each."""
     import helpers_toy as toy
+
     import knownot
 
     known, new = toy.known(800, 2), toy.known(600, 3)

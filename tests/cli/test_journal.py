@@ -19,7 +19,7 @@ from helpers import toy
 from knownot.cli.journal import Journal
 from knownot.cli.locking import Lock
 from knownot.cli.predict import predict_to
-from knownot.errors import ImagesError, OptionError, StorageError
+from knownot.errors import ImagesError, KnownotError, OptionError, StorageError
 
 N = 24
 
@@ -378,3 +378,21 @@ def test_a_name_that_is_no_utf8_costs_no_run(osc, place, ending):
     assert "=1+1.png" in ids
     run(osc, "raw.csv", raw=True)
     assert "=1+1.png" in [r["id"] for r in table("raw.csv")]
+
+
+@pytest.mark.parametrize("limit", [3_000, 30_000, 60_000])
+def test_a_disk_that_fills_up_is_said_and_the_run_goes_on_when_there_is_space(osc, place, limit):
+    """Files may not grow beyond a limit: of the journal as it is made, of its rows, or of nothing at all."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(KnownotError, match=r"[Gg]ive the same command again|cannot be written"):
+            run(osc, "out.csv", report=Path("r.html"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not Path("out.csv").exists()
+    run(osc, "out.csv")
+    assert agrees(osc, "out.csv")
+    assert not Path("out.csv.partial").exists()

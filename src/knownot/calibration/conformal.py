@@ -73,7 +73,7 @@ def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> 
     else:
         n = max(1, math.ceil(1 / alpha) - 2)
     while allowed_rank(n, alpha, guarantee, delta) < 1:
-        n += 1 + n // 2**40  # a step that is seen after rounding
+        n += 1
     return n
 
 
@@ -90,6 +90,20 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
         f"are rejected on average, at least {n:,} calibration images of each predicted class are needed.",
         OR_MARGINAL: f"To promise that at most {percent(alpha)} of the known images of a predicted class are rejected "
         f"on average, at least {n:,} calibration images of that class are needed; classes with fewer share all images.",
+    }[guarantee]
+
+
+def promise_sentence(guarantee: str, alpha: float, delta: float, few: int | None = None) -> str:
+    """What a rule promises, in words for people. few: of "class-conditional-or-marginal", how many classes have too few
+    calibration images for it; None where that is not known."""
+    a = percent(alpha)
+    each = f"at most {a} of the known images of each predicted class are rejected on average"
+    but = {None: ", but for classes", 0: "", 1: ", but for 1 class"}.get(few, f", but for {few} classes")
+    return {
+        "pac": f"at most {a} of known images are rejected ({percent(1 - delta)} confidence)",
+        "marginal": f"at most {a} of known images are rejected on average",
+        "class-conditional": each,
+        OR_MARGINAL: each + (but and f"{but} with too few calibration images"),
     }[guarantee]
 
 
@@ -238,14 +252,7 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """The promise, in words for people."""
-        a, few = percent(self.alpha), self.few
-        return {
-            "pac": f"at most {a} of known images are rejected ({percent(1 - self.delta)} confidence)",
-            "marginal": f"at most {a} of known images are rejected on average",
-            "class-conditional": f"at most {a} of the known images of each predicted class are rejected on average",
-            OR_MARGINAL: f"at most {a} of the known images of each predicted class are rejected on average"
-            + (f", but for {len(few)} class{'es' * (len(few) > 1)} with too few calibration images" if few else ""),
-        }[self.guarantee]
+        return promise_sentence(self.guarantee, self.alpha, self.delta, len(self.few))
 
     @property
     def expected(self) -> float | None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "Accuracy, realised false alarms and unknown images caught, on labelled images.",
     "recalibrate": "Another threshold from other known images, without a new fit.",
     "watch": "Has something changed? Alarms over a stream of images.",
+    "serve": "Verdicts over HTTP, and a page to try them.",
     "discover": "New classes among the unknown images, as folders.",
     "export": "Classifier, detector and threshold as one ONNX file.",
     "info": "What a saved folder or an exported file is.",

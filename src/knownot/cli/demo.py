@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from importlib.resources import as_file, files
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from .common import machine_options
     show_default=True,
     help="Folder for the images, the open-set classifier and the report.",
 )
+@click.option("--serve", is_flag=True, help="Then open the page that 'knownot serve' gives, on the same images.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Of that page.")
 @machine_options
-def command(output: Path, as_json: bool, quiet: bool) -> None:
+def command(output: Path, serve: bool, port: int, as_json: bool, quiet: bool) -> None:
     """Everything on real images that ship with the package, in under two minutes.
 
     A classifier of ten kinds of clothes (Fashion-MNIST) meets clothes, handwritten digits, photographs, textures,
@@ -33,6 +36,18 @@ def command(output: Path, as_json: bool, quiet: bool) -> None:
     facts = run(output, say, quiet)
     if as_json:
         click.echo(json.dumps(facts, indent=1, allow_nan=False))
+    if serve:
+        from .serve import start
+
+        start({"clothes": output / "osc"}, True, "warning", port=port, examples=examples_of(output / "incoming"))
+
+
+def examples_of(folder: Path, each: int = 6) -> tuple[Path, ...]:
+    """Some images of each kind, which their names begin with, in turn."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        kinds.setdefault(path.name.partition("-")[0], []).append(path)
+    return tuple(path for row in zip_longest(*(paths[:each] for paths in kinds.values())) for path in row if path)
 
 
 def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:

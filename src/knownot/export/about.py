@@ -9,6 +9,7 @@ from .. import saving
 from ..arrays import Preprocess
 from ..detectors import classes
 from ..openset.classifier import OUR_KINDS
+from .metadata import ALPHAS
 from .reading import facts_of
 
 
@@ -29,6 +30,7 @@ def _of_file(path: Path) -> dict[str, Any]:
         "promise": facts.promise,
         "alpha": facts.alpha,
         "guarantee": facts.guarantee,
+        "delta": facts.delta,
         "p_threshold": facts.p_threshold,
         "thresholds": {f"{alpha:g}": p for alpha, p in facts.thresholds},
         "calibration_images": facts.calibration,
@@ -56,10 +58,12 @@ def _of_folder(path: Path) -> dict[str, Any]:
     return {
         "kind": "saved folder",
         "classes": list(things["class_names"]),
-        "promise": calibration.sentence,
+        "promise": f"none. {record.void}" if record.void else calibration.sentence,
         "alpha": calibration.alpha,
         "guarantee": calibration.guarantee,
+        "delta": calibration.delta,
         "p_threshold": calibration.p_threshold,
+        "thresholds": {f"{alpha:g}": p for alpha, p in calibration.p_thresholds(ALPHAS).items()},
         "calibration_images": len(calibration.scores),
         "detector": type(detector).__name__,
         "members": list(detector.members),

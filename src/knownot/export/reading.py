@@ -16,7 +16,8 @@ from ..errors import ImagesError, KnownotError, OptionError, SavedError
 from ..images import Batch, Images, open_images
 from ..images.preprocess import only_resized
 from ..openset import classifier as openset
-from ..openset.verdicts import Verdicts
+from ..openset.explaining import Explanation, most_probable
+from ..openset.verdicts import Verdict, Verdicts
 from ..progress import bar
 from .metadata import Facts
 from .parity import Parity, compare
@@ -148,8 +149,9 @@ class ExportedClassifier:
         start: int = 0,
         gallery: bool = False,
         so_far: Any = None,
+        live: bool = False,
     ) -> Iterator[Verdicts]:
-        """The same, batch by batch. start: leave out so many images first."""
+        """The same, batch by batch. start: leave out so many images first; live: as in `OpenSetClassifier.stream`."""
         if gallery or so_far is not None:
             raise OptionError(
                 "A report shows images of the classes and the members' p-values, which an exported file does not hold. "
@@ -160,12 +162,32 @@ class ExportedClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            for batch in self._batches(source, batch_size, start):
+            for batch in self._batches(source, batch_size or (1 if live else None), start, not live):
                 verdicts = self._verdicts(batch)
                 now = time.perf_counter()
                 yield replace(verdicts, seconds=now - before)
                 before = now
                 advance(len(batch))
+
+    def predict_one(self, image: Any) -> Verdict:
+        """The verdict for one image, as `OpenSetClassifier.predict_one`."""
+        (verdicts,) = self.stream([image], live=True)
+        return verdicts[0]
+
+    def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
+        """As `OpenSetClassifier.explain`, but of members and known images, which a file does not hold, nothing."""
+        source = open_images(images)
+        self._fits(source)
+        parts: list[Verdicts] = [self.nothing]
+        explanations: list[Explanation | None] = []
+        for batch in self._batches(source, source.count, 0, False):
+            verdicts, probabilities = self._decided(batch)
+            parts.append(verdicts)
+            explanations += [
+                None if why is not None else Explanation(most_probable(self.class_names, row, top))
+                for why, row in zip(verdicts.error, probabilities, strict=True)
+            ]
+        return Verdicts.concat(parts), explanations
 
     @property
     def nothing(self) -> Verdicts:
@@ -184,14 +206,14 @@ class ExportedClassifier:
                 "own input, so how raw images are prepared is not known. Give float arrays."
             )
 
-    def _batches(self, source: Images, size: int | None, start: int) -> Iterator[Batch]:
+    def _batches(self, source: Images, size: int | None, start: int, ahead: bool = True) -> Iterator[Batch]:
         facts = self.facts
         if not facts.raw:
-            return source.batches(size or BATCH, None, spec=self._spec, start=start)
+            return source.batches(size or BATCH, None, spec=self._spec, start=start, ahead=ahead)
         if facts.resizes:
-            return source.batches(1, None, start=start)  # in a batch all images have one size
+            return source.batches(1, None, start=start, ahead=ahead)  # in a batch all images have one size
         assert facts.preprocess is not None
-        return source.batches(size or BATCH, only_resized(facts.preprocess), start=start)
+        return source.batches(size or BATCH, only_resized(facts.preprocess), start=start, ahead=ahead)
 
     @property
     def _spec(self) -> InputSpec:
@@ -199,7 +221,12 @@ class ExportedClassifier:
         return InputSpec(facts.height, facts.width, facts.channels, facts.layout, facts.batch)
 
     def _verdicts(self, batch: Batch) -> Verdicts:
+        return self._decided(batch)[0]
+
+    def _decided(self, batch: Batch) -> tuple[Verdicts, np.ndarray]:
+        """(verdicts [n], the classifier's probabilities [n, c], NaN where there are none)."""
         n = len(batch)
+        probabilities = np.full((n, len(self.class_names)), np.nan, np.float32)
         errors = list(batch.errors)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
@@ -212,8 +239,9 @@ class ExportedClassifier:
             rows = batch.rows[fine]
             label[rows], closed[rows] = made["label"][fine], made["closed_label"][fine]
             p[rows], score[rows] = made["p_value"][fine], made["score"][fine]
-            confidence[rows] = made["probabilities"][fine].max(axis=1)
-        return Verdicts(
+            probabilities[rows] = made["probabilities"][fine]
+            confidence[rows] = probabilities[rows].max(axis=1)
+        verdicts = Verdicts(
             ids=tuple(batch.ids),
             label=label,
             p_value=p,
@@ -226,3 +254,4 @@ class ExportedClassifier:
             class_names=self.class_names,
             promise=self.promise,
         )
+        return verdicts, probabilities

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any, overload
 
@@ -72,6 +73,15 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """The summary, and the first few verdicts."""
+        rows = [str(self[i]) for i in range(min(3, len(self)))]
+        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n  ".join([f"Verdicts: {self.summary}", *rows, *more])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def unreadable(self) -> np.ndarray:  # [n] bool
@@ -244,7 +254,7 @@ def _texts(column: list[str | None]) -> list[str | None]:
     return [x if x is None else printable(x) for x in column]
 
 
-def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
+def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64
     """The rows that NumPy would choose of n. Raises RowError."""
     if isinstance(rows, slice):
         try:
@@ -267,5 +277,4 @@ def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
     outside = (given < -n) | (given >= n)
     if outside.any():
         raise RowError(f"There is no row {given[outside][0]}: there are {n} verdicts, 0 to {n - 1}.")
-    index = given.astype(np.int64)
-    return np.where(index < 0, index + n, index)
+    return given.astype(np.int64)

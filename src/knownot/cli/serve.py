@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import OptionError, missing_extra
+from .common import thing_of
+
+
+@click.command("serve")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--name", "named", multiple=True, metavar="NAME=PATH", help="Another one, under a name (several times).")
+@click.option("--model", help="The classifier, when the one folder was saved without it.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for every network.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 for any free one.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="A file with the token that requests have to bear; or "
+    "KNOWNOT_TOKEN in the environment.",
+)  # fmt: skip
+@click.option("--allow-host", "hosts", multiple=True, help="A name that requests may ask for; * for any.")
+@click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="A site whose pages may ask.")
+@click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
+@click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Images of a request.")
+@click.option("--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Million pixels of an image.")
+@click.option("--queue", type=click.IntRange(1), default=256, show_default=True, help="Images that wait at most.")
+@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a forward pass.")
+@click.option("--threads", type=click.IntRange(1), help="Forward passes at once; left out, up to 4 by the processor.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=30, show_default=True, help="Seconds for an answer.")
+@click.option(
+    "--drain", type=click.FloatRange(0), default=1, show_default=True, help="Seconds that go on after SIGTERM."
+)
+@click.option(
+    "--reload", type=click.FloatRange(0), default=2, show_default=True, help="Seconds between looks at the files; 0: "
+    "never.",
+)  # fmt: skip
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+def command(paths: tuple[Path, ...], named: tuple[str, ...], opens: bool, log_level: str, **options: Any) -> None:
+    """Verdicts over HTTP, and a page to try them.
+
+    PATHS are saved folders or exported .onnx files, served under their own names; the first answers when none is named.
+    It listens on this machine only, keeps no image, and ends on SIGTERM when all that was accepted is answered.
+    """
+    models = _models(paths, named)
+    if not models:
+        raise click.UsageError("Missing argument 'PATHS...': a saved folder or an exported .onnx file.")
+    model = options.pop("model")
+    start(models, opens, log_level, None if model is None else thing_of(model), **options)
+
+
+def start(models: dict[str, Path], opens: bool, log_level: str, model: Any = None, **options: Any) -> None:
+    """Serve until told to end. options: as of the command."""
+    try:
+        from ..service import Settings, serve
+        from ..service.logs import set_up
+        from ..service.settings import MIB, read_token
+    except ImportError as error:
+        raise missing_extra(error.name or "fastapi", "serve", "knownot serve") from error
+    if "max_body" in options:
+        options["max_body"] *= MIB
+    if "max_pixels" in options:
+        options["max_pixels"] *= 1_000_000
+    if options.get("threads") is None:
+        options.pop("threads", None)
+    settings = Settings(token=read_token(options.pop("token_file", None)), **options)
+    set_up(log_level)
+
+    def ready(address: str) -> None:
+        page = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        click.echo(f"{', '.join(models)} at {page}\nThe page is there too; Ctrl-C ends it.")
+        if opens:
+            import webbrowser
+
+            webbrowser.open(f"{page}/?examples" if settings.examples else page)
+
+    serve(models, settings, model=model, ready=ready)
+
+
+def _models(paths: tuple[Path, ...], named: tuple[str, ...]) -> dict[str, Path]:
+    """{name: path}. Raises OptionError."""
+    from ..service.names import names_of
+
+    found = names_of(list(paths))
+    for text in named:
+        name, sign, path = text.partition("=")
+        if not sign or not path:
+            raise OptionError(f"--name {text!r}: expected NAME=PATH, clothes=osc/ say.")
+        if name in found:
+            raise OptionError(f"--name {text!r}: {name!r} is the name of {str(found[name])!r} already.")
+        found[name] = Path(path)
+    return found
