@@ -6,7 +6,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import helpers_toy as toy
 import numpy as np
 import pytest
 
