@@ -77,7 +77,7 @@ def run(osc, output, images="in", **options):
 
 
 def table(path):
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 
@@ -365,17 +365,16 @@ def test_a_name_that_is_no_utf8_costs_no_run(osc, place, ending):
     run(osc, f"out.{ending}", report=Path("out.html"))
     if ending == "csv":
         ids = [r["id"] for r in table("out.csv")]
-        assert "'=1+1.png" in ids
-        ids = [i.removeprefix("'") for i in ids]
+        assert "./=1+1.png" in ids
     elif ending == "jsonl":
         ids = [json.loads(line)["id"] for line in Path("out.jsonl").read_text().splitlines()]
     else:
         import pyarrow.parquet as pq
 
-        ids = pq.read_table("out.parquet")["id"].to_pylist()
+        ids = [os.fsdecode(name) for name in pq.read_table("out.parquet")["id"].to_pylist()]
     assert len(ids) == N + 1
-    assert r"caf\xe9.png" in ids
-    assert "=1+1.png" in ids
+    assert all(os.path.exists(os.path.join(b"in", os.fsencode(name))) for name in ids), "a name leads to no file"
+    assert os.fsdecode(ODD) in ids
     run(osc, "raw.csv", raw=True)
     assert "=1+1.png" in [r["id"] for r in table("raw.csv")]
 

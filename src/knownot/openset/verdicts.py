@@ -14,7 +14,7 @@ import numpy as np
 from ..arguments import public
 from ..errors import OptionError, RowError, missing_extra
 from ..images.names import printable
-from .cells import csv_cell
+from .cells import BYTES, as_bytes, csv_cell, lossless, utf8
 
 COLUMNS = (
     "id",
@@ -198,7 +198,7 @@ class Verdicts:
 
     @public
     def to_parquet(self, path: str | Path) -> None:
-        """A Parquet file, one row per image."""
+        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts."""
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -208,6 +208,8 @@ class Verdicts:
             name: pa.array(_texts(x), type=pa.string()) if isinstance(x, list) else pa.array(x, from_pandas=False)
             for name, x in self.columns().items()
         }
+        if not all(map(utf8, self.ids)):
+            columns["id"] = pa.array([as_bytes(name) for name in self.ids], type=pa.binary())
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             columns[f"p_value: {name}"] = pa.array(p)
         with Path(path).open("wb") as file:  # pyarrow's own takes no name that is no UTF-8
@@ -217,14 +219,15 @@ class Verdicts:
     def to_csv(self, path: str | Path, *, raw: bool = False) -> None:
         """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty.
 
-        A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has an apostrophe before it,
-        unless raw.
+        A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has "./" before it if it is
+        an image's path, and an apostrophe otherwise, unless raw. Bytes of a file's name that are no UTF-8 are written
+        as they are: read them with errors="surrogateescape".
         """
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for v in self:
-                writer.writerow([csv_cell(getattr(v, name), raw) for name in COLUMNS])
+                writer.writerow([csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS])
 
     @public
     def to_jsonl(self, path: str | Path) -> None:
@@ -246,8 +249,8 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
 
 
 def printed(row: dict[str, Any]) -> dict[str, Any]:
-    """The same row with texts that any encoding takes."""
-    return {name: printable(x) if isinstance(x, str) else x for name, x in row.items()}
+    """The same row with texts that any encoding takes, and the id as it leads to its file."""
+    return {name: lossless(x) if name == "id" else printable(x) if isinstance(x, str) else x for name, x in row.items()}
 
 
 def _texts(column: list[str | None]) -> list[str | None]:
