@@ -22,6 +22,7 @@ from ..fitting.setup import PassOptions, open_sources, set_up
 from ..images import open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
+from ..plots.writing import put
 from ..selection.choice import watch
 from ..selection.decision import decide
 from ..selection.diagnostics import Check, answers, auroc_of, flags
@@ -76,7 +77,7 @@ class Comparison:
         Raises MissingExtraError without the extra `[audit]` (matplotlib).
         """
         path = Path(path)
-        path.write_text(page(self, title), encoding="utf-8")
+        put(path, page(self, title).encode("utf-8", "backslashreplace"))
         return path
 
 
