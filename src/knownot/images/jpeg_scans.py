@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # all but stuffed zeros and restarts, which are within scans
+MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # all but stuffed zeros and restarts, which are within scans
 ALONE = (0x01, 0xD8)  # markers without a length
 SCAN, END = 0xDA, 0xD9
 MOST = 100_000  # markers that are looked at; photos have some dozens
