@@ -25,7 +25,7 @@ from .engine import Answer, Engine
 from .problems import Problem, responses, told
 from .registry import Registry
 from .routes import ask_engine, readyz
-from .uploads import read_body
+from .uploads import Upload, read_body
 
 router = APIRouter(prefix="/v2")
 LENGTH = "inference-header-content-length"
@@ -172,6 +172,10 @@ async def infer(request: Request, name: str) -> Response:
         raise Problem(422, f"There is no output {sorted(absent)[0][:100]!r}. There are: {', '.join(OUTPUTS)}.")
     engine = _engine(request, name)
     answers = await ask_engine(engine, images, False)
+    files = [
+        (Upload("", image), answer) for image, answer in zip(images, answers, strict=True) if isinstance(image, bytes)
+    ]
+    await request.app.state.keep(engine, [upload for upload, _ in files], [answer for _, answer in files])
     for answer in answers:
         engine.metrics.answered(engine.name, answer.row)
     request.state.facts.update(model=engine.name, images=len(images), bytes=len(body))
