@@ -24,7 +24,7 @@ async function load() {
   $("progress").textContent = `${kept.count} image${kept.count === 1 ? "" : "s"}${kept.count > state.rows.length ? `, the first ${state.rows.length} are shown` : ""}. ${found.note}`;
   buttons();
   draw();
-  await rate();
+  run(rate);
 }
 
 async function rate() {
@@ -70,9 +70,15 @@ function tile(row) {
   image.src = row.thumb;
   image.alt = `image ${row.id}`;
   image.loading = "lazy";
-  verdict.textContent = `${row.status === "known" ? "known" : "unknown"}, like ${row.closed_class}`;
-  p.textContent = `p = ${small(row.p_value)}${row.audited ? " · random share" : ""}`;
+  verdict.textContent = row.status === "known" ? row.closed_class : `like ${row.closed_class}`;
+  verdict.title = row.status === "known" ? "accepted as this class" : "rejected; the classifier alone would say this class";
+  p.textContent = `p = ${small(row.p_value)}`;
   item.append(image, verdict, p);
+  if (row.audited) {
+    const drawn = document.createElement("span");
+    drawn.textContent = "random share";
+    item.append(drawn);
+  }
   if (row.kind !== null) {
     const mark = document.createElement("span");
     mark.className = "mark";
@@ -157,11 +163,11 @@ function select(element, shift, only) {
 
 function buttons() {
   const list = [
-    ...state.classes.map((name, i) => [i < 9 ? String(i + 1) : "", name, () => mark("class", name)]),
     ["N", "new class …", newClass],
     ...(state.lastNew ? [["R", `new class ${state.lastNew}`, () => mark("new", state.lastNew)]] : []),
     ["0", "none of the above", () => mark("none")],
     ["U", "not usable", () => mark("unusable")],
+    ...state.classes.map((name, i) => [i < 9 ? String(i + 1) : "", name, () => mark("class", name)]),
   ];
   $("marks").replaceChildren(...list.map(([key, text, act]) => {
     const button = document.createElement("button"), kbd = document.createElement("kbd"), span = document.createElement("span");
@@ -207,7 +213,7 @@ async function changed(said, apply, rows) {
   } else draw();
   state.last = next ?? null;
   document.querySelector(`.tile[data-id="${next}"]`)?.focus();
-  rate();
+  run(rate);
 }
 
 async function undo() {
