@@ -18,13 +18,13 @@ def test_the_page_asks_nobody_else_and_names_only_what_is_there(to_serve):
     for name, text in texts.items():
         assert not re.search(r"(https?:)?//[\w-]+\.\w", text), name
         assert not re.search(r"\bon\w+=|style=|innerHTML|eval\(", text), name  # the policy forbids it
-    index = texts["index.html"]
-    ids = set(re.findall(r'id="([\w-]+)"', index))
-    for name, text in texts.items():
-        if name.endswith(".js"):
-            asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', text))
-            assert asked <= ids, name
-    needed = {f"/{path}" for path in re.findall(r'(?:href|src)="(assets/[\w.-]+)"', index)}
+    needed = set()
+    for page, first in (("index.html", "main.js"), ("review.html", "review.js")):
+        ids = set(re.findall(r'id="([\w-]+)"', texts[page]))
+        for name in {first, *re.findall(r'from "\./([\w.]+)"', texts[first])}:
+            asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', texts[name]))
+            assert asked <= ids, (page, name)
+        needed |= {f"/{path}" for path in re.findall(r'(?:href|src)="(assets/[\w.-]+)"', texts[page])}
     needed |= {f"/assets/{path}" for text in texts.values() for path in re.findall(r'from "\./([\w.]+)"', text)}
 
     async def story(client):
