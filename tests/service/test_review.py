@@ -115,7 +115,7 @@ def test_marks_undo_and_two_people_at_one_image(to_serve, tmp_path):
         {"who": "", "mark": {"kind": "none"}, "images": [{"id": 1, "version": 0}]},
         {"who": "a", "mark": {"kind": "other"}, "images": [{"id": 1, "version": 0}]},
         {"who": "a", "mark": {"kind": "class"}, "images": [{"id": 1, "version": 0}]},
-        {"who": "a", "mark": {"kind": "class", "name": "no such"}, "images": [{"id": 1, "version": 0}]},
+        {"who": "a", "mark": {"kind": "none"}, "images": [{"id": True, "version": 0}]},
         {"who": "a", "mark": {"kind": "none", "name": "x"}, "images": [{"id": 1, "version": 0}]},
         {"who": "a", "mark": {"kind": "none"}, "images": []},
         {"who": "a", "mark": {"kind": "none"}, "images": [{"id": 2**40, "version": 0}]},
@@ -124,6 +124,11 @@ def test_marks_undo_and_two_people_at_one_image(to_serve, tmp_path):
 def test_wrong_marks_are_refused(to_serve, tmp_path, body):
     answer = served(desk(to_serve, tmp_path / "a.db"), lambda client: post(client, "marks", **body))
     assert (answer.status, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_a_class_that_the_classifier_does_not_have_is_404(to_serve, tmp_path):
+    body = {"who": "a", "mark": {"kind": "class", "name": "no such"}, "images": [{"id": 1, "version": 0}]}
+    assert served(desk(to_serve, tmp_path / "a.db"), lambda client: post(client, "marks", **body)).status == 404
 
 
 def test_the_rate_of_false_alarms_is_that_of_the_random_share(to_serve, tmp_path):

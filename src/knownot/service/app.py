@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..version import __version__
 from . import open_inference, problems, routes
-from .guard import Guard
+from .guard import OPEN, Guard
 from .metrics import Metrics
 from .names import names_of
 from .pages import page_routes
@@ -132,6 +132,9 @@ def _openapi(app: FastAPI) -> None:
             document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             if app.state.settings.token:
                 document["security"] = [{"token": []}]
+                for path in OPEN & set(document["paths"]):
+                    for operation in document["paths"][path].values():
+                        operation["security"] = []
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -17,7 +17,9 @@ from .settings import Settings
 log = logging.getLogger("knownot.service.requests")
 
 # Asked for without a token.
-OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/favicon.ico", "/", "/review")
+OPEN = frozenset(
+    ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/favicon.ico", "/", "/review")
+)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "

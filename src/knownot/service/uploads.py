@@ -34,7 +34,7 @@ class ImageIn(BaseModel):
 
 
 class PredictIn(BaseModel):
-    images: list[str | ImageIn] = Field(description="Image files in base64, or objects with an id.")
+    images: list[str | ImageIn] = Field(min_length=1, description="Image files in base64, or objects with an id.")
 
 
 BODY = {
@@ -44,7 +44,9 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": ["images"],
-                "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "properties": {
+                    "images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                },
             }
         },
         BINARY: {"schema": {"type": "string", "format": "binary"}},

@@ -25,21 +25,27 @@ Show = Literal["unmarked", "marked", "all"]
 Name = Annotated[str | None, Query(alias="model", max_length=64)]
 WHO = Field(min_length=1, max_length=100, description="Who marks.")
 ID = Annotated[int, Field(ge=0, lt=2**31)]
+Number = Annotated[int, Field(ge=0, lt=2**31, strict=True)]  # in JSON: no true, no 1.0
 
 
-class MarkIn(BaseModel):
-    kind: Literal["class", "new", "none", "unusable"] | None = Field(description="None: no mark any more.")
-    name: str | None = Field(None, min_length=1, max_length=100, description='Of the class, for "class" and "new".')
+class NamedMark(BaseModel):
+    kind: Literal["class", "new"]
+    name: str = Field(min_length=1, max_length=100, description="Of the class.")
+
+
+class PlainMark(BaseModel):
+    kind: Literal["none", "unusable"] | None = Field(description="None: no mark any more.")
+    name: None = None
 
 
 class Looked(BaseModel):
-    id: ID
-    version: ID = Field(description="That was looked at; an image that has another by now keeps its mark.")
+    id: Number
+    version: Number = Field(description="That was looked at; an image that has another by now keeps its mark.")
 
 
 class MarksIn(BaseModel):
     who: str = WHO
-    mark: MarkIn
+    mark: NamedMark | PlainMark
     images: list[Looked] = Field(min_length=1, max_length=5000)
 
 
@@ -49,7 +55,7 @@ class UndoIn(BaseModel):
 
 
 class DeleteIn(BaseModel):
-    images: list[ID] = Field(min_length=1, max_length=5000)
+    images: list[Number] = Field(min_length=1, max_length=5000)
 
 
 @router.get("/images", responses=responses(404, 422), summary="Kept images")
@@ -88,10 +94,8 @@ async def clusters(request: Request, model: Name = None, show: Show = "unmarked"
 @router.post("/marks", responses=responses(404, 413, 415, 422), summary="Mark images")
 async def marks(request: Request, given: MarksIn, model: Name = None) -> dict[str, Any]:
     engine, mark = _engine(request, model), given.mark
-    if (mark.kind in ("class", "new")) != (mark.name is not None):
-        raise Problem(422, 'A name is for the marks "class" and "new", and only for them.')
     if mark.kind == "class" and mark.name not in engine.facts["classes"]:
-        raise Problem(422, "The classifier has no class of that name.")
+        raise Problem(404, "The classifier has no class of that name.")
     versions = {looked.id: looked.version for looked in given.images}
     changed = await asyncio.to_thread(_store(request).mark, Mark(mark.kind, mark.name), versions, given.who)
     return _said(changed)
