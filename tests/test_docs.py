@@ -246,6 +246,19 @@ def test_fields_of_preprocess_are_all_explained():
     assert missing == ["name"]
 
 
+def test_every_kind_of_file_that_is_refused_is_in_the_docs():
+    """By its ending or its maker's name, with the way in the message."""
+    from knownot.models.refused import KINDS
+
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("## What is refused")[1].split("\n## ")[0]
+    words = {"TensorRT": (".engine", ".trt", ".plan"), "Core ML": (".mlmodel", ".mlpackage"), "NeMo": (".nemo",),
+             "OpenVINO": (".xml",), "TFLite": (".tflite",), "MXNet": (".params",), "Caffe": (".caffemodel",),
+             "Darknet": (".weights",), "PaddlePaddle": (".pdmodel", ".pdiparams"), "checkpoint": (".meta",),
+             ".zip": (".rar", ".7z")}  # fmt: skip
+    named = {ending: word for word, endings in words.items() for ending in endings}
+    assert [e for e in KINDS if f"`{e}`" not in text and named.get(e, e) not in text] == []
+
+
 def test_extras_and_dependencies_are_all_explained():
     import tomllib
 
