@@ -188,7 +188,7 @@ def test_documented_options_are_those_of_the_help(command, capsys):
 
 def test_defaults_in_the_options_table():
     shown = hook().on_page_markdown("<!-- options: fit -->")
-    for line in ("| `--alpha` FLOAT | 0.05 |", "| `--delta` FLOAT | 0.01 |", "PATH | required |", "| pac | With"):
+    for line in ("| `--alpha` SHARE | 0.05 |", "| `--delta` SHARE | 0.01 |", "PATH | required |", "| pac | With"):
         assert line in shown
 
 
