@@ -67,6 +67,16 @@ def test_a_folder_opens_and_is_saved_as_a_file_of_its_own(saved, tmp_path):
     assert np.array_equal(again.activations(x).logits, want)
 
 
+def test_a_classifier_of_greys_is_fed_greys(tmp_path):
+    config = transformers.ResNetConfig(
+        num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=NAMES
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    p = open_model(tmp_path).preprocess
+    assert (p.channels, p.mean, p.std) == ("grey", (0.5,), (0.2,))
+
+
 def test_code_of_a_folder_is_never_run(copy):
     (copy / "evil.py").write_text("raise SystemExit('run')")
     change(copy, auto_map={"AutoModelForImageClassification": "evil.Net"})

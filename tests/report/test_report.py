@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.browser import CHROMIUM, Browser
 from knownot.errors import InputError
 from knownot.plots import data_uri, p_value, percent, visible
 from knownot.plots.histogram import BINS, bins_of, histogram, ticks
@@ -278,6 +279,42 @@ def test_only_the_script_of_the_package_may_run(page, tmp_path):
     assert len(report.all("script")) == 1
     assert not [name for _, attributes in report.tags for name in attributes if name.startswith("on")]
     assert not re.search(r"innerHTML|eval|fetch|https?:|//", script)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
+def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
+    groups = (
+        Group("one", (card(id="b.png", p_value=0.004), card(id="c.png", p_value=0.02))),
+        Group("two", (card(id="a.png", closed_class="Boot", p_value=0.01, thumb=None),)),
+    )
+    steps = ((0.005, 40), (0.015, 100), (0.03, 160))
+    write_report(tmp_path / "r.html", data(groups=groups, p_threshold=0.03, steps=steps))
+    browser = Browser(tmp_path / "home")
+    try:
+        look = browser.page((tmp_path / "r.html").as_uri(), width=390)
+        look.until("document.readyState === 'complete'")
+        names = "[...document.querySelectorAll('.tile')].filter(t => t.offsetParent).map(t => t.dataset.name).join()"
+        change = (
+            "(() => {{ const x = document.getElementById('{}'); x.value = '{}'; x.dispatchEvent(new Event('{}')); }})()"
+        )
+        assert look(names) == "b.png,c.png,a.png"
+        assert look("document.getElementById('limit').textContent") == "p ≤ 0.030: 160 of 1,201 unknown"
+        look(change.format("by", "name", "change"))
+        assert look(names) == "a.png,b.png,c.png"
+        look(change.format("search", "C.P", "input"))
+        assert look(names) == "c.png"
+        look(change.format("search", "", "input"))
+        look(change.format("by", "group", "change"))
+        look("document.querySelector('a[data-class=Boot]').click()")
+        assert look(names) == "a.png"
+        look(change.format("only", "", "change"))
+        look(change.format("slider", "1", "input"))
+        assert look("document.getElementById('limit').textContent") == "p ≤ 0.015: 100 of 1,201 unknown"
+        assert look("[...document.querySelectorAll('.beyond')].map(t => t.dataset.name).join()") == "c.png"
+        assert look("document.documentElement.scrollWidth") <= 390
+        assert look.troubles == []
+    finally:
+        browser.close()
 
 
 # ---- hostile names ----

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ def opened(
 
     network, said, notes = network_of(Path(folder))
     model = opened_torch(network, head=head, stages=stages, size=size, **options)
+    if said is not None and model.input.channels == 1:  # its processor says nothing of colours
+        said = replace(said, channels="grey", mean=said.mean[:1], std=said.std[:1])
     model.preprocess = said or model.preprocess
     model.notes = (*model.notes, *notes)
     return model
