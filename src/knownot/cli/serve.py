@@ -35,6 +35,13 @@ from .common import thing_of
     "--reload", type=click.FloatRange(0), default=2, show_default=True, help="Seconds between looks at the files; 0: "
     "never.",
 )  # fmt: skip
+@click.option("--keep", metavar="DB", help="Keep images for the review desk: a file (SQLite), or a database's URL.")
+@click.option("--keep-days", type=click.FloatRange(0.01), default=30, show_default=True, help="Then images go.")
+@click.option("--keep-most", type=click.IntRange(1), default=20_000, show_default=True, help="Images; the oldest go.")
+@click.option(
+    "--audit-share", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Of all images, kept at random "
+    "to measure the rate of false alarms.",
+)  # fmt: skip
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
