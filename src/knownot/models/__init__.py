@@ -117,11 +117,11 @@ def open_model(
         if none_classes is not None:
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
-    if opened.class_names is None and isinstance(thing, str | os.PathLike) and Path(thing).is_file():
-        beside = names_beside(Path(thing), opened.offers.classes)
-        if beside is not None:
-            opened.class_names = beside[0]
-            opened.notes = (*opened.notes, f"Class names read from {beside[1]}, beside the model.")
+    on_disk = isinstance(thing, str | os.PathLike) and Path(thing).is_file()
+    if opened.class_names is None and opened.offers.classes and on_disk:
+        names, note = names_beside(Path(thing), opened.offers.classes)
+        opened.class_names = names
+        opened.notes = (*opened.notes, note) if note else opened.notes
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 
