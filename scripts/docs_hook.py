@@ -164,7 +164,11 @@ def shown(name: str, thing: Any) -> str:
 def one(parameter: inspect.Parameter) -> str:
     stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     kind = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
-    value = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    default = parameter.default
+    word = repr(default)
+    if inspect.isfunction(default):  # whose repr has an address in it
+        word = "…" if default.__name__ == "<lambda>" else default.__name__
+    value = "" if default is parameter.empty else f" = {word}"
     return f"{stars}{parameter.name}{kind}{value}"
 
 

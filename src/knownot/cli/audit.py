@@ -8,6 +8,7 @@ from .common import (
     Share,
     class_names_option,
     head_option,
+    image_limits,
     model_of,
     names_from,
     pickle_option,
@@ -49,6 +50,7 @@ from .common import (
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @pickle_option
 @seed_option
+@image_limits
 @click.option(
     "--json",
     "json_file",
