@@ -147,7 +147,7 @@ def desk(place: str, images: int = 2000, size: int = 10_000) -> None:
     store.undo(made.batch, "ann")
     undone = time.perf_counter() - begin
     print(
-        f"{store.engine.dialect.name}: {images} images kept in {kept:.1f} s; a cluster of 100 marked in {marked:.3f} s, "
+        f"{store.engine.dialect.name}: {images} images kept in {kept:.1f} s; 100 of them marked in {marked:.3f} s, "
         f"undone in {undone:.3f} s"
     )
     store.delete([r["id"] for r in store.shown("m", show="all", limit=100_000)[0]])
