@@ -28,8 +28,8 @@ WEB = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.
 
 def exported(folder: Path) -> tuple[np.ndarray, list[str]]:
     """osc.onnx in the folder, pictures, and what knownot says of each."""
-    import helpers_toy as toy
     import knownot
+    from helpers import toy
 
     known, new = toy.known(800, 2), toy.known(600, 3)
     way = knownot.Preprocess(16, 16, scale=1 / 255)

@@ -14,6 +14,7 @@ import pytest
 
 import knownot
 from helpers import toy
+from helpers.saved import edit_manifest
 from knownot import checks
 from knownot.detectors import DETECTORS, KNN, Recipe, configure, label, plugged, resolve
 from knownot.errors import ImagesError, OptionError, SavedError
@@ -170,8 +171,6 @@ def test_only_classes_of_the_table_and_of_plugins_are_made(site, tmp_path):
     )
     site("far-off", "from elsewhere import Foreign\n" + code, "near = far_off:Nearest")
     folder = fit("near").save(tmp_path / "osc")
-    path = folder / "manifest.json"
-    whole = path.read_text()
     for kind, says in [
         ("far-off:Gone", "the one installed here does not have it"),
         ("far-off:ClassMeans", "does not have it"),  # imported there, but no state of its detectors
@@ -181,9 +180,7 @@ def test_only_classes_of_the_table_and_of_plugins_are_made(site, tmp_path):
         ("far-off:KNN; rm -rf", "neither"),
         ("knownot:KNN", "not installed here"),
     ]:
-        manifest = json.loads(whole)
-        manifest["things"]["detector"]["kind"] = kind
-        path.write_text(json.dumps(manifest))
+        edit_manifest(folder, lambda m, kind=kind: m["things"]["detector"].update(kind=kind))
         with pytest.raises(SavedError, match=says):
             knownot.load(folder)
 

@@ -93,6 +93,8 @@ def check(name: str, value: Any, hint: Any) -> Any:
         raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
     if name == "seed":
         whole(name, value)  # which of NumPy's generators takes no other
+    if name == "batch_size" and value is not None:
+        whole(name, value, 1)
     return value.tolist() if _is_vector(value) and "Sequence" in str(hint) else value
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import check_fields
+from .arguments import check_fields, short
 from .errors import ActivationsError, InputError, OptionError
 
 Array = Any  # any array of the Python array API standard
@@ -247,11 +247,11 @@ def _numbers(name: str, given: Any) -> tuple[float, ...]:
     if isinstance(given, tuple) and all(type(v) is float for v in given):
         return given
     try:
-        values = np.asarray(given, dtype=np.float64).reshape(-1)
+        values = np.empty(0) if np.iscomplexobj(given) else np.asarray(given, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         values = np.empty(0)
     if not values.size or given is None or isinstance(given, str | bool):
-        raise OptionError(f"Preprocess({name}={given!r}): expected one number for all channels, or one for each.")
+        raise OptionError(f"Preprocess({name}={short(given)}): expected one number for all channels, or one for each.")
     return tuple(float(v) for v in values)
 
 

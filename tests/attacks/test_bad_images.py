@@ -133,7 +133,7 @@ def test_files_that_vanish_after_opening(tmp_path):
 def test_out_of_memory_is_a_row(tmp_path, monkeypatch):
     (tmp_path / "x.png").write_bytes(good("PNG"))
 
-    def full(*_):
+    def full(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(decode_module, "_pixels", full)

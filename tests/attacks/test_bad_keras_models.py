@@ -273,3 +273,127 @@ def test_a_model_without_weights_yet() -> None:
 def test_a_single_layer_is_no_model() -> None:
     with pytest.raises(ModelError, match=r"A Dense is no classifier"):
         open_model(L.Dense(3))
+
+
+# Names in a file that reach beyond it
+
+
+def described(change: Callable[[dict], None], file: bytes, path: Path) -> Path:
+    """The .keras file with another description."""
+    path.write_bytes(file)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    change(config)
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return path
+
+
+def layer(kind: str, module: str = "keras.layers", **config: object) -> dict[str, object]:
+    return {"module": module, "class_name": kind, "config": {"name": "odd", **config}, "registered_name": None}
+
+
+def function(name: str, module: str) -> dict[str, object]:
+    return {"module": module, "class_name": "function", "config": name, "registered_name": name}
+
+
+def inserted(thing: dict[str, object]) -> Callable[[dict], None]:
+    return lambda config: config["config"]["layers"].insert(1, thing)
+
+
+def activation(thing: dict[str, object]) -> Callable[[dict], None]:
+    return lambda config: config["config"]["layers"][-1]["config"].update(activation=thing)
+
+
+REACHING = {
+    "a layer that runs a SavedModel": (
+        inserted(layer("TFSMLayer", filepath="/tmp/x", call_endpoint="serve")),
+        "TFSMLayer",
+    ),
+    "a pickled torch module": (inserted(layer("TorchModuleWrapper", module={"x": 1})), "unpickles"),
+    "a JAX function": (inserted(layer("JaxLayer", call_fn="x")), "function that is stored"),
+    "a vocabulary in another file": (inserted(layer("StringLookup", vocabulary="/etc/passwd")), "reads the file"),
+    "one by its inner name": (
+        inserted(layer("TFSMLayer", "keras.src.export.tfsm_layer", filepath="/tmp/x")),
+        "TFSMLayer",
+    ),
+    "a lambda": (inserted(layer("Lambda", function={"class_name": "__lambda__", "config": {"code": ""}})), "Lambda"),
+    "a lambda as an activation": (activation({"class_name": "__lambda__", "config": {"code": ""}}), "Lambda"),
+    "a function that fetches files": (activation(function("get_file", "keras.utils")), "get_file"),
+    "a function that permits everything": (
+        activation(function("enable_unsafe_deserialization", "keras.config")),
+        "enable_unsafe",
+    ),
+    "a function of the system": (activation(function("system", "os")), "system"),
+    "a function that loads": (activation(function("load_model", "keras.saving")), "load_model"),
+    "a private function": (activation(function("__import__", "builtins")), "__import__"),
+    "a class of the system": (inserted(layer("Popen", "subprocess", args="id")), "Popen"),
+    "a class of Keras that is no layer": (inserted(layer("SidecarEvaluator", "keras.utils")), "SidecarEvaluator"),
+    "a callback": (inserted(layer("ModelCheckpoint", "keras.callbacks", filepath="/tmp/x")), "ModelCheckpoint"),
+    "a module that is not imported": (inserted(layer("Layer", "knownot_nowhere")), "does not know"),
+}
+
+
+@pytest.mark.parametrize("attack", REACHING)
+def test_a_file_names_nothing_that_reaches_beyond_it(attack: str, files: dict[str, bytes], tmp_path: Path) -> None:
+    change, says = REACHING[attack]
+    path = described(change, files["good.keras"], tmp_path / "odd.keras")
+    before = set(sys.modules)
+    with pytest.raises(ModelError, match=says):
+        open_model(path)
+    assert not {m for m in set(sys.modules) - before if m.split(".")[0] in ("knownot_nowhere", "tensorflow")}
+
+
+def hdf5(path: Path, kind: str, elsewhere: Path) -> None:
+    """A weight of an HDF5 file becomes one of another file."""
+    with h5py.File(elsewhere, "w") as other:
+        other["secret"] = np.arange(3.0, dtype="float32")
+    elsewhere.with_suffix(".raw").write_bytes(np.arange(3.0, dtype="float32").tobytes())
+    with h5py.File(path, "r+") as file:
+        found: list[str] = []
+        file.visititems(lambda name, thing: found.append(name) if isinstance(thing, h5py.Dataset) else None)
+        name = next(n for n in found if file[n].shape == (3,))
+        del file[name]
+        if kind == "link":
+            file[name] = h5py.ExternalLink(str(elsewhere), "/secret")
+        elif kind == "storage":
+            file.create_dataset(name, (3,), "float32", external=[(str(elsewhere.with_suffix(".raw")), 0, 12)])
+        else:
+            layout = h5py.VirtualLayout((3,), "float32")
+            layout[:] = h5py.VirtualSource(str(elsewhere), "secret", (3,))
+            file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("kind", ["link", "storage", "virtual"])
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_weights_are_not_taken_from_another_file(
+    kind: str, ending: str, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / f"odd.{ending}"
+    path.write_bytes(files[f"good.{ending}"])
+    if ending == "h5":
+        hdf5(path, kind, tmp_path / "other.h5")
+    else:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        (tmp_path / "weights.h5").write_bytes(parts["model.weights.h5"])
+        hdf5(tmp_path / "weights.h5", kind, tmp_path / "other.h5")
+        parts["model.weights.h5"] = (tmp_path / "weights.h5").read_bytes()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data)
+    with pytest.raises(ModelError, match="from another file"):
+        open_model(path)
+
+
+def test_what_the_user_registered_is_opened(tmp_path: Path) -> None:
+    @keras.saving.register_keras_serializable("knownot-tests")
+    class Twice(keras.layers.Layer):
+        def call(self, x: object) -> object:
+            return x + x  # type: ignore[operator]
+
+    good(Twice()).save(tmp_path / "own.keras")
+    assert open_model(tmp_path / "own.keras").offers.classes == 3

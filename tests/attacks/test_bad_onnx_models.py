@@ -223,3 +223,41 @@ def test_an_image_size_that_the_graph_cannot_take(path: Path) -> None:
     path.write_bytes(ho.model(nodes, w, shape=("n", ho.K, "h", "w")).SerializeToString())
     refused(path, "size=(height, width)")
     assert open_model(path, size=(8, 8)).input.height == 8
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind"), [("ai.onnx.contrib", "ImageReader"), ("com.microsoft", "EPContext"), ("", "PyOp")]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_operators_that_are_code_or_read_files(path: Path, domain: str, kind: str, inside: bool) -> None:
+    proto = good()
+    strange = helper.make_node(kind, ["y"], ["z"], domain=domain)
+    if inside:  # in the branch of an If
+        branch = helper.make_graph([strange], "b", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+        strange = helper.make_node("If", ["yes"], ["z2"], then_branch=branch, else_branch=branch)
+    proto.graph.node.append(strange)
+    path.write_bytes(proto.SerializeToString())
+    refused(path, kind, "not loaded")
+
+
+def beside(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    onnx.save(good(), folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_external_data_through_a_link(tmp_path: Path, link: str) -> None:
+    path = beside(tmp_path / "inner")
+    if link == "file":
+        (tmp_path / "inner" / "w.bin").rename(tmp_path / "w.bin")
+        (tmp_path / "inner" / "w.bin").symlink_to(tmp_path / "w.bin")
+    else:
+        proto = onnx.load(path, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            next(e for e in tensor.external_data if e.key == "location").value = "sub/w.bin"
+        path.write_bytes(proto.SerializeToString())
+        (tmp_path / "away").mkdir()
+        (tmp_path / "inner" / "w.bin").rename(tmp_path / "away" / "w.bin")
+        (tmp_path / "inner" / "sub").symlink_to(tmp_path / "away")
+    refused(path, "outside its own folder")

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import knownot
 from helpers import toy
+from helpers.saved import edit_manifest as edited
 from knownot.errors import InputError, KnownotError, SavedError
 
 
@@ -24,17 +25,6 @@ def good(tmp_path_factory):
 def folder(good, tmp_path):
     shutil.copytree(good, tmp_path / "osc")
     return tmp_path / "osc"
-
-
-def edited(folder, change):
-    """Change the manifest and make its digest right again, as an attacker would."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    rest = {key: value for key, value in manifest.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
-    path.write_text(json.dumps(manifest))
 
 
 def cut(folder, name, keep=0.5):
@@ -72,7 +62,10 @@ ATTACKS = {
         "truncated or changed",
     ),
     "files outside": (lambda f: edited(f, lambda m: m["files"].update({"../x": "0"})), "outside its folder"),
-    "absolute files": (lambda f: edited(f, lambda m: m["files"].update({"/etc/passwd": "0"})), "outside its folder"),
+    "absolute files": (
+        lambda f: edited(f, lambda m: m["files"].update({"/etc/passwd": "0"})),
+        "outside its folder",
+    ),
     "no files": (lambda f: edited(f, lambda m: m.pop("files")), "not complete"),
     "files is a number": (lambda f: edited(f, lambda m: m.update(files=3)), "not complete"),
     "unknown class": (
@@ -92,9 +85,15 @@ ATTACKS = {
         "does not describe",
     ),
     "missing thing": (lambda f: edited(f, lambda m: m["things"].pop("calibration")), "does not hold what"),
-    "wrong fingerprint": (lambda f: edited(f, lambda m: m["about"].update(fingerprint="0")), "another fingerprint"),
+    "wrong fingerprint": (
+        lambda f: edited(f, lambda m: m["about"].update(fingerprint="0")),
+        "another fingerprint",
+    ),
     "other stages": (lambda f: edited(f, lambda m: m["about"].update(stages=["x"])), "stages"),
-    "no model named": (lambda f: edited(f, lambda m: m["about"].update(model_file=None)), "without its classifier"),
+    "no model named": (
+        lambda f: edited(f, lambda m: m["about"].update(model_file=None)),
+        "without its classifier",
+    ),
     "model outside": (
         lambda f: edited(f, lambda m: m["about"].update(model_file="../../toy.onnx")),
         "outside its folder",
@@ -175,7 +174,10 @@ ATTACKS |= {
         lambda f: edited(f, lambda m: m["things"]["class_names"]["items"].append("x")),
         "5 class names",
     ),
-    "a detector that is a word": (lambda f: edited(f, lambda m: m["things"].update(detector="msp")), "something else"),
+    "a detector that is a word": (
+        lambda f: edited(f, lambda m: m["things"].update(detector="msp")),
+        "something else",
+    ),
     "a million threads": (opened_with(threads=1_000_000), "threads=1000000"),
     "threads as text": (opened_with(threads="all"), "threads='all'"),
     "a provider's library": (
@@ -188,7 +190,10 @@ ATTACKS |= {
         "no number",
     ),
     "an entry too many": (lambda f: edited(f, lambda m: m.update(run="x")), "no knownot writes"),
-    "no checksum of the state": (lambda f: edited(f, lambda m: m["files"].pop("state.safetensors")), "no checksum of"),
+    "no checksum of the state": (
+        lambda f: edited(f, lambda m: m["files"].pop("state.safetensors")),
+        "no checksum of",
+    ),
     "a link instead of the model": (lambda f: linked(f, "model.onnx"), "outside its folder"),
     "a link instead of the state": (lambda f: linked(f, "state.safetensors"), "outside its folder"),
     "a link instead of the manifest": (lambda f: linked(f, "manifest.json"), "outside its folder"),

@@ -12,6 +12,7 @@ import torch
 
 import knownot
 from helpers import toy
+from helpers.saved import edit_manifest
 from helpers.torch_files import BEFORE, Maps, Net, Prints, compiled, mapping
 from knownot.errors import ModelError, SavedError, UnsafeError
 from knownot.models import open_model
@@ -36,12 +37,14 @@ def folder(tmp_path_factory) -> Path:
 
 def replace(folder: Path, data: bytes, **opened_with: Any) -> None:
     """Put another model there, with the right checksum, as an attacker would."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    name = manifest["about"]["model_file"]
-    (folder / name).write_bytes(data)
-    manifest["files"][name] = hashlib.sha256(data).hexdigest()
-    manifest["about"]["opened_with"] |= opened_with
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def change(manifest: dict[str, Any]) -> None:
+        name = manifest["about"]["model_file"]
+        (folder / name).write_bytes(data)
+        manifest["files"][name] = hashlib.sha256(data).hexdigest()
+        manifest["about"]["opened_with"] |= opened_with
+
+    edit_manifest(folder, change)
 
 
 @pytest.fixture

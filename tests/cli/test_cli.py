@@ -191,7 +191,7 @@ def test_detectors_and_help():
         (["--preprocess", "imagenet-ish"], "There is no preprocessing convention"),
         (["--preprocess", "{bad"], "no JSON object"),
         (["--detector", "energi"], "Did you mean 'energy'?"),
-        (["--alpha", "5"], "alpha=5.0"),
+        (["--alpha", "5"], "--alpha='5': expected a share"),
         (["--head", "nope"], "nope"),
     ],
 )

@@ -17,7 +17,7 @@ import knownot
 from helpers import toy
 from knownot.calibration import Calibration
 from knownot.cli import main
-from knownot.errors import ImagesError, ModelError, OptionError, SavedError, UnsoundError
+from knownot.errors import ImagesError, ModelError, OptionError, SavedError, StorageError, UnsoundError
 from knownot.export import parity
 from knownot.export.parity import compare
 from knownot.export.runtimes import runner
@@ -273,7 +273,7 @@ def test_a_failed_write_leaves_what_was_there(osc: Any, tmp_path: Path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr("knownot.export.onnx.os.replace", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         osc.export(tmp_path / "osc.onnx", check=MIXED[::8])
     assert [p.name for p in tmp_path.iterdir()] == ["osc.onnx"]
     assert (tmp_path / "osc.onnx").read_bytes() == b"before"

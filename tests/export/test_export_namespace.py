@@ -129,3 +129,18 @@ def test_a_formula_that_asks_for_values_is_told() -> None:
                 ask(x)
         with pytest.raises(TypeError, match="index"):
             _ = x[np.array([1, 2])]
+
+
+def test_members_are_counted_column_by_column() -> None:
+    """OpenVINO 2026.4 computes one comparison of three axes wrongly, without a word."""
+    references = [np.sort(np.random.default_rng(i).normal(size=r)).astype(np.float32) for i, r in enumerate((30, 40))]
+    with recording():
+        x = argument(np.float32, ("n", 2))
+        below = xp.counted_below([xp.asarray(r) for r in references], x)
+        graph = spox.build({"x": x.var}, {"y": below.var})
+        (found,) = run({"x": x}, {"y": below}, {"x": X[:, :2]})
+    expected = np.stack([np.searchsorted(r, X[:, i]) for i, r in enumerate(references)], axis=1)
+    np.testing.assert_array_equal(found, expected)
+    shaped = onnx.shape_inference.infer_shapes(graph).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in shaped.value_info}
+    assert [ranks[n.output[0]] for n in graph.graph.node if n.op_type == "Less"] == [2, 2]

@@ -35,11 +35,11 @@ def test_precision(precision: str, osc: Any, tmp_path: Path) -> None:
             tmp_path / "osc.onnx", precision=precision, calibration=NEW, calibration_labels=TRUE, check=MIXED
         )
     facts = knownot.load(tmp_path / "osc.onnx").facts
-    assert (facts.precision, facts.calibration, facts.calibration_is_new) == (precision, 150, True)
+    assert (facts.precision, facts.calibration, facts.calibration_is_new) == (precision, 239, True)
     assert facts.accuracy is not None
     assert facts.accuracy > 0.95
     assert f"float32 → {precision}: accuracy" in made.words
-    assert facts.p_threshold == pytest.approx(np.floor(0.05 * 151) / 151)
+    assert facts.p_threshold == pytest.approx(np.floor(0.05 * 240) / 240)
     verdicts = knownot.load(tmp_path / "osc.onnx").predict(toy.known(400, 21)[0])
     assert 0.005 < verdicts.unknown.mean() < 0.12  # of known images that nothing was fitted on
     assert knownot.load(tmp_path / "osc.onnx").predict(toy.unknown(40)).unknown.mean() > 0.9

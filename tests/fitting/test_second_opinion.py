@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import knownot
 from helpers import toy
+from helpers.saved import edit_manifest
 from knownot import Preprocess
 from knownot.arrays import Activations
 from knownot.benchmark import compare
@@ -648,9 +649,7 @@ def test_a_second_network_that_is_none(sets, tmp_path):
 
 
 def edited(folder, change):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(folder, change)
 
 
 @pytest.mark.parametrize(

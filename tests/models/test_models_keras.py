@@ -961,3 +961,39 @@ def test_a_layer_whose_name_begins_with_an_underscore() -> None:
     assert not any("layer by layer" in note for note in opened.notes)
     x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
     assert opened.gradient(x, {"logits": np.ones((2, 3), np.float32)}).shape == x.shape
+
+
+def test_a_file_of_teachable_machine(shared: Path) -> None:
+    """Nested Sequentials round a Functional model, of Keras 2.4; second source: the same network saved by Keras 3."""
+    folder = shared / "photographs" / "weights"
+    opened = open_model(folder / "tm_waste4.h5")
+    assert opened.offers.classes == 4
+    assert {"head", "features", "stages"} <= opened.offers.kinds
+    x = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32) * 2 - 1
+    again = open_model(folder / "tm_waste4.keras")
+    np.testing.assert_allclose(opened.activations(x).logits, again.activations(x).logits, atol=1e-4)
+
+
+def test_a_functional_keras_file_of_keras_2(tmp_path: Path) -> None:
+    """Its classes stood in other modules; the file is not written to."""
+    import json
+    import zipfile
+
+    inputs = L.Input((8, 8, 3))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(inputs))
+    net = keras.Model(inputs, L.Dense(3, activation="softmax")(x))
+    net.save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        for name in new.namelist():
+            data = new.read(name)
+            if name == "config.json":
+                said = json.loads(data) | {"module": "keras.src.engine.functional", "registered_name": "Functional"}
+                data = json.dumps(said).encode()
+            if name == "metadata.json":
+                data = json.dumps({"keras_version": "2.15.0", "date_saved": "2024-01-01@00:00:00"}).encode()
+            old.writestr(name, data)
+    before = (tmp_path / "old.keras").read_bytes()
+    opened = open_model(tmp_path / "old.keras")
+    batch = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    np.testing.assert_allclose(opened.activations(batch).logits, open_model(net).activations(batch).logits, atol=1e-6)
+    assert (tmp_path / "old.keras").read_bytes() == before

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 
 import hypothesis
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from knownot import Verdicts
 from knownot.errors import KnownotError, OptionError, RowError
 from knownot.images.names import printable
-from knownot.openset.cells import csv_cell, from_csv_cell
+from knownot.openset.cells import csv_cell, from_csv_cell, lossless
 
 N = 7
 
@@ -101,6 +102,10 @@ ODD = [
     "'=1",
     "''=1",
     "'x",
+    "./x",
+    "./=1",
+    "././=1",
+    "./'=1",
     "x=1",
     "",
     "a,b",
@@ -111,16 +116,20 @@ ODD = [
 
 @pytest.mark.parametrize("text", ODD)
 def test_no_cell_begins_a_formula_and_the_original_comes_back(text):
-    cell = csv_cell(text)
+    for path in (True, False):
+        cell = csv_cell(text, path=path)
+        assert cell.lstrip(" ")[:1] not in "=+-@＝＋－＠\t\r\n" or cell == ""
+        assert from_csv_cell(cell) == text
     assert cell.lstrip(" ")[:1] not in "=+-@＝＋－＠\t\r\n" or cell == ""
     assert from_csv_cell(cell) == text
     assert csv_cell(text, raw=True) == text
-    assert (cell != text) == (text.lstrip("' \t\r\n")[:1] in tuple("=+-@＝") or text[:1] in ("\t", "\r", "\n"))
+    bare = text.replace("./", "")
+    assert (cell != text) == (bare.lstrip("' \t\r\n")[:1] in tuple("=+-@＝") or text[:1] in ("\t", "\r", "\n"))
 
 
-@hypothesis.given(st.text())
-def test_every_text_comes_back(text):
-    assert from_csv_cell(csv_cell(text)) == printable(text)
+@hypothesis.given(st.text(), st.booleans())
+def test_every_text_comes_back(text, path):
+    assert from_csv_cell(csv_cell(text, path=path)) == lossless(text)
 
 
 def test_numbers_stay_numbers():
@@ -146,14 +155,17 @@ def test_files_of_verdicts_take_any_name(tmp_path):
     clean = [r"caf\xe9.png", *ids[1:]]
 
     def read(name):
-        return list(csv.DictReader(io.StringIO((tmp_path / name).read_text("utf-8"), newline="")))
+        return list(csv.DictReader(io.StringIO((tmp_path / name).read_text("utf-8", "surrogateescape"), newline="")))
 
-    assert [r["id"] for r in read("v.csv")] == [clean[0], "'=1+1", "'-x", "'@x", "'\tx", "''=", "plain"]
-    assert [from_csv_cell(r["id"]) for r in read("v.csv")] == clean
+    assert [r["id"] for r in read("v.csv")] == [ids[0], "./=1+1", "./-x", "./@x", "./\tx", "''=", "plain"]
+    assert [from_csv_cell(r["id"]) for r in read("v.csv")] == ids
+    assert b"caf\xe9.png" in (tmp_path / "v.csv").read_bytes()
     assert read("v.csv")[0]["label"] == "-1"
-    assert [r["id"] for r in read("raw.csv")] == clean
-    assert [json.loads(line)["id"] for line in (tmp_path / "v.jsonl").read_text("ascii").splitlines()] == clean
+    assert [r["id"] for r in read("raw.csv")] == ids
+    assert [json.loads(line)["id"] for line in (tmp_path / "v.jsonl").read_text("ascii").splitlines()] == ids
     import pyarrow.parquet as pq
 
-    assert pq.read_table(tmp_path / "v.parquet")["id"].to_pylist() == clean
+    assert [os.fsdecode(name) for name in pq.read_table(tmp_path / "v.parquet")["id"].to_pylist()] == ids
+    made.take([1, 6]).to_parquet(tmp_path / "texts.parquet")
+    assert pq.read_table(tmp_path / "texts.parquet")["id"].to_pylist() == ["=1+1", "plain"]
     assert made.to_pandas()["id"].tolist() == clean

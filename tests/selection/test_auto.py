@@ -142,11 +142,15 @@ def test_what_decides_is_neither_evidence_nor_ranking(osc, sets):
     assert len(osc.detector.references[0]) == record.ranking
 
 
-def test_where_the_default_stays_it_is_the_default_bit_for_bit(model, osc, sets):
+def test_where_the_default_stays_its_members_are_those_of_the_default_bit_for_bit(model, osc, sets):
+    """What differs is how many images rank them: the evidence sets no threshold, so all of it ranks."""
     default = fitted(model, sets, GOOD)
+    assert osc.detector.names == default.detector.names
+    assert osc.detector.weights == default.detector.weights
+    batch = model.activations(sets["test"][0][:200] / np.float32(255))
+    np.testing.assert_array_equal(osc.scores(batch)[1], default.scores(batch)[1])
     verdicts, same = osc.predict(sets["test"][0]), default.predict(sets["test"][0])
-    np.testing.assert_array_equal(verdicts.score, same.score)
-    np.testing.assert_array_equal(verdicts.p_value, same.p_value)
+    assert np.corrcoef(verdicts.p_value, same.p_value)[0, 1] > 0.98
 
 
 def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
@@ -161,7 +165,7 @@ def test_no_image_of_the_evidence_decides(model, sets, monkeypatch):
     evidence, _ = kept[0].rows(osc.record.evidence)
     column = osc.detector.members.index("mahalanobis")
     chosen_by = osc.scores(evidence)[1][:, column].astype(np.float64)
-    assert len(osc.references[column]) == 500
+    assert len(osc.references[column]) == 750
     assert len(evidence) == 250
     middle = np.median(osc.detector.references[column])
     raised = chosen_by + 2.0**-14 * np.maximum(chosen_by, middle)  # references are, by what rounding may add

@@ -73,7 +73,7 @@ def images_needed(alpha: float, delta: float = 0.01, guarantee: str = "pac") -> 
     else:
         n = max(1, math.ceil(1 / alpha) - 2)
     while allowed_rank(n, alpha, guarantee, delta) < 1:
-        n += 1 + n // 2**40  # a step that is seen after rounding
+        n += 1
     return n
 
 
@@ -105,6 +105,8 @@ def promise_sentence(guarantee: str, alpha: float, delta: float, few: int | None
         "class-conditional": each,
         OR_MARGINAL: each + (but and f"{but} with too few calibration images"),
     }[guarantee]
+
+
 def as_share(name: str, given: Any) -> float:
     """A share between 0 and 1 from 0.05, "0.05" or "5 %". Raises OptionError."""
     value: Any = given

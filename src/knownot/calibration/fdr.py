@@ -14,7 +14,7 @@ from .counts import at_least, checked_p, checked_share
 
 METHODS = ("storey", "bh")
 LEVELS = 64  # p-values at which the simultaneous bound looks
-DRAWS = 1999  # of the joint law, to find what each level may spend
+DRAWS = 4999  # of the joint law, to find what each level may spend
 
 
 @dataclass(frozen=True)

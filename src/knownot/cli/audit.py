@@ -7,6 +7,7 @@ import click
 from .common import (
     class_names_option,
     head_option,
+    image_limits,
     model_of,
     names_from,
     pickle_option,
@@ -48,6 +49,7 @@ from .common import (
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @pickle_option
 @seed_option
+@image_limits
 @click.option(
     "--json",
     "json_file",

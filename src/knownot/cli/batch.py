@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration import KnownBound, Selection, UnknownShare, known_bound, select, unknown_share
-from ..openset.cells import csv_cell
+from ..openset.cells import BYTES, csv_cell
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class BatchDecisions:
         chosen = np.flatnonzero(found.selection.selected)
         order = chosen[np.lexsort((-scores[chosen], ps[chosen]))]
         curve = found.bound.curve()
-        with found.file.open("w", newline="", encoding="utf-8") as file:
+        with found.file.open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
             writer.writerow(["id", "p_value", "q_value", "score", "known_so_far_at_most"])
             writer.writerows(
-                [csv_cell(ids[i]), ps[i], found.selection.q_value[i], scores[i], curve[k]] for k, i in enumerate(order)
+                [csv_cell(ids[i], path=True), ps[i], found.selection.q_value[i], scores[i], curve[k]]
+                for k, i in enumerate(order)
             )
         return found
 

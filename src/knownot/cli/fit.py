@@ -12,6 +12,7 @@ from .common import (
     Share,
     class_names_option,
     head_option,
+    image_limits,
     machine_options,
     model_of,
     names_from,
@@ -58,6 +59,7 @@ from .common import (
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @class_names_option
+@click.option("--none-class", "none_classes", multiple=True, help='A class that means "nothing" (several times).')
 @head_option
 @stage_option
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
@@ -65,15 +67,17 @@ from .common import (
     "--thumbnails", type=click.IntRange(0), default=512, show_default=True, help="Known images kept as small pictures."
 )
 @click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
+@click.option("--allow-low-accuracy", is_flag=True, help="Fit a classifier too that is hardly better than chance.")
 @pickle_option
 @seed_option
+@image_limits
 @machine_options
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
-            class_names: Path | None, head: str | None, stages: tuple[str, ...], batch_size: int | None,
-            thumbnails: int, include_model: bool, unsafe_pickle: bool, seed: int, as_json: bool,
-            quiet: bool) -> None:  # fmt: skip
+            class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...],
+            batch_size: int | None, thumbnails: int, include_model: bool, allow_low_accuracy: bool, unsafe_pickle: bool,
+            seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -90,8 +94,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         alpha=alpha, guarantee=guarantee, delta=delta,
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
-        class_names=names_from(class_names), batch_size=batch_size,
-        thumbnails=thumbnails, seed=seed, progress=not quiet,
+        class_names=names_from(class_names), none_classes=list(none_classes) or None, batch_size=batch_size,
+        thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, seed=seed, progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
     check_saved(osc, output, include_model=include_model, code=":" in model)

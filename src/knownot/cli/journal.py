@@ -65,7 +65,7 @@ class Journal:
         self.file, self._draft = self.folder / "rows.sqlite", self.folder / f"output{output.suffix.lower()}"
         self.notes: list[str] = []
         self._digest = digest
-        self._rows: sqlite3.Connection
+        self._rows: Any = None  # the connection
         self.keys = bytearray()  # of the source's images, in order, KEY bytes each
         self._lock = Lock(self.folder / "lock", str(output))
         try:
@@ -73,7 +73,7 @@ class Journal:
                 self._clear()
             self._rows, self._run = self._opened(digest)
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -152,8 +152,9 @@ class Journal:
 
     def close(self, remove: bool = False) -> None:
         """Let go of the lock. remove: the rows too, of which the output has been written."""
-        with suppress(sqlite3.Error):
-            self._rows.close()
+        if self._rows is not None:
+            with suppress(sqlite3.Error):
+                self._rows.close()
         if remove:
             self._clear()
         self._lock.release()

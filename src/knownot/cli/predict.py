@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions
-from .common import counted, machine_options, said, thing_of
+from .common import counted, image_limits, machine_options, said, thing_of
 from .journal import Journal, Plan
 
 
@@ -47,6 +47,7 @@ from .journal import Journal, Plan
     "an apostrophe before it.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
+@image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
             fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..calibration import GUARANTEES
-from .common import machine_options, said, seed_option, thing_of
+from .common import image_limits, machine_options, said, seed_option, thing_of
 
 
 @click.command("recalibrate")
@@ -19,6 +19,7 @@ from .common import machine_options, said, seed_option, thing_of
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @seed_option
+@image_limits
 @machine_options
 def command(saved: Path, images: str, output: Path, alpha: float | None, guarantee: str | None, delta: float | None,
             model: str | None, features: str | None, batch_size: int | None, seed: int, as_json: bool,

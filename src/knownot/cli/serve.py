@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError, missing_extra
-from .common import thing_of
+from .common import image_seconds_option, limited, million, thing_of
 
 
 @click.command("serve")
@@ -23,7 +23,11 @@ from .common import thing_of
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="A site whose pages may ask.")
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
 @click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Images of a request.")
-@click.option("--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Million pixels of an image.")
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=50, show_default=True, callback=limited("pixels", million),
+    help="Million pixels of an image.",
+)  # fmt: skip
+@image_seconds_option
 @click.option("--queue", type=click.IntRange(1), default=256, show_default=True, help="Images that wait at most.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a forward pass.")
 @click.option("--threads", type=click.IntRange(1), help="Forward passes at once; left out, up to 4 by the processor.")

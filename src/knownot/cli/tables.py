@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError, missing_extra
-from ..openset.cells import csv_cell
+from ..openset.cells import BYTES, as_bytes, csv_cell, utf8
 from ..openset.verdicts import COLUMNS, printed
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -36,11 +36,11 @@ def write_table(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, 
 def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool) -> None:
     import csv
 
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors=BYTES) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([csv_cell(row[name], raw) for name in COLUMNS])
+            writer.writerow([csv_cell(row[name], raw, path=name == "id") for name in COLUMNS])
 
 
 def _jsonl(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...]) -> None:
@@ -59,11 +59,33 @@ def _parquet(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...
         + [(f"p_value: {name}", pa.float64()) for name in members]
     )
     rows = (printed(row) for row in rows)
-    with pq.ParquetWriter(path, schema) as writer:
+    writer = pq.ParquetWriter(path, schema)
+    try:
         while some := list(islice(rows, 50_000)):
+            if schema.field("id").type == pa.string() and not all(utf8(row["id"]) for row in some):
+                writer.close()
+                schema = schema.set(0, pa.field("id", pa.binary()))
+                writer = _again(path, schema)
             columns = {name: [row[name] for row in some] for name in COLUMNS}
+            if schema.field("id").type == pa.binary():
+                columns["id"] = [as_bytes(name) for name in columns["id"]]
             columns |= {f"p_value: {name}": [row["members"][i] for row in some] for i, name in enumerate(members)}
             writer.write_table(pa.table(columns, schema=schema))
+    finally:
+        writer.close()
+
+
+def _again(path: Path, schema: Any) -> Any:
+    """A writer of `schema` that has written the rows of the Parquet file there; for names that are no UTF-8, which no
+    column of texts holds."""
+    _, pq = _pyarrow()
+    before = path.rename(path.with_name(f"{path.name}.texts"))
+    writer = pq.ParquetWriter(path, schema)
+    with pq.ParquetFile(before) as file:
+        for number in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(number).cast(schema))
+    before.unlink()
+    return writer
 
 
 def _pyarrow() -> Any:

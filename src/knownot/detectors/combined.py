@@ -196,7 +196,7 @@ def surprise(scores: Array, reference: Array, rate: float) -> Array:
 
 def _joined(parts: Array, references: Sequence[Array], rates: Sequence[float], weights: Sequence[float]) -> Array:
     """The weighted sum of every member's `surprise` [n], of parts [n, m], written for all members together."""
-    xp, m = array_namespace(parts), len(references)
+    xp = array_namespace(parts)
 
     def row(values: Sequence[float]) -> Array:
         return xp.asarray(np.array(values, np.float64), dtype=parts.dtype)
@@ -206,7 +206,7 @@ def _joined(parts: Array, references: Sequence[Array], rates: Sequence[float], w
     if any(rates):
         farthest = xp.stack([reference[-1] for reference in references])
         total = total + xp.clip(xp.clip(parts - farthest, min=0.0) * row(rates), max=FARTHEST)
-    return xp.squeeze(total @ row(weights or [1.0] * m)[:, None], axis=-1)
+    return xp.sum(total * row(weights) if weights else total, axis=-1)
 
 
 def tail_rate(reference: np.ndarray) -> float:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 IMAGES, THRESHOLD = "images", "p_threshold"
 SLACK = np.float32(1e-6)  # of a p-value against a threshold, both rounded to float32; see `_decided`
-LARGEST = float(np.finfo(np.float32).max)
 OUTPUTS = {  # name: (type, what it has for each image)
     "label": (TensorProto.INT64, ()),
     "unknown": (TensorProto.BOOL, ()),
@@ -125,7 +124,7 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
     for path in ("features",) if seen.second else ():
         total = total + xp.sum(seen.second[path], axis=-1)
     p = _p_value(osc.calibration, len(osc.class_names), score, closed)
-    p = xp.where(abs(total) <= LARGEST, p, xp.asarray(np.float32(np.nan)))
+    p = p + total * 0.0  # NaN where it is NaN or an infinity
     # p and the threshold are of the form j / (m + 1), rounded: the slack keeps equal ones equal up to m = 500,000
     unknown = ~(p > threshold * (np.float32(1) + SLACK))
     label = xp.where(unknown, xp.asarray(np.int64(-1)), closed)

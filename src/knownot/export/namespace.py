@@ -7,7 +7,6 @@ test finds it when one does.
 
 from __future__ import annotations
 
-import builtins
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -216,15 +215,12 @@ def searchsorted(reference: Recorded, x: Recorded, /, *, side: str = "left", sor
 
 
 def counted_below(references: Sequence[Recorded], x: Recorded) -> Recorded:
-    """#{r in references[i]: r < x[:, i]} of constants, as floats of the type of x, [n, m]; see `detectors.combined`."""
-    if any((r.shape[0] or 0) > BISECTED for r in references):
-        columns = [searchsorted(r, x[:, i]) for i, r in enumerate(references)]
-        return stack([astype(column, x.dtype) for column in columns], axis=1)
-    table = np.full((len(references), builtins.max(r.shape[0] or 0 for r in references)), np.inf, x.dtype)
-    for row, reference in zip(table, references, strict=True):
-        assert reference.value is not None
-        row[: len(reference.value)] = reference.value
-    return sum(astype(recorded(table) < x[:, :, None], x.dtype), axis=-1)
+    """#{r in references[i]: r < x[:, i]}, as floats of the type of x, [n, m]; see `detectors.combined`.
+
+    Column by column: one comparison [n, m, r] of all at once is what OpenVINO 2026.4 computes wrongly (NaN scores).
+    """
+    columns = [searchsorted(r, x[:, i]) for i, r in enumerate(references)]
+    return stack([astype(column, x.dtype) for column in columns], axis=1)
 
 
 def _bisected(reference: Recorded, x: Recorded, side: str) -> Recorded:

@@ -153,6 +153,7 @@ def forward(model: Model, inputs: Iterable[np.ndarray]) -> Iterator[Activations]
 class Extractor:
     """A pass over images: their activations and labels, and what is noted of every pass.
 
+    allow_low_accuracy: whether a classifier that is wrong on its own classes may pass.
     confusion: of all labelled images; unreadable: (id, reason); images: how many were given on.
     """
 
@@ -165,6 +166,7 @@ class Extractor:
         progress: bool = False,
     ) -> None:
         self.model, self.way, self.size, self.second, self.progress = model, way, size, second, progress
+        self.allow_low_accuracy = False
         self.confusion = Confusion(model.offers.classes)
         self.unreadable: list[tuple[str, str]] = []
         self.images = 0
@@ -245,7 +247,7 @@ class Extractor:
         self.confusion.add(here.labels, np.argmax(here.activations.logits, axis=1))
         early = 1000 <= self.confusion.images < 1000 + self.size and self.confusion.seen >= classes / 2
         if early and names is not None:
-            judge(self.confusion, names)  # do not fit an hour on labels that do not match
+            self.judge(names, ())  # do not fit an hour on labels that do not match
         return here
 
     @property
@@ -255,7 +257,7 @@ class Extractor:
         return other is not None and self.way is not None and _pixels(other) > _pixels(self.way)
 
     def judge(self, names: Sequence[str], trials: Sequence[Trial]) -> None:
-        judge(self.confusion, names, trials)
+        judge(self.confusion, names, trials, allow_low_accuracy=self.allow_low_accuracy)
 
 
 def _pixels(way: Preprocess) -> int:

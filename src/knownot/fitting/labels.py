@@ -13,6 +13,8 @@ from ..images.labels import matched, names_of
 from ..models.base import Model
 from .trial import Trial
 
+BARELY = 0.1  # of the way from chance to always right: less, and the classifier is wrong on its own classes
+
 
 class Confusion:
     """Counts of (label, prediction), gathered on the way, [c, c]."""
@@ -46,6 +48,13 @@ class Confusion:
             return False
         chance = 1 / c
         return self.accuracy <= chance + 3 * np.sqrt(chance * (1 - chance) / n)
+
+    @property
+    def hardly_better(self) -> bool:
+        """Whether the accuracy is chance, or less than a tenth of the way from there to always right."""
+        chance = 1 / len(self.counts)
+        low = self.images >= 20 and len(self.counts) > 1 and (self.accuracy - chance) / (1 - chance) < BARELY
+        return self.near_chance or low
 
     def reordered(self) -> tuple[float, list[tuple[int, int]]]:
         """Best accuracy over all one-to-one renamings of the labels, and the (label, output) pairs it changes."""
@@ -102,9 +111,15 @@ def class_order(
 
 
 def judge(
-    confusion: Confusion, names: Sequence[str] | None, trials: Sequence[Trial] = (), accuracy: float | None = None
+    confusion: Confusion,
+    names: Sequence[str] | None,
+    trials: Sequence[Trial] = (),
+    accuracy: float | None = None,
+    *,
+    allow_low_accuracy: bool = False,
 ) -> None:
-    """Raise LabelsError when labels and predictions do not belong together: chance level, or another class order.
+    """Raise LabelsError when labels and predictions do not belong together: another class order, chance level, or
+    hardly better than that (unless allowed).
 
     accuracy: what a renaming has to beat, if not the accuracy of the labels as they are.
     """
@@ -126,11 +141,13 @@ def judge(
             f"known images as they are, {better:.1%} when renamed ({pairs}{', …' if len(moved) > 6 else ''}). "
             f"Give class_names=[…], the names of the classifier's outputs in order.{tried}"
         )
-    if confusion.near_chance and accuracy is None:
+    if confusion.hardly_better and accuracy is None and not allow_low_accuracy:
+        much = "which is chance" if confusion.near_chance else "hardly better than chance"
         raise LabelsError(
-            f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, which is chance for "
+            f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, {much} for "
             f"{c} classes: the labels do not match, or the images are preprocessed in another way than in training. "
-            f"Check the labels, or give preprocess=knownot.Preprocess(…).{tried}"
+            "Check the labels, or give preprocess=knownot.Preprocess(…). If it is as bad as that: "
+            f"allow_low_accuracy=True (--allow-low-accuracy).{tried}"
         )
 
 

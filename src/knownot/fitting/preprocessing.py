@@ -65,6 +65,12 @@ def choose(
     found = search(model, images, *size, order, batch_size=batch_size, seed=seed, progress=progress)
     best, table = found.best, tuple(t.trial for t in found.tried)
     assert best.way is not None  # raw images are fed some way
+    if not best.confusion.images:
+        raise OptionError(
+            "How this classifier wants its input is not known, and none of the known images drawn at random has a "
+            "label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
+            "preprocess=knownot.Preprocess(…)."
+        )
     # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.
     full = [t for t in found.tried if t.confusion.images >= best.confusion.images]
     judge(max((t.confusion for t in full), key=lambda c: c.reordered()[0]), images.class_names, table, best.accuracy)

@@ -27,10 +27,12 @@ CONFIRMED = 16  # known images on which the logits are compared with the classif
 
 @dataclass(frozen=True)
 class PassOptions:
-    """How images are walked over. batch_size: None for one that suits the network."""
+    """How images are walked over. batch_size: None for one that suits the network. allow_low_accuracy: whether a
+    classifier that is wrong on its own classes may pass."""
 
     batch_size: int | None = None
     progress: bool = True
+    allow_low_accuracy: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class FitJob:
     size: int  # of a batch
     options: CalibrationOptions
     progress: bool
+    allow_low_accuracy: bool = False
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()  # how the preprocessing was found
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
@@ -91,7 +94,9 @@ class FitJob:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""
         reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.offers)]
         model = passing(reducing(self.model, reductions), each_once(passes), self.way)
-        return Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
+        made = Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
+        made.allow_low_accuracy = self.allow_low_accuracy
+        return made
 
 
 def set_up(
@@ -128,6 +133,7 @@ def set_up(
         size=passes.batch_size or batch_size_for(model, way, second),
         options=options,
         progress=passes.progress,
+        allow_low_accuracy=passes.allow_low_accuracy,
         trials=trials,
         found=tuple(found),
         notes=(*model.notes, *found, *said),

@@ -26,9 +26,11 @@ import numpy as np
 from ..arrays import Preprocess
 from .damage import jpeg_pixels
 from .file_types import CONVERT, is_not, raw_kind, sniff
+from .limits import Timed, TooMuch, in_flight, reduced
 from .silence import quiet
 
 MAX_PIXELS = 178_956_970  # where Pillow by default refuses too: half a gigabyte of RGB
+STRIP = 4_000_000  # pixels of a large image that are converted at once
 ORIENTATION = 0x0112  # EXIF tag
 
 # Formats that are told by their content. None of them starts another program (as EPS would).
@@ -61,7 +63,13 @@ def decode(
     Raises Unreadable, with a reason for people, whatever is wrong; warns of nothing, and leaves Pillow's
     settings as they are.
     """
-    return _opened(source, limit, lambda image, file: _pixels(image, file, way or Preprocess()))
+
+    def read(image: Any, file: Any) -> np.ndarray:
+        whole = image.size
+        with in_flight(reduced(image, limit)):
+            return _pixels(image, file if image.size == whole else None, way or Preprocess(), close=True)
+
+    return _opened(source, read)
 
 
 def traits_of(source: Any) -> Traits:
@@ -69,18 +77,23 @@ def traits_of(source: Any) -> Traits:
     if isinstance(source, np.ndarray):
         return Traits(transparent=source.ndim == 3 and source.shape[-1] == 4 and bool((source[..., 3] < 255).any()))
     if isinstance(source, str | os.PathLike | bytes):
-        return _opened(source, MAX_PIXELS, lambda image, file: _traits(image))
+
+        def read(image: Any, file: Any) -> Traits:
+            with in_flight(reduced(image, MAX_PIXELS)):
+                return _traits(image)
+
+        return _opened(source, read)
     return _traits(source)
 
 
 def size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(height, width) of an image after EXIF orientation, from its header. Raises Unreadable."""
-    return _opened(source, MAX_PIXELS, lambda image, file: _size(image))
+    return _opened(source, lambda image, file: _size(image))
 
 
-def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: _Read) -> Any:
+def _opened(source: str | os.PathLike[str] | bytes, read: _Read) -> Any:
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(io.BytesIO(source), limit, read)
+        return _read(io.BytesIO(source), read)
     try:
         kind = os.stat(source).st_mode
         if stat.S_ISDIR(kind):
@@ -89,7 +102,7 @@ def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: _Read) -> 
         if not stat.S_ISREG(kind):  # opening a pipe would wait for ever
             raise Unreadable("not a regular file")
         with open(source, "rb") as file:
-            return _read(file, limit, read)
+            return _read(file, read)
     except FileNotFoundError:
         link = " (a broken link)" if os.path.islink(source) else ""
         raise Unreadable(f"no such file{link}") from None
@@ -99,7 +112,7 @@ def _opened(source: str | os.PathLike[str] | bytes, limit: int, read: _Read) -> 
         raise Unreadable(f"cannot be opened: {_short(e)}") from e
 
 
-def _read(file: Any, limit: int, read: _Read) -> Any:
+def _read(file: Any, read: _Read) -> Any:
     from PIL import Image
 
     head = file.read(512)
@@ -107,17 +120,17 @@ def _read(file: Any, limit: int, read: _Read) -> Any:
     if not head:
         raise Unreadable("empty file (0 bytes)")
     name = sniff(head)
+    timed: Any = Timed(file)
     with quiet():
         try:
-            with Image.open(file, formats=_formats()) as image:
-                width, height = image.size
-                if width * height > limit:
-                    raise Unreadable(f"too large: {width} x {height} pixels (limit {limit:,})")
+            with Image.open(timed, formats=_formats()) as image:
                 if kind := raw_kind(image, head):
                     raise Unreadable(f"{kind}, a camera's raw file, of which only the preview could be read: {CONVERT}")
                 return read(image, file)
         except Unreadable:
             raise
+        except TooMuch as e:
+            raise Unreadable(str(e)) from None
         except Image.DecompressionBombError as e:
             found = re.search(r"\((\d+) pixels\).* limit of (\d+)", str(e))
             how = f"{int(found[1]):,} pixels (limit {int(found[2]):,})" if found else _short(e)
@@ -187,17 +200,21 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-def _pixels(image: Any, file: Any, way: Preprocess) -> np.ndarray:
+def _pixels(image: Any, file: Any, way: Preprocess, close: bool = False) -> np.ndarray:
+    """file: None where Pillow has to decode, as for JPEG at a reduced size. close: the image, before it is turned."""
     rgb = None
     if file is not None and image.format in ("JPEG", "MPO"):
         file.seek(0)
-        rgb, why = jpeg_pixels(file.read(), image.mode)
+        rgb, why = jpeg_pixels(file.read(), image.mode, image.size)
         if why:
             raise Unreadable(f"damaged JPEG: {why}")
     if rgb is None:
         image.load()
         rgb = _rgb(image, way)
-    return np.ascontiguousarray(turned(rgb, _orientation(image) if way.orientation == "turned" else 1))
+    orientation = _orientation(image) if way.orientation == "turned" else 1
+    if close:
+        image.close()  # there is no third copy
+    return np.ascontiguousarray(turned(rgb, orientation))
 
 
 def _traits(image: Any) -> Traits:
@@ -225,10 +242,20 @@ def turned(x: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _rgb(image: Any, way: Preprocess) -> np.ndarray:
-    """uint8 [h, w, 3] of a loaded Pillow image."""
-    mode = image.mode
-    bits, inverted = _tiff(image)
-    if _is_deep(image):
+    """uint8 [h, w, 3] of a loaded Pillow image; a large one in strips, so that it is in memory twice and not more."""
+    (width, height), bits, deep = image.size, _tiff(image), _is_deep(image)
+    if width * height <= STRIP:
+        return _strip_rgb(image, way, deep, bits)
+    x, rows = np.empty((height, width, 3), np.uint8), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        x[top : top + rows] = _strip_rgb(strip, way, deep, bits)
+    return x
+
+
+def _strip_rgb(image: Any, way: Preprocess, deep: bool, tiff: tuple[int, bool]) -> np.ndarray:
+    mode, (bits, inverted) = image.mode, tiff
+    if deep:
         grey = np.asarray(image).astype(np.uint32)
         depth = bits if 8 < bits < 16 else way.depth
         grey = (1 << (bits or 16)) - 1 - grey if inverted else grey

@@ -71,6 +71,7 @@ def resolve(
 
     given: None, integers [n], one-hot [n, c], class names [n], or {file name or path: either}.
     keys: for each image the names it may have in such a dict, the best first.
+    Labels that say nothing, all -1 or None, are none.
 
     Raises LabelsError, saying both lengths, the unknown name or the image that has none.
     """
@@ -81,7 +82,7 @@ def resolve(
     labels, names = to_integers(given, names)
     if count is not None and len(labels) != count:
         raise LabelsError(f"There are {len(labels)} labels for {count} images; one each is needed, in the same order.")
-    return labels, names
+    return (labels if (labels >= 0).any() else None), names
 
 
 def to_integers(given: Any, names: Names = None) -> tuple[np.ndarray, Names]:

@@ -50,7 +50,7 @@ def open_model(
     stages: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     embedding: bool = False,
-    none_classes: int | None = None,
+    none_classes: int | Sequence[int] | None = None,
     **options: Any,
 ) -> Model:
     """Open a trained image classifier for reading; it is left bit for bit as it was.

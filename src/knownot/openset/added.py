@@ -91,12 +91,11 @@ def without_class(osc: OpenSetClassifier, name: str) -> OpenSetClassifier:
 
 
 def claimed(added: Sequence[AddedClass], features: np.ndarray) -> np.ndarray:
-    """Which added class each image belongs to, by unit features [n, d]: the one it is most typical of, -1 for none."""
-    p = np.stack([a.p_value(features) for a in added], axis=1)
-    p[p <= np.array([a.alpha for a in added]) * (1 + 1e-12)] = -1
-    near = np.stack([features @ a.mean for a in added], axis=1)
-    best = np.lexsort((near, p), axis=1)[:, -1]  # the nearer mean where p-values tie
-    return np.where(p[np.arange(len(p)), best] > 0, best, -1)
+    """Which added class each image belongs to, by unit features [n, d]: of those that it is typical enough of the one
+    with the nearest mean, -1 for none. (By the largest p-value a class of many looks would take all others.)"""
+    typical = np.stack([a.p_value(features) > a.alpha * (1 + 1e-12) for a in added], axis=1)
+    near = np.where(typical, np.stack([features @ a.mean for a in added], axis=1), -np.inf)
+    return np.where(typical.any(axis=1), np.argmax(near, axis=1), -1)
 
 
 def _binomial(k: int, n: int) -> tuple[float, float]:

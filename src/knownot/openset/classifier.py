@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.none_classes import NoneShare, apart, takes_for_none
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
@@ -74,7 +76,7 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up
+from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up, with_none
 from .verdicts import Verdict, Verdicts
 
 
@@ -93,6 +95,24 @@ class OpenSetClassifier:
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
     added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
+
+    def __repr__(self) -> str:
+        """A few lines: classifier, detectors, promise."""
+        record, names = self.record, ", ".join(self.class_names[:5]) + ", …" * (len(self.class_names) > 5)
+        way = "float arrays, its own input" if self.preprocess is None else self.preprocess.name or "as given"
+        accuracy = "" if record.accuracy is None else f", right on {record.accuracy:.1%} of {record.accuracy_images:,}"
+        return "\n  ".join(
+            [
+                f"OpenSetClassifier: {self.model.framework}, {len(self.class_names)} classes ({names}){accuracy}",
+                f"input: {way}",
+                f"detector: {', '.join(self.detector.members)}",
+                f"fitted on {record.known:,} known images, calibrated on {len(self.calibration.scores):,}",
+                f"promise: {self.promise}",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def alpha(self) -> float:
@@ -276,8 +296,9 @@ class OpenSetClassifier:
 
         The promise for the classifier's own classes holds as it stood, and its accuracy on them: images that are
         accepted are not looked at. alpha: the share of the new class's images, among those called unknown, that may not
-        be given to it; with m images nothing below 1 / (m + 1) can be held. What may be expected is in
-        `added[-1].sentence`. Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+        be given to it; with m images nothing below 1 / (m + 1) can be held. Other new things that lie as near come to
+        it too; a class of many looks takes most of what is unknown. What may be expected is in `added[-1].sentence`.
+        Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
         """
         return with_class(self, name, images, alpha)
 
@@ -555,6 +576,11 @@ class OpenSetClassifier:
             if self.added and len(strange):
                 which = claimed(self.added, eyes(activations)[label[rows] < 0])
                 label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+            if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
+                nothing = takes_for_none(activations.logits, activations.extra)
+                label[rows[nothing]] = -1
+                least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
+                p[rows[nothing]] = np.minimum(p[rows[nothing]], least)
         made = Verdicts(
             ids=tuple(batch.ids),
             label=label,
@@ -594,10 +620,12 @@ def fit(
     features: ModelLike = None,
     features_preprocess: PreprocessLike = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+    none_classes: Sequence[str | int] | None = None,
     head: str | None = None,
     stages: Sequence[str] | None = None,
     batch_size: int | None = None,
     thumbnails: int = 512,
+    allow_low_accuracy: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -644,6 +672,9 @@ def fit(
         How the second network wants raw images, where it does not say.
     class_names : sequence of str or mapping, optional
         Names of the classifier's outputs, in order; or {name: number}, {number: name}.
+    none_classes : sequence of str or int, optional
+        Classes of the classifier's own that mean "nothing" ("background"), by name or number: an image that it takes
+        for one of them is unknown, and images of theirs among `known` are left out.
     head : str, optional
         Name of the last linear layer, if it is not found by itself.
     stages : sequence of str, optional
@@ -652,6 +683,9 @@ def fit(
         Images per forward pass; by default from the size of the input.
     thumbnails : int, default 512
         How many known images to keep as small pictures for reports, 0 for none.
+    allow_low_accuracy : bool, default False
+        Whether to fit a classifier too that is hardly right more often on its own classes than by chance; that is a
+        LabelsError else, because labels or preprocessing are then wrong as a rule.
     seed : int, default 0
         Of all that is random: which images are held out, which rank.
     progress : bool, default True
@@ -692,15 +726,22 @@ def fit(
     sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
     if sources.again:
         warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
-    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress)
+    named: tuple[str, ...] = ()
+    watching: tuple[NoneShare, ...] = ()
+    if none_classes:
+        sources, class_names, named = apart(sources, none_classes, class_names)
+        watching = (NoneShare(),)
+    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress, allow_low_accuracy)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
-    passed = run_passes(job, shown)
+    passed = run_passes(job, shown, watching)
     if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
     record = make_record(passed, choice, decided, begin)
+    if watching:
+        record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
         model=job.model,
         preprocess=job.way,

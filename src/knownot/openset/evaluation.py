@@ -209,6 +209,7 @@ def _score(
     """One pass over images of a source."""
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
     walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
+    walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     order = class_order(source, osc.model, osc.class_names)[1] if labelled else None
     rows: list[tuple[np.ndarray, ...]] = []
     for activations, labels in walk.run(source, what, order=order, names=osc.class_names, labelled=labelled):

@@ -36,6 +36,7 @@ def recalibrate(
     source = open_images(images, labels)
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
     walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
+    walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     names: Sequence[str] = osc.class_names
     order = class_order(source, osc.model, names, which="calibration")[1]
     batches = walk.run(source, "calibration", order=order, names=names)

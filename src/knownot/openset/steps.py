@@ -17,6 +17,7 @@ from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
 from ..fitting.many import CalibratedDetector, PassResults, check_enough, fit_known, measured_on, score_calibration
+from ..fitting.none_classes import NoneShare
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
 from ..fitting.setup import FitJob, PassOptions, Sources
@@ -30,6 +31,19 @@ from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
 from ..version import __version__
 
+NOTHING = {
+    "background",
+    "none",
+    "nothing",
+    "other",
+    "others",
+    "unknown",
+    "negative",
+    "neither",
+    "misc",
+    "garbage",
+    "empty",
+}
 SOME = 0.1  # of the calibration images: so many copies of known ones, and nothing is promised
 ONE = "detector"  # the name of the only one
 
@@ -53,8 +67,11 @@ class Record:
     unreadable_count: int = 0
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()  # detectors with something wrong; all that were looked at, where they were chosen
+    low_accuracy_allowed: bool = False  # whoever fitted it said so
     second: str = ""  # the second network, in words; also among the notes
     void: str = ""  # why nothing can be promised; "" where the promise holds
+    none_classes: tuple[str, ...] = ()  # classes of the user's own that mean "nothing": unknown
+    none_share: float = 0.0  # of known images, which the classifier takes for one of those: these are rejected too
     seconds: float = 0.0
     version: str = __version__
 
@@ -116,15 +133,15 @@ class Passed:
     void: str = ""
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails) -> Passed:
+def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any."""
     watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
         hold = hold_out(job, needed, watch)
-        found = score_calibration(fit_known(job, (hold, thumbnails), contents=contents))
+        found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
         return Passed(found, _held_out(found, hold, contents))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, () if watch is None else (watch,))
+    found = score_calibration(known, none if watch is None else (*none, watch))
     assert found.held_contents is not None
     counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
     parts = {name: part[counts] for name, part in found.parts.items()}
@@ -211,6 +228,11 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
             f"The classifier is right on only {right:.1%} of {of:,} labelled known images. If it was better "
             "in training, the images are preprocessed differently here."
         )
+    if nothing := [name for name in job.names if name.casefold().strip(" _-.") in NOTHING]:
+        notes.append(
+            f"The class {nothing[0]!r} sounds as if it meant nothing: as any class, its images are known. If they are "
+            f"to be unknown, give none_classes={nothing!r}."
+        )
     seen = known.confusion.counts.sum(axis=1)
     if known.confusion.images and not seen.all():
         absent = [repr(job.names[k]) for k in np.flatnonzero(seen == 0)]
@@ -244,6 +266,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         unreadable_count=len(unreadable),
         notes=tuple(notes),
         checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
+        low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - begin,
     )
@@ -259,3 +282,14 @@ def _accuracy(found: PassResults) -> tuple[float, int]:
         right, of = found.hold.accuracy()
     known = found.known.confusion
     return (right, of) if of else (known.accuracy, known.images)
+
+
+def with_none(record: Record, names: tuple[str, ...], share: float) -> Record:
+    """The record of a fit with classes that mean "nothing"; share: of known images that are taken for one."""
+    are = ", ".join(map(repr, names))
+    note = (
+        f"{are} mean{'s' * (len(names) == 1)} nothing: images of it were left out of the known ones, and what the "
+        f"classifier takes for it is unknown. It takes {share:.1%} of the known images for it; these are rejected "
+        "beside the promised share."
+    )
+    return replace(record, none_classes=names, none_share=share, notes=(*record.notes, note))

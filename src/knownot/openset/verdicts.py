@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..arguments import public
 from ..errors import OptionError, RowError, missing_extra
 from ..images.names import printable
-from .cells import csv_cell
+from .cells import BYTES, as_bytes, csv_cell, lossless, utf8
 
 COLUMNS = (
     "id",
@@ -72,6 +73,15 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """The summary, and the first few verdicts."""
+        rows = [str(self[i]) for i in range(min(3, len(self)))]
+        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n  ".join([f"Verdicts: {self.summary}", *rows, *more])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     @property
     def unreadable(self) -> np.ndarray:  # [n] bool
@@ -188,7 +198,7 @@ class Verdicts:
 
     @public
     def to_parquet(self, path: str | Path) -> None:
-        """A Parquet file, one row per image."""
+        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts."""
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -198,6 +208,8 @@ class Verdicts:
             name: pa.array(_texts(x), type=pa.string()) if isinstance(x, list) else pa.array(x, from_pandas=False)
             for name, x in self.columns().items()
         }
+        if not all(map(utf8, self.ids)):
+            columns["id"] = pa.array([as_bytes(name) for name in self.ids], type=pa.binary())
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             columns[f"p_value: {name}"] = pa.array(p)
         with Path(path).open("wb") as file:  # pyarrow's own takes no name that is no UTF-8
@@ -207,14 +219,15 @@ class Verdicts:
     def to_csv(self, path: str | Path, *, raw: bool = False) -> None:
         """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty.
 
-        A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has an apostrophe before it,
-        unless raw.
+        A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has "./" before it if it is
+        an image's path, and an apostrophe otherwise, unless raw. Bytes of a file's name that are no UTF-8 are written
+        as they are: read them with errors="surrogateescape".
         """
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for v in self:
-                writer.writerow([csv_cell(getattr(v, name), raw) for name in COLUMNS])
+                writer.writerow([csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS])
 
     @public
     def to_jsonl(self, path: str | Path) -> None:
@@ -236,15 +249,15 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
 
 
 def printed(row: dict[str, Any]) -> dict[str, Any]:
-    """The same row with texts that any encoding takes."""
-    return {name: printable(x) if isinstance(x, str) else x for name, x in row.items()}
+    """The same row with texts that any encoding takes, and the id as it leads to its file."""
+    return {name: lossless(x) if name == "id" else printable(x) if isinstance(x, str) else x for name, x in row.items()}
 
 
 def _texts(column: list[str | None]) -> list[str | None]:
     return [x if x is None else printable(x) for x in column]
 
 
-def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
+def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64
     """The rows that NumPy would choose of n. Raises RowError."""
     if isinstance(rows, slice):
         try:
@@ -267,5 +280,4 @@ def _rows(rows: Any, n: int) -> np.ndarray:  # [m] int64, none negative
     outside = (given < -n) | (given >= n)
     if outside.any():
         raise RowError(f"There is no row {given[outside][0]}: there are {n} verdicts, 0 to {n - 1}.")
-    index = given.astype(np.int64)
-    return np.where(index < 0, index + n, index)
+    return given.astype(np.int64)

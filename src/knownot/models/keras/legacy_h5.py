@@ -18,6 +18,7 @@ from keras.src.legacy.saving import legacy_h5_format  # the public load_model ta
 
 from ...errors import ModelError
 from .refusals import LAMBDA, checked, translated
+from .safety import check_description, check_links
 from .tf_ops import translate_op
 
 Json = dict[str, Any]
@@ -56,7 +57,9 @@ def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
     except (OSError, KeyError) as error:
         raise ModelError(f"{path.name} is a damaged or truncated HDF5 file: {error}. Copy or save it again.") from error
     with file:
+        check_links(file, path.name)
         config, notes = _mended(path, file)
+        check_description(config, path.name)
         try:
             file.attrs["model_config"] = json.dumps(config).encode()
             scope = {} if _version(file) >= 3 else {"hard_sigmoid": _hard_sigmoid_2}
@@ -146,6 +149,8 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
         if kind == "Sequential":
             config["layers"] = _with_input(config)
         config["layers"] = [_mend(child, dropped) for child in config["layers"]]
+        for child in config["layers"]:
+            _single(child["config"])
         if kind != "Sequential":
             _renumber(config)
         return layer
@@ -154,6 +159,15 @@ def _mend(layer: Json, dropped: set[str]) -> Json:
     else:
         config.pop("ragged", None)
     return layer
+
+
+def _single(config: Json) -> None:
+    """One input and one output of a nested model as such, not as lists of one: Keras 3 hands lists on as lists, which
+    the next layer does not take (Teachable Machine's files)."""
+    for key in ("input_layers", "output_layers"):
+        ends = config.get(key)
+        if isinstance(ends, list) and len(ends) == 1 and isinstance(ends[0], list):
+            config[key] = ends[0]
 
 
 def _with_input(config: Json) -> list[Json]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnxruntime
 from array_api_compat import array_namespace
 from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Array, Head, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, InputSpec, Offers, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
 from ..base import Call, Model, probe, verify_head
 from . import proof
@@ -23,11 +24,55 @@ from .inputs import class_names, declared, dtype_of, image_input, input_spec, pr
 from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
-Served = Callable[[Sequence[str]], tuple[bytes, Graph]]  # the graph of the activations, these maps among its outputs
 
-Serve = Callable[[Sequence[str]], onnxruntime.InferenceSession]  # with these maps among the outputs
 MOST_THREADS = 1024
 HALF = {10, 16}  # TensorProto: float16, bfloat16
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found in a file, and how it is served. What has to be served again is parsed anew: it is not kept in
+    memory for detectors that may never ask.
+
+    layers: {stage: tensor}; tensors: {tensor: layout}. proven: whether the file has to agree with the logits.
+    """
+
+    file: OnnxFile
+    chosen: Found
+    layers: Mapping[str, str]
+    tensors: Mapping[str, str]
+    dtype: np.dtype
+    providers: Sequence[Any] | None
+    threads: int
+    proven: bool
+
+    def served(self, maps: Sequence[str]) -> tuple[bytes, Graph]:
+        """The graph of the activations, with these maps among its outputs."""
+        again = Graph(self.file.again())
+        return _served(again, self.chosen, self.layers, self.tensors, maps), again
+
+    def serve(self, maps: Sequence[str]) -> onnxruntime.InferenceSession:
+        """A session of that."""
+        return session(*self.served(maps), providers=self.providers, threads=self.threads)
+
+    def confirm(self, batch: np.ndarray) -> None:
+        """Raise ModelError unless the logits of `batch` are what the file's own output says."""
+        again = Graph(self.file.again())
+        run = session(proof.graph_of(again, self.chosen), again, providers=self.providers, threads=self.threads)
+        proof.confirmed(self.file.who, self.chosen, _asker(run, self.dtype), batch, proof.tolerance(again))
+
+    def offers(self, classes: int, earlier: tuple[str, ...]) -> Offers:
+        """earlier: the stages but for the last."""
+        offered = {
+            "probabilities": True,
+            "logits": not (self.chosen.share or self.chosen.twice),
+            "features": self.chosen.features is not None,
+            "head": self.chosen.head is not None,
+            "stages": bool(earlier),
+            "maps": bool(self.layers),
+        }
+        kinds = frozenset(kind for kind, there in offered.items() if there)
+        return Offers(kinds, classes, earlier, tuple(self.layers))
 
 
 class OnnxModel(Model):
@@ -40,27 +85,20 @@ class OnnxModel(Model):
 
     def __init__(
         self,
-        file: OnnxFile,
+        reading: Reading,
         run: onnxruntime.InferenceSession,
         spec: InputSpec,
-        dtype: np.dtype,
         offers: Offers,
-        head: Head | None,
-        stage_layers: Mapping[str, str],
         *,
         names: tuple[str, ...] | None = None,
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
-        serve: Serve | None = None,
-        served: Served | None = None,
-        confirm: Callable[[np.ndarray], None] | None = None,
     ) -> None:
-        self.input, self.offers, self.head, self.stage_layers = spec, offers, head, stage_layers
+        self.input, self.offers, self.head, self.stage_layers = spec, offers, reading.chosen.head, reading.layers
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
-        self._file, self._who = file, file.who
-        self._run, self._dtype = run, dtype
+        self._reading, self._file, self._who = reading, reading.file, reading.file.who
+        self._run, self._dtype = run, reading.dtype
         self.input_name = run.get_inputs()[0].name
-        self._serve, self._served, self._confirm = serve, served, confirm
         self._with_maps: tuple[tuple[str, ...], onnxruntime.InferenceSession] = ((), run)
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -86,16 +124,15 @@ class OnnxModel(Model):
 
     def confirm(self, batch: np.ndarray) -> None:
         size = self.input.batch
-        if self._confirm is not None and len(batch) >= (size or 1):
-            self._confirm(self.input.to_layout(batch if size is None else batch[:size]))
+        if self._reading.proven and len(batch) >= (size or 1):
+            self._reading.confirm(self.input.to_layout(batch if size is None else batch[:size]))
 
     def _serving(self, maps: tuple[str, ...]) -> onnxruntime.InferenceSession:
         """The session with these maps among its outputs, made when they are first asked for; the last one is kept."""
         if not maps:
             return self._run
         if self._with_maps[0] != maps:
-            assert self._serve is not None
-            self._with_maps = (maps, self._serve(maps))
+            self._with_maps = (maps, self._reading.serve(maps))
         return self._with_maps[1]
 
     def _one(self, run: onnxruntime.InferenceSession, chunk: np.ndarray) -> list[np.ndarray]:
@@ -114,8 +151,7 @@ class OnnxModel(Model):
     def graph(self, maps: Sequence[str] = ()) -> ModelProto:
         """The graph of the activations, its outputs of known widths and called "knownot/" and as `Activations.named`
         calls them; the weights are in it, wherever the file keeps them. Raises ModelError above 2 GB."""
-        assert self._served is not None
-        data, source = self._served(self.known_maps(maps))
+        data, source = self._reading.served(self.known_maps(maps))
         proto = source.file.with_weights(data)
         seen = self.forward(probe(self.input, self.input.batch or 1), self.known_maps(maps)).named()
         stored = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
@@ -197,41 +233,22 @@ def opened(
     if chosen.head is None:
         notes += (f"No head{'' if chosen.features else ' and no features'}: {chosen.why}.",)
 
-    def served(maps: Sequence[str]) -> tuple[bytes, Graph]:
-        again = Graph(file.again())  # parsed anew: it is not kept in memory for detectors that may never ask
-        return _served(again, chosen, layers, tensors, maps), again
-
-    def serve(maps: Sequence[str]) -> onnxruntime.InferenceSession:
-        return session(*served(maps), providers=providers, threads=threads)
-
-    def confirm(batch: np.ndarray) -> None:
-        again = Graph(file.again())
-        run = session(proof.graph_of(again, chosen), again, providers=providers, threads=threads)
-        proof.confirmed(graph.who, chosen, _asker(run, dtype), batch, proof.tolerance(again))
-
-    offered = {
-        "probabilities": True,
-        "logits": not (chosen.share or chosen.twice),
-        "features": chosen.features is not None,
-        "head": chosen.head is not None,
-        "stages": bool(earlier),
-        "maps": bool(layers),
-    }
+    reading = Reading(
+        file=file,
+        chosen=chosen,
+        layers=layers,
+        tensors=tensors,
+        dtype=dtype,
+        providers=providers,
+        threads=threads,
+        proven=not embedding,
+    )
     model = OnnxModel(
-        file,
-        opener(_served(graph, chosen, layers, tensors), True),
-        seen.spec,
-        dtype,
-        Offers(frozenset(kind for kind, there in offered.items() if there), classes, earlier, tuple(layers)),
-        chosen.head,
-        layers,
+        reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec, reading.offers(classes, earlier),
         names=class_names(file.metadata, classes) or zip_names(graph, classes),
         preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),
-        serve=serve,
-        served=served,
-        confirm=None if embedding else confirm,
-    )
+    )  # fmt: skip
     _check(model, graph, chosen)
     return model
 

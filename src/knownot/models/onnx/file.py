@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ...errors import ModelError
 
+DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+REACHING = {"EPContext", "PyOp", "PyOpScan"}  # compiled code from a file beside it; Python
 LARGEST = 2**31 - 1  # bytes in one protobuf message
 
 
@@ -38,6 +40,7 @@ class OnnxFile:
         self.fingerprint = self._hash(proto)
         self.metadata = {p.key: p.value for p in proto.metadata_props}
         self._proto = _inlined(proto)
+        self._check_operators(self._proto.graph)
 
     def take(self) -> ModelProto:
         """The parsed model, local functions inlined: handed over once, so that its memory can be given back."""
@@ -111,7 +114,25 @@ class OnnxFile:
                 f"{self.who} keeps its weights in {location!r} beside it, and that file is not there. Copy it into "
                 f"{str(self.folder)!r}."
             )
+        real = (self.folder / location).resolve()
+        if not real.is_relative_to(self.folder.resolve()):
+            raise ModelError(
+                f"{self.who} keeps the weights of {tensor.name!r} in {location!r}, a link to {str(real)!r}, outside "
+                "its own folder. Such a file is not read. Save the model with its external data beside it."
+            )
         return location
+
+    def _check_operators(self, graph: GraphProto) -> None:
+        """Raises ModelError for an operator that is neither of the standard nor of onnxruntime itself."""
+        for node in graph.node:
+            if node.domain not in DOMAINS or node.op_type in REACHING:
+                raise ModelError(
+                    f"{self.who} has the operator {node.op_type!r} of the domain {node.domain!r}. Computed are those "
+                    "of the ONNX standard, of ai.onnx.ml and of onnxruntime (com.microsoft), but those that read "
+                    "files; those of other libraries are code, and are not loaded. Export the classifier without it."
+                )
+            for inner in _subgraphs(node):
+                self._check_operators(inner)
 
     def array(self, tensor: TensorProto) -> np.ndarray:
         try:
@@ -162,8 +183,15 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
             if a.HasField("t"):
                 yield a.t
             yield from a.tensors
-            for inner in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
-                yield from _tensors(inner)
+        for inner in _subgraphs(node):
+            yield from _tensors(inner)
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for a in node.attribute:
+        if a.HasField("g"):
+            yield a.g
+        yield from a.graphs
 
 
 def _names(graph: GraphProto) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ...arrays import Head
 from ...errors import ModelError, UnsoundError
 from ...models import Model
 from ..base import Outcome, Remedy, Settings, Task
@@ -117,13 +118,7 @@ class FineTuning(Remedy):
         check_augment(task.settings.augment)
         self.checked(task)
         framework = framework_of(task.opened)
-        head = task.opened.head
-        if head is None or "none" in task.opened.offers.kinds:
-            raise ModelError(
-                "This classifier shows no linear head that could be trained. Name it with head=."
-                if head is None
-                else "This classifier has none-classes already: retrain the one that it was made from."
-            )
+        head = _head(task.opened)
         seen = looked(task.opened, _some(task.known, task.settings.seed))
         strange = None
         if task.outliers is not None:
@@ -176,6 +171,15 @@ class FineTuning(Remedy):
 
         outcome = me.after(task, at(1.0), trainer.own())
         return replace(outcome, history=history, at=at, notes=(*outcome.notes, *trainer.notes))
+
+
+def _head(opened: Model) -> Head:
+    """Its last linear layer. Raises ModelError where there is none that could be trained."""
+    if opened.head is None:
+        raise ModelError("This classifier shows no linear head that could be trained. Name it with head=.")
+    if "none" in opened.offers.kinds:
+        raise ModelError("This classifier has none-classes already: retrain the one that it was made from.")
+    return opened.head
 
 
 def looked(opened: Model, pool: Pool) -> Look:
