@@ -63,6 +63,18 @@ class Comparison:
     choices: Mapping[str, tuple[Check, ...]] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        """The best detectors by mean AUROC."""
+        names = sorted(dict.fromkeys(line.detector for line in self.lines), key=lambda name: -self.mean(name))
+        sets = len(dict.fromkeys(line.unknown for line in self.lines))
+        best = [
+            f"{name}: AUROC {self.mean(name):.1%} on average, {self.worst(name):.1%} at worst" for name in names[:5]
+        ]
+        more = [f"… and {len(names) - 5} more"] if len(names) > 5 else []
+        left = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        head = f"Comparison: {len(names)} detectors on {sets} set{'s' * (sets != 1)} of unknown images"
+        return "\n  ".join([head, *best, *more, *left])
+
     def mean(self, detector: str, what: str = "auroc") -> float:
         """Over the unknown sets."""
         return float(np.mean([getattr(line, what) for line in self.lines if line.detector == detector]))
