@@ -39,7 +39,8 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/fooling.py
 	.venv/bin/python benchmarks/remedies.py
 
-docs: .venv/ready  ## The documentation site, into site/.
+docs: .venv/ready  ## The tables in docs/ from the code, and the documentation site, into site/.
+	.venv/bin/python scripts/docs_hook.py
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 clean:

@@ -98,6 +98,11 @@ import sys, io
 from PIL import Image
 Image.MAX_IMAGE_PIXELS = None
 form, mode, side, path = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+if form in ("SCANS", "SEPARATE"):
+    sys.path.insert(0, sys.argv[5])
+    from helpers.jpeg_bombs import many_scans, separate_scans
+    data = many_scans(side, side, int(mode)) if form == "SCANS" else separate_scans(side, side)
+    sys.exit(open(path, "wb").write(data) and None)
 options = {"progressive": True} if form == "PROGRESSIVE" else {}
 Image.new(mode, (side, side)).save(path, "JPEG" if options else form, **options)
 """
@@ -121,6 +126,8 @@ KINDS = [
     *(("JPEG2000", mode, side) for mode in ("RGB", "RGBA", "L") for side in ("limit", "refused")),
     ("PROGRESSIVE", "RGB", "limit"), ("PROGRESSIVE", "RGB", "refused"),
     ("WEBP", "RGB", "webp"), ("WEBP", "RGBA", "webp"),
+    ("SCANS", "39", "allowed"), ("SCANS", "300", "allowed"), ("SCANS", "1500", "small"),  # JPEG, in so many scans
+    ("SEPARATE", "YCbCr", "slow"), ("SEPARATE", "YCbCr", "refused"),  # JPEG, with a scan for each colour
 ]  # fmt: skip
 
 
@@ -129,8 +136,9 @@ def bombs() -> None:
     worst = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as home:
         for form, mode, side in KINDS:
-            path, size = Path(home) / "bomb", {**SIDES, "webp": 4_990}[side]
-            made = subprocess.run([sys.executable, "-c", MAKE, form, mode, str(size), str(path)], capture_output=True)
+            path, size = Path(home) / "bomb", {**SIDES, "webp": 4_990, "small": 1_000, "slow": 7_900}[side]
+            asked = [form, mode, str(size), str(path), str(ROOT / "tests")]
+            made = subprocess.run([sys.executable, "-c", MAKE, *asked], capture_output=True)
             if made.returncode:
                 print(f"| {form} {mode} {size} | not made: {made.stderr.decode()[-60:]!r} | | | |", flush=True)
                 continue

@@ -1,4 +1,5 @@
-"""Fills the pages of the documentation with what the code says of itself; mkdocs calls `on_page_markdown`.
+"""Fills the pages of the documentation with what the code says of itself: `python scripts/docs_hook.py` (`make docs`)
+writes it into the files, between a marker and its end, and mkdocs calls `on_page_markdown`.
 
     <!-- detectors: table -->           the table DETECTORS
     <!-- detectors: details -->         each method's docstring: equation, choices, traps
@@ -7,7 +8,7 @@
     <!-- options: fit -->               the options of a command
     <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
 
-So adding a detector or an option changes no page. A marker that names nothing stops the build.
+So adding a detector or an option changes no page by hand. A marker that names nothing stops the build.
 """
 
 from __future__ import annotations
@@ -15,14 +16,37 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
-MARKER = re.compile(r"^<!-- (detectors|outliers|remedies|options|signature): (\S+) -->$", re.MULTILINE)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+MARKER = re.compile(
+    r"^<!-- (detectors|outliers|remedies|options|signature): (\S+) -->$"
+    r"(?:\n\n(?:(?!^<!-- ).)*?\n\n<!-- /\1 -->$)?",  # what was written before, if anything
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its markers filled."""
     return MARKER.sub(lambda match: WRITERS[match[1]](match[2]), markdown)
+
+
+def kept(markdown: str) -> str:
+    """The page as it is kept in its file: with its markers filled, and the markers around that."""
+    return MARKER.sub(
+        lambda match: f"<!-- {match[1]}: {match[2]} -->\n\n{WRITERS[match[1]](match[2])}\n\n<!-- /{match[1]} -->",
+        markdown,
+    )
+
+
+def main() -> None:
+    """Bring every page up to date."""
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        if (new := kept(old)) != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"{page.name} written")
 
 
 def detectors(what: str) -> str:
@@ -140,7 +164,11 @@ def shown(name: str, thing: Any) -> str:
 def one(parameter: inspect.Parameter) -> str:
     stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     kind = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
-    value = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    default = parameter.default
+    word = repr(default)
+    if inspect.isfunction(default):  # whose repr has an address in it
+        word = "…" if default.__name__ == "<lambda>" else default.__name__
+    value = "" if default is parameter.empty else f" = {word}"
     return f"{stars}{parameter.name}{kind}{value}"
 
 
@@ -155,3 +183,6 @@ WRITERS = {
     "options": options,
     "signature": signature,
 }
+
+if __name__ == "__main__":
+    main()

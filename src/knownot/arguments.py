@@ -93,6 +93,8 @@ def check(name: str, value: Any, hint: Any) -> Any:
         raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
     if name == "seed":
         whole(name, value)  # which of NumPy's generators takes no other
+    if name == "batch_size" and value is not None:
+        whole(name, value, 1)
     return value.tolist() if _is_vector(value) and "Sequence" in str(hint) else value
 
 
@@ -189,3 +191,76 @@ def _words(hint: Any) -> str:
     if origin in (Mapping, dict):
         return f"a mapping of {_words(inside[0]).removeprefix('a ')}s"
     return WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"
+
+
+# Other libraries' words for preprocessing
+
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}  # Pillow's numbers
+
+
+def preprocess_fields(said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of `Preprocess` that a configuration of Hugging Face (`preprocessor_config.json`) or timm
+    (`pretrained_cfg`) means; None where it is neither."""
+    if any(key in said for key in ("image_mean", "do_rescale", "do_normalize", "rescale_factor")):
+        return _hugging_face(said)
+    return _timm(said) if "input_size" in said and "mean" in said else None
+
+
+def _hugging_face(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image processor does: resize, cut the centre, rescale, normalise; some kinds in ways of their own."""
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
+    size = said.get("size") if said.get("do_resize", True) else None
+    crop = said.get("crop_size") if said.get("do_center_crop", False) else None
+    height, width = sides_of(crop if crop is not None else size)
+    edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    share, fit = 1.0, "stretch"
+    if crop is None and edge:  # the shorter side only, then cut to a square; ConvNeXt stretches from 384 pixels
+        own = 224 / 256 if kind.startswith("ConvNext") else 1.0
+        fit = "stretch" if kind.startswith("ConvNext") and int(edge) >= 384 else "crop"
+        share = float(said.get("crop_pct") or own) if fit == "crop" else 1.0
+    elif crop is not None:
+        inner = edge or sides_of(size)[0]
+        if kind.startswith("Levit") and edge:
+            inner = int(256 / 224 * edge)
+        elif kind.startswith("PoolFormer") and edge:
+            inner = int(edge / float(said.get("crop_pct") or 0.9))
+        fit, share = "crop", min(1.0, height / inner) if height and inner else 1.0
+    scale = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
+    normal = bool(said.get("do_normalize", not kind.startswith("MobileViT")))
+    mean, std = ([float(v) for v in said.get(name) or [d]] if normal else [d] for name, d in _NORMAL)
+    if said.get("rescale_offset") and kind.startswith("EfficientNet"):  # from -1
+        mean = [m + 1.0 for m in mean]
+    if said.get("include_top") and kind.startswith("EfficientNet"):  # divides by the deviation twice
+        std = [s * s for s in std]
+    flipped = said.get("do_flip_channel_order", kind.startswith("MobileViT"))
+    resample = said.get("resample", 2)
+    return {
+        "height": height, "width": width, "channels": "bgr" if flipped else "rgb",
+        "scale": scale, "mean": tuple(mean), "std": tuple(std), "fit": fit, "crop_share": share,
+        "resample": FILTERS.get(resample, "bilinear"), "name": "the image processor's",
+    }  # fmt: skip
+
+
+_NORMAL = (("image_mean", 0.0), ("image_std", 1.0))
+
+
+def sides_of(size: Any) -> tuple[int | None, int | None]:
+    if isinstance(size, Mapping):
+        one = size.get("shortest_edge")
+        height, width = size.get("height", one), size.get("width", one)
+        return (int(height), int(width)) if height and width else (None, None)
+    if isinstance(size, list | tuple):
+        return int(size[0]), int(size[-1])
+    return (int(size), int(size)) if size else (None, None)
+
+
+def _timm(said: Mapping[str, Any]) -> dict[str, Any]:
+    k, h, w = said["input_size"]
+    resample = str(said.get("interpolation", "bilinear"))
+    return {
+        "height": int(h), "width": int(w), "channels": "grey" if k == 1 else "rgb", "scale": 1 / 255,
+        "mean": tuple(float(v) for v in said["mean"]), "std": tuple(float(v) for v in said.get("std", (1.0,))),
+        "fit": "stretch" if said.get("crop_mode") == "squash" else "crop",
+        "crop_share": float(said.get("crop_pct") or 1.0),
+        "resample": resample if resample in FILTERS.values() else "bilinear", "name": "timm's configuration",
+    }  # fmt: skip

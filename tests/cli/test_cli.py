@@ -146,7 +146,13 @@ main(sys.argv[1:])
 
 
 def test_exit_codes(place):
-    assert run(place, "predict", "osc", "incoming", "-o", "strict.csv", "--strict").returncode == 3
+    assert (
+        run(
+            place, "predict", "osc", "incoming", "-o", "strict.csv", "--strict", "--explain", "--alpha", "5%"
+        ).returncode
+        == 3
+    )
+    assert (place / "strict.csv").read_text().splitlines()[0].partition(",error,")[2].startswith("p_value: ")
     wrong = run(place, "predict", "nowhere", "incoming")
     assert (wrong.returncode, wrong.stderr.startswith("SavedError: ")) == (1, True)
     usage = run(place, "predikt")

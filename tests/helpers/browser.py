@@ -7,10 +7,15 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import uvicorn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -153,3 +158,17 @@ class Page:
             for event in self.browser.events
             if event.get("sessionId") == self.session and event["method"] == "Network.requestWillBeSent"
         ]
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address at which it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, args=([made],), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{made.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)

@@ -149,7 +149,24 @@ def test_names_are_read_from_a_file_beside_the_model(tmp_path, file, text):
     opened = open_model(path)
     assert opened.class_names == ("a b", "c", "d", "e")
     assert any(file in note for note in opened.notes)
-    assert names_beside(path, 5) is None
+    assert names_beside(path, 5)[0] is None
+
+
+def test_names_beside_that_do_not_fit_are_told(tmp_path):
+    """Trainers put BACKGROUND first into labels.txt, and not into the network."""
+    path = toy.saved(tmp_path)
+    (tmp_path / "labels.txt").write_text("BACKGROUND\na\nb\nc\nd\n", encoding="utf-8")
+    opened = open_model(path)
+    assert opened.class_names is None
+    assert opened.notes[-1] == "labels.txt, beside the model, has 5 names for 4 outputs: it was not used."
+
+
+def test_folders_sorted_as_texts_but_trained_by_number_are_told(tmp_path):
+    names = ("1", "9", "10", "11")  # of the outputs
+    images, labels = toy.known(300, 2)
+    given = [names[k] for k in labels]
+    with pytest.raises(LabelsError, match=r"in order: \['1', '9', '10', '11'\], sorted by number\."):
+        knownot.fit(toy.saved(tmp_path), images, labels=given, detector="msp", guarantee="marginal", progress=False)
 
 
 def zipped(metadata=None, words=toy.CLASSES):

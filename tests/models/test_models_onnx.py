@@ -584,6 +584,30 @@ def test_class_names_may_be_plain_words() -> None:
     assert open_model(proto).class_names == ("a", "b", "c", "d")
 
 
+def ultralytics(**said: str):
+    proto = gemm_model(shape=("n", 3, "h", "w"))
+    about = {"author": "Ultralytics", "task": "classify", "imgsz": "[8, 8]", "names": repr(dict(enumerate(NAMES)))}
+    for key, text in (about | said).items():
+        proto.metadata_props.add(key=key, value=text)
+    return proto
+
+
+def test_ultralytics_says_names_size_and_preprocessing() -> None:
+    """Its classify_transforms: Resize(size), CenterCrop(size), ToTensor, mean 0 and deviation 1."""
+    opened = open_model(ultralytics())
+    assert opened.class_names == tuple(NAMES)
+    assert (opened.input.height, opened.input.width) == (8, 8)
+    p = opened.preprocess
+    assert (p.height, p.width, p.fit, p.crop_share, p.scale, p.mean, p.std) == (8, 8, "crop", 1, 1 / 255, (0,), (1,))
+    assert open_model(ultralytics(imgsz="[8, 16]")).preprocess.fit == "stretch"
+    assert open_model(ultralytics(author="somebody")).preprocess is None
+
+
+def test_a_detector_of_ultralytics_is_no_classifier() -> None:
+    with pytest.raises(ModelError, match=r"task 'detect', not an image classifier.*-cls"):
+        open_model(ultralytics(task="detect"))
+
+
 # -- outputs ----------------------------------------------------------------------------------------------------------
 
 

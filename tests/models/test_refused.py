@@ -44,6 +44,10 @@ def test_a_file_is_named_with_the_way_on(tmp_path, name):
 FOLDERS = {
     "saved_model": ({"saved_model.pb": b"\x08"}, "SavedModel.*tf2onnx"),
     "vit": ({"config.json": b"{}", "model.safetensors": b""}, r"Hugging Face.*from_pretrained"),
+    "optimum": (
+        {"config.json": b'{"architectures": ["X"]}', "net.onnx": b""},
+        r"give the model file in it: .*net\.onnx",
+    ),
     "web": ({"model.json": json.dumps({"format": "layers-model", "modelTopology": {}}).encode()}, "TensorFlow.js"),
     "m.mlpackage": ({"Manifest.json": b"{}"}, "Core ML"),
     "tf": ({"checkpoint": b"", "m.index": b""}, "checkpoint"),

@@ -10,10 +10,10 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 import knownot
 from helpers import toy
+from helpers.oddities import ANY, ODD, Strange
 from knownot.arguments import check, public
 from knownot.calibration import images_needed, images_needed_sentence
 from knownot.errors import KnownotError, OptionError, StorageError
@@ -89,19 +89,6 @@ PARAMETERS = [
 ]
 
 
-class Strange:
-    def __repr__(self) -> str:
-        raise RuntimeError("no words for it")
-
-
-ODD: list[Any] = [
-    None, True, 0, -1, 1.5, float("nan"), float("inf"), -float("inf"), 10**30, 1e-300, "", "nope", "a\0b", b"", b"x",
-    [], [None], ["a", 1], ["", ""], [b""], [[1], [1, 2]], (), {}, {"a": 1}, set(), object, Strange(), len, 1j, range(3),
-    slice(1), "\udcff", np.zeros(0), np.zeros((2, 3)), np.full((2, 3, 3, 3), np.nan), np.array("x"), np.array([None]),
-    np.zeros((2, 16, 16, 3), complex),
-]  # fmt: skip
-
-
 def goes_in(door, name, value):
     with contextlib.suppress(KnownotError):
         DOORS[door](**{name: value})
@@ -131,15 +118,6 @@ def test_odd_arguments_of_slower_functions(door):
     for i, name in enumerate(names):
         for value in ODD[i % 6 :: 6]:
             goes_in(door, name, value)
-
-
-ANY = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=8),
-    st.complex_numbers(),
-    st.lists(st.one_of(st.text(max_size=3), st.integers(), st.none()), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-    arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(max_dims=4, max_side=4)),
-)  # fmt: skip
 
 
 @hypothesis.settings(max_examples=150)

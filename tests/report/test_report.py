@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -14,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.browser import CHROMIUM, Browser
 from knownot.errors import InputError
 from knownot.plots import data_uri, p_value, percent, visible
 from knownot.plots.histogram import BINS, bins_of, histogram, ticks
-from knownot.report import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData, write_report
+from knownot.report import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData, write_report
 from knownot.report.html import surprise
 
 RNG = np.random.default_rng(0)
@@ -240,6 +243,78 @@ def test_nothing_at_all(page):
 def test_a_class_named_unknown_is_not_taken_for_a_verdict(page):
     report = page(data(most_unknown=(), borderline=(card(unknown=False, closed_class="unknown"),)))
     assert [a["class"] for a in report.all("li") if "card" in a.get("class", "").split()] == ["card known"]
+
+
+def test_unknown_images_are_a_grid_grouped_and_linked(page):
+    groups = (
+        Group("Alike 1: most taken for Bag", (card(id="g1.png"), card(id="g2.png", p_value=0.01))),
+        Group("Taken for Boot", (card(id="g3.png", closed_class="Boot", thumb=None),)),
+    )
+    report = page(data(groups=groups, p_threshold=0.03, steps=((0.002, 40), (0.03, 160), (0.06, 190))))
+    tiles = [a for a in report.all("details") if a["class"] == "tile"]
+    assert [a["data-name"] for a in tiles] == ["g1.png", "g2.png", "g3.png"]
+    assert [float(a["data-p"]) for a in tiles] == [0.00372, 0.01, 0.00372]
+    assert "The 3 most unknown of 160" in report.text
+    assert "Alike 1: most taken for Bag 2" in report.text
+    assert "in/a.png" not in report.text  # the gallery of the most unknown: they are in the grid
+    lines = {float(re.search(r"left: ([\d.]+)%", a["style"])[1]) for a in report.all("b") if a.get("class") == "line"}
+    assert lines == {round(100 * math.log(1 / 0.03) / math.log(614), 1)}
+    (slider,) = [a for a in report.all("input") if a["type"] == "range"]
+    assert (json.loads(slider["data-steps"]), slider["value"]) == ([[0.002, 40], [0.03, 160], [0.06, 190]], "1")
+    links = {a["data-class"]: a["href"] for a in report.all("a") if "data-class" in a}
+    assert links == {"Bag": "#unknown-images", "Boot": "#unknown-images"}
+    tools = next(a for a in report.all("div") if a.get("id") == "tools")
+    assert "hidden" in tools  # until the script shows it
+
+
+def test_only_the_script_of_the_package_may_run(page, tmp_path):
+    bad = Group(HOSTILE, (card(id=HOSTILE, closed_class=HOSTILE),))
+    report = page(data(groups=(bad,), p_threshold=0.03, steps=((0.03, 160),)))
+    html = (tmp_path / "new folder" / "report.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert script.startswith("(() => {")
+    policy = next(a for a in report.all("meta") if a.get("http-equiv") == "Content-Security-Policy")["content"]
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{own}'"
+    assert len(report.all("script")) == 1
+    assert not [name for _, attributes in report.tags for name in attributes if name.startswith("on")]
+    assert not re.search(r"innerHTML|eval|fetch|https?:|//", script)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
+def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
+    groups = (
+        Group("one", (card(id="b.png", p_value=0.004), card(id="c.png", p_value=0.02))),
+        Group("two", (card(id="a.png", closed_class="Boot", p_value=0.01, thumb=None),)),
+    )
+    steps = ((0.005, 40), (0.015, 100), (0.03, 160))
+    write_report(tmp_path / "r.html", data(groups=groups, p_threshold=0.03, steps=steps))
+    browser = Browser(tmp_path / "home")
+    try:
+        look = browser.page((tmp_path / "r.html").as_uri(), width=390)
+        look.until("document.readyState === 'complete'")
+        names = "[...document.querySelectorAll('.tile')].filter(t => t.offsetParent).map(t => t.dataset.name).join()"
+        change = (
+            "(() => {{ const x = document.getElementById('{}'); x.value = '{}'; x.dispatchEvent(new Event('{}')); }})()"
+        )
+        assert look(names) == "b.png,c.png,a.png"
+        assert look("document.getElementById('limit').textContent") == "p ≤ 0.030: 160 of 1,201 unknown"
+        look(change.format("by", "name", "change"))
+        assert look(names) == "a.png,b.png,c.png"
+        look(change.format("search", "C.P", "input"))
+        assert look(names) == "c.png"
+        look(change.format("search", "", "input"))
+        look(change.format("by", "group", "change"))
+        look("document.querySelector('a[data-class=Boot]').click()")
+        assert look(names) == "a.png"
+        look(change.format("only", "", "change"))
+        look(change.format("slider", "1", "input"))
+        assert look("document.getElementById('limit').textContent") == "p ≤ 0.015: 100 of 1,201 unknown"
+        assert look("[...document.querySelectorAll('.beyond')].map(t => t.dataset.name).join()") == "c.png"
+        assert look("document.documentElement.scrollWidth") <= 390
+        assert look.troubles == []
+    finally:
+        browser.close()
 
 
 # ---- hostile names ----

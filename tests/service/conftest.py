@@ -10,6 +10,7 @@ import pytest
 
 import knownot
 from helpers import toy
+from helpers.browser import CHROMIUM, Browser
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,12 @@ def to_serve(tmp_path_factory: pytest.TempPathFactory, quick_graphs: None) -> To
     toy.written(home / "unknown", toy.unknown(8))
     files = sorted((home / "known").iterdir()) + sorted((home / "unknown").iterdir())
     return ToServe(knownot.load(home / "osc"), home / "osc", home / "osc.onnx", [f.read_bytes() for f in files])
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    one = Browser(tmp_path_factory.mktemp("chromium"))
+    yield one
+    one.close()

@@ -1,16 +1,12 @@
 """The page: its files by themselves, and in Chromium."""
 
 import re
-import socket
-import threading
-from contextlib import contextmanager
 from importlib.resources import files
 
 import pytest
-import uvicorn
 
 from helpers.asgi import served
-from helpers.browser import CHROMIUM, Browser
+from helpers.browser import listening
 from knownot.service import Settings, create_app
 
 PAGE = files("knownot.service") / "page"
@@ -22,13 +18,13 @@ def test_the_page_asks_nobody_else_and_names_only_what_is_there(to_serve):
     for name, text in texts.items():
         assert not re.search(r"(https?:)?//[\w-]+\.\w", text), name
         assert not re.search(r"\bon\w+=|style=|innerHTML|eval\(", text), name  # the policy forbids it
-    index = texts["index.html"]
-    ids = set(re.findall(r'id="([\w-]+)"', index))
-    for name, text in texts.items():
-        if name.endswith(".js"):
-            asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', text))
-            assert asked <= ids, name
-    needed = {f"/{path}" for path in re.findall(r'(?:href|src)="(assets/[\w.-]+)"', index)}
+    needed = set()
+    for page, first in (("index.html", "main.js"), ("review.html", "review.js")):
+        ids = set(re.findall(r'id="([\w-]+)"', texts[page]))
+        for name in {first, *re.findall(r'from "\./([\w.]+)"', texts[first])}:
+            asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', texts[name]))
+            assert asked <= ids, (page, name)
+        needed |= {f"/{path}" for path in re.findall(r'(?:href|src)="(assets/[\w.-]+)"', texts[page])}
     needed |= {f"/assets/{path}" for text in texts.values() for path in re.findall(r'from "\./([\w.]+)"', text)}
 
     async def story(client):
@@ -58,29 +54,6 @@ def test_examples_are_given_by_number(to_serve, tmp_path):
     assert one.body == to_serve.images[1]
     assert [a.status for a in (*absent, no_number)] == [404, 404, 422]
     assert models.json["examples"] == 2
-
-
-@contextmanager
-def listening(app):
-    """The address at which it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
-        thread = threading.Thread(target=server.run, args=([made],), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{made.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
-    one = Browser(tmp_path_factory.mktemp("chromium"))
-    yield one
-    one.close()
 
 
 READY = "document.documentElement.dataset.ready"

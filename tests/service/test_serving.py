@@ -283,7 +283,10 @@ def test_a_token_is_asked_for_everywhere_but_for_health_and_the_page(to_serve):
     without, wrong, right = served(app, story)
     assert without == [200] * len(open_) + [401] * len(closed)
     assert (wrong.status, wrong.headers["www-authenticate"], right.status) == (401, "Bearer", 200)
-    assert app.openapi()["security"] == [{"token": []}]
+    document = app.openapi()
+    assert document["security"] == [{"token": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/v1/predict"]["post"]
 
 
 def test_other_names_and_other_sites_are_not_let_in(to_serve):

@@ -59,6 +59,12 @@ class Audit:
         """Raises InputError when the file cannot be written."""
         write(Path(path), self.to_json(), "audit")
 
+    def __repr__(self) -> str:
+        """The gravest findings, a line each."""
+        said = [f"{f.severity}: {f.title}" for f in self.findings]
+        more = [f"… and {len(said) - 5} more"] if len(said) > 5 else []
+        return "\n  ".join([f"Audit: {len(said)} findings", *said[:5], *more])
+
     def __str__(self) -> str:
         lines = [f"{f.severity}: {f.title}" for f in self.findings]
         return "\n".join([*lines, self.record.random_input.text])

@@ -14,14 +14,15 @@ from ..arguments import public
 from ..arrays import Activations, Offers, Preprocess
 from ..detectors import DETECTORS, Recipe, resolve
 from ..detectors.base import moved
-from ..errors import KnownotError
+from ..errors import KnownotError, OptionError
 from ..fitting.labels import class_order
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, score_calibration
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources, set_up
-from ..images import open_images
+from ..images import Images, open_images
 from ..measure import aupr_unknown, auroc, fpr_at_95_known_recall, fpr_at_95_unknown_recall
 from ..models import open_model
+from ..plots.writing import put
 from ..selection.choice import watch
 from ..selection.decision import decide
 from ..selection.diagnostics import Check, answers, auroc_of, flags
@@ -62,6 +63,18 @@ class Comparison:
     choices: Mapping[str, tuple[Check, ...]] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        """The best detectors by mean AUROC."""
+        names = sorted(dict.fromkeys(line.detector for line in self.lines), key=lambda name: -self.mean(name))
+        sets = len(dict.fromkeys(line.unknown for line in self.lines))
+        best = [
+            f"{name}: AUROC {self.mean(name):.1%} on average, {self.worst(name):.1%} at worst" for name in names[:5]
+        ]
+        more = [f"… and {len(names) - 5} more"] if len(names) > 5 else []
+        left = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        head = f"Comparison: {len(names)} detectors on {sets} set{'s' * (sets != 1)} of unknown images"
+        return "\n  ".join([head, *best, *more, *left])
+
     def mean(self, detector: str, what: str = "auroc") -> float:
         """Over the unknown sets."""
         return float(np.mean([getattr(line, what) for line in self.lines if line.detector == detector]))
@@ -76,7 +89,7 @@ class Comparison:
         Raises MissingExtraError without the extra `[audit]` (matplotlib).
         """
         path = Path(path)
-        path.write_text(page(self, title), encoding="utf-8")
+        put(path, page(self, title).encode("utf-8", "backslashreplace"))
         return path
 
 
@@ -114,6 +127,7 @@ def compare(
     """
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()
+    known_sets, unknown_sets = _sets(test, unknown)
     opened = open_model(model)
     sources = open_sources(opened, (known, labels), calibration, (features, features_preprocess))
     if sources.again:
@@ -121,15 +135,19 @@ def compare(
         warnings.warn(text, UserWarning, stacklevel=3)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
     recipes, left_out, notes = _resolved(asked, sources.offers)
+    if not recipes:
+        raise OptionError(f"None of the detectors can be used here: {'; '.join(left_out.values())}")
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))
+    for source in known_sets.values():
+        class_order(source, opened, job.names)  # what cannot be is told before anything is fitted
     found = score_calibration(fit_known(job, strict=False), (watch(seed),))
     decided = {name: decide(found, name) for name in found.fitted}
     rules = {name: rule for name, (rule, _) in decided.items()}
     choices = {name: choice.checks for name, (_, choice) in decided.items() if choice is not None}
     notes += [f"{name}: {choice.note}" for name, (_, choice) in decided.items() if choice is not None]
     checks = _checked(rules, found) if check else ()
-    sets = {name: _measured(rules, found, name, given, True) for name, given in test.items()}
-    sets |= {name: _measured(rules, found, name, (x, None), False) for name, x in unknown.items()}
+    sets = {name: _measured(rules, found, name, source, True) for name, source in known_sets.items()}
+    sets |= {name: _measured(rules, found, name, source, False) for name, source in unknown_sets.items()}
     base = sets[next(iter(test))].scores
     lines = tuple(_line(d, name, base[d], sets[name]) for d in rules for name in unknown)
     return Comparison(
@@ -142,6 +160,19 @@ def compare(
         choices=choices,
         scores={name: one.scores for name, one in sets.items()},
     )
+
+
+def _sets(
+    test: Mapping[str, tuple[Any, Any]], unknown: Mapping[str, Any]
+) -> tuple[dict[str, Images], dict[str, Images]]:
+    """Both opened, before anything is fitted."""
+    for name, given in (("test", test), ("unknown", unknown)):
+        if not given:
+            raise OptionError(f"{name}={{}}: expected at least one set of images, by its name.")
+    if twice := [name for name in unknown if name in test]:
+        raise OptionError(f"test= and unknown= both have a set {twice[0]!r}: give each a name of its own.")
+    opened = {name: open_images(*given) for name, given in test.items()}
+    return opened, {name: open_images(given) for name, given in unknown.items()}
 
 
 def _resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
@@ -188,10 +219,10 @@ class _Measured:
 
 
 def _measured(
-    rules: Mapping[str, CalibratedDetector], found: PassResults, name: str, given: tuple[Any, Any], known: bool
+    rules: Mapping[str, CalibratedDetector], found: PassResults, name: str, source: Images, known: bool
 ) -> _Measured:
     """One pass over a set. known: whether its labels are the classifier's."""
-    job, source = found.job, open_images(*given)
+    job = found.job
     walk = job.extractor([one for rule in rules.values() for one in rule.detector.passes])
     order = class_order(source, job.model, job.names)[1] if known else None
     quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}

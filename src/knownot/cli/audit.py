@@ -5,8 +5,10 @@ from pathlib import Path
 import click
 
 from .common import (
+    Share,
     class_names_option,
     head_option,
+    image_limits,
     model_of,
     names_from,
     pickle_option,
@@ -33,7 +35,7 @@ from .common import (
 @click.option("--calibration", help="Known images that the classifier was NOT trained on; accuracy is told of these.")
 @click.option("--unknown", "unknowns", multiple=True, help="Unknown images of your own (several times).")
 @click.option(
-    "--alpha", type=float, default=0.05, show_default=True, help="Share of known images that may be called unknown."
+    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be called unknown."
 )
 @preprocess_option
 @size_option
@@ -48,6 +50,7 @@ from .common import (
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @pickle_option
 @seed_option
+@image_limits
 @click.option(
     "--json",
     "json_file",

@@ -40,6 +40,44 @@ class_names_option = click.option(
 )
 
 
+def limited(name: str, meant: Callable[[Any], Any]) -> Callable[..., Any]:
+    """What an option calls that sets a limit of images, for as long as its command runs."""
+
+    def callback(ctx: click.Context, _: Any, value: Any) -> Any:
+        if value is not None:
+            from ..images.limits import set_limits
+
+            before = set_limits(**{name: meant(value)})
+            ctx.call_on_close(lambda: set_limits(**{name: getattr(before, name)}))
+        return value
+
+    return callback
+
+
+def million(x: int) -> int:
+    return 1_000_000 * x
+
+
+image_seconds_option = click.option(
+    "--image-seconds",
+    type=click.FloatRange(0),
+    expose_value=False,
+    callback=limited("seconds", lambda x: x or None),
+    help="Seconds of processor time to decode one image; 0: any.  [5]",
+)
+
+
+def image_limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--max-pixels and --image-seconds: what one image may cost."""
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 178),
+        expose_value=False,
+        callback=limited("pixels", million),
+        help="Million pixels of one image; JPEG and JPEG 2000 above that are read at a smaller size.  [50]",
+    )(image_seconds_option(command))
+
+
 def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json and --quiet."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(

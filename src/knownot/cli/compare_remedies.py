@@ -10,6 +10,7 @@ import click
 from .common import (
     class_names_option,
     head_option,
+    image_limits,
     machine_options,
     model_of,
     names_from,
@@ -47,6 +48,7 @@ from .common import (
 @head_option
 @pickle_option
 @seed_option
+@image_limits
 @machine_options
 def command(model: str, known: str, remedies: tuple[str, ...], unknown: tuple[str, ...], validation: str,
             outliers: tuple[str, ...], output: Path | None, json_output: Path | None, auto: bool, fooling: int,

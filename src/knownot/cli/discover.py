@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .common import machine_options, said, seed_option, thing_of
+from .common import image_limits, machine_options, said, seed_option, thing_of
 
 
 @click.command("discover")
@@ -23,6 +23,7 @@ from .common import machine_options, said, seed_option, thing_of
 @seed_option
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
+@image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, smallest: int, seed: int, model: str | None,
             features: str | None, as_json: bool, quiet: bool) -> None:  # fmt: skip

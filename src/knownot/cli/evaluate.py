@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..errors import OptionError
-from .common import machine_options, said, thing_of
+from .common import image_limits, machine_options, said, thing_of
 
 
 @click.command("evaluate")
@@ -15,6 +15,7 @@ from .common import machine_options, said, thing_of
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
+@image_limits
 @machine_options
 def command(saved: Path, labelled: str, unknown: tuple[str, ...], model: str | None, features: str | None,
             batch_size: int | None, as_json: bool, quiet: bool) -> None:  # fmt: skip

@@ -12,6 +12,7 @@ from .common import (
     Share,
     class_names_option,
     head_option,
+    image_limits,
     machine_options,
     model_of,
     names_from,
@@ -69,6 +70,7 @@ from .common import (
 @click.option("--allow-low-accuracy", is_flag=True, help="Fit a classifier too that is hardly better than chance.")
 @pickle_option
 @seed_option
+@image_limits
 @machine_options
 def command(model: str, known: str, output: Path, calibration: str | None, detectors: tuple[str, ...],
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,

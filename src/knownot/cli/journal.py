@@ -138,10 +138,12 @@ class Journal:
                 )
             yield found
 
-    def write(self, rows: Iterable[dict[str, Any]], members: tuple[str, ...], raw: bool = False) -> None:
+    def write(
+        self, rows: Iterable[dict[str, Any]], members: tuple[str, ...], raw: bool = False, explain: bool = False
+    ) -> None:
         """Write `rows` into the draft of the output, beside the journal."""
         with storing(self._draft):
-            write_table(self._draft, iter(rows), members, raw=raw)
+            write_table(self._draft, iter(rows), members, raw=raw, explain=explain)
             with self._draft.open("rb+") as file:
                 os.fsync(file.fileno())
 

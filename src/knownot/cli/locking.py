@@ -22,10 +22,10 @@ class Lock:
     """A file that one process at a time holds locked; its text says which. Raises StorageError where another does.
 
     The file is removed with `release`. Whoever opened it just before holds a file without a name then, and has to try
-    again, so the file's identity is compared after locking.
+    again, so the file's identity is compared after locking. instead: what the second run may be given.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, instead: str = "another output") -> None:
         self.path = path
         for _ in range(TRIES):
             self._file = self._opened()
@@ -33,8 +33,8 @@ class Lock:
                 holder = _said(self.path)
                 os.close(self._file)
                 raise StorageError(
-                    f"Another run{holder} is writing {what}. Wait until it is done, or give another output; nothing of "
-                    "it was changed."
+                    f"Another run{holder} is writing {what}. Wait until it is done, or give {instead}; nothing of it "
+                    "was changed."
                 )
             if self._current():
                 os.ftruncate(self._file, 0)

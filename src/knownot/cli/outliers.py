@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import machine_options, said, size_of
+from .common import image_limits, machine_options, said, size_of
 
 
 @click.command("outliers")
@@ -21,6 +21,7 @@ from .common import machine_options, said, size_of
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other images.")
 @click.option("--add", is_flag=True, help="Write into a folder that is not empty; files of the same name are replaced.")
 @click.option("--list", "listed", is_flag=True, help="Show the kinds, and make nothing.")
+@image_limits
 @machine_options
 def command(kinds: tuple[str, ...], output: Path | None, like: str | None, count: int, size: str | None, seed: int,
             add: bool, listed: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip

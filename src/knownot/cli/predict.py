@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions
-from .common import counted, machine_options, said, thing_of
+from .common import Share, counted, image_limits, machine_options, said, thing_of
 from .journal import Journal, Plan
 
 
@@ -29,7 +29,7 @@ from .journal import Journal, Plan
     help="A .csv, .jsonl or .parquet file.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Also write this self-contained HTML report.")
-@click.option("--alpha", type=float, help="Another share of known images that may be rejected.  [as fitted]")
+@click.option("--alpha", type=Share(), help="Another share of known images that may be rejected.  [as fitted]")
 @click.option(
     "--fdr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -46,11 +46,17 @@ from .journal import Journal, Plan
     help="In a CSV file, texts as they are. Without it, one that a spreadsheet would run (= + - @ or a tab first) gets "
     "an apostrophe before it.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also the p-value of each detector that takes part, as columns of a CSV file; other formats have them.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
+@image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
             fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
-            raw_cells: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            raw_cells: bool, explain: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -80,6 +86,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         restart=restart,
         quiet=quiet,
         raw=raw_cells,
+        explain=explain,
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -167,6 +174,7 @@ def predict_to(
     restart: bool = False,
     quiet: bool = False,
     raw: bool = False,
+    explain: bool = False,
 ) -> Run:
     """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
     still the same, are kept, all others computed, and that is told on standard error."""
@@ -184,7 +192,7 @@ def predict_to(
         run = Run(resumed=plan.used, notes=_notes(source))
         shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
         _whole(source, journal)
-        journal.write(run.counted(journal.rows()), osc.members, raw)
+        journal.write(run.counted(journal.rows()), osc.members, raw, explain)
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))

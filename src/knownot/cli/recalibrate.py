@@ -5,20 +5,21 @@ from pathlib import Path
 import click
 
 from ..calibration import GUARANTEES
-from .common import machine_options, said, seed_option, thing_of
+from .common import Share, image_limits, machine_options, said, seed_option, thing_of
 
 
 @click.command("recalibrate")
 @click.argument("saved", type=click.Path(path_type=Path))
 @click.argument("images")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
-@click.option("--alpha", type=float, help="Share of known images that may be rejected.  [as before]")
+@click.option("--alpha", type=Share(), help="Share of known images that may be rejected.  [as before]")
 @click.option("--guarantee", type=click.Choice(list(GUARANTEES)), help="As of 'knownot fit'.  [as before]")
-@click.option("--delta", type=float, help="1 - confidence of the 'pac' guarantee.  [as before]")
+@click.option("--delta", type=Share(), help="1 - confidence of the 'pac' guarantee.  [as before]")
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @seed_option
+@image_limits
 @machine_options
 def command(saved: Path, images: str, output: Path, alpha: float | None, guarantee: str | None, delta: float | None,
             model: str | None, features: str | None, batch_size: int | None, seed: int, as_json: bool,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ import click
 from .common import (
     class_names_option,
     head_option,
+    image_limits,
     machine_options,
     model_of,
     names_from,
@@ -21,6 +24,7 @@ from .common import (
     size_of,
     size_option,
 )
+from .locking import Lock
 
 
 class _Retrain(click.Command):
@@ -117,6 +121,7 @@ def _option(field: Any) -> click.Option:
     help="Train in mixed precision, bfloat16: on a CPU too, or nowhere.  [where the device is made for it]",
 )
 @seed_option
+@image_limits
 @machine_options
 def command(**_: Any) -> None:
     """Retrain a classifier so that it knows what it does not know.
@@ -134,14 +139,15 @@ def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str,
 
     asked = size_of(size)
     opened = model_of(model, head=head, size=asked, unsafe_pickle=unsafe_pickle)
-    done = retrain(
-        remedy, opened, known, outliers=_one(outliers), validation=validation,
-        tolerance=None if tolerance >= 1 else tolerance,
-        interpolate=interpolate, mode=mode, epochs=epochs, folder=checkpoints, seed=seed, progress=not quiet,
-        class_names=names_from(class_names),
-        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
-        **{name: x for name, x in settings.items() if x is not None},
-    )  # fmt: skip
+    with _held(checkpoints):
+        done = retrain(
+            remedy, opened, known, outliers=_one(outliers), validation=validation,
+            tolerance=None if tolerance >= 1 else tolerance,
+            interpolate=interpolate, mode=mode, epochs=epochs, folder=checkpoints, seed=seed, progress=not quiet,
+            class_names=names_from(class_names),
+            preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
+            **{name: x for name, x in settings.items() if x is not None},
+        )  # fmt: skip
     done.save(output)
     facts = {
         "remedy": done.remedy,
@@ -164,6 +170,22 @@ def _run(remedy: str, model: str, known: str, output: Path, outliers: tuple[str,
         f"Saved to {output}. Next: knownot fit {output} KNOWN --calibration DIR -o osc/",
     ]
     said("\n".join(lines), facts, as_json)
+
+
+@contextmanager
+def _held(checkpoints: Path | None) -> Iterator[None]:
+    """The folder of checkpoints as one process's own: two trainings would go on from each other's."""
+    if checkpoints is None:
+        yield
+        return
+    new = not checkpoints.exists()
+    try:
+        with Lock(checkpoints / "lock", f"the checkpoints in {checkpoints}", "another --checkpoints"):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # there are checkpoints in it
+                checkpoints.rmdir()
 
 
 def _one(outliers: tuple[str, ...]) -> Any:

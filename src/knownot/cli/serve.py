@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError, missing_extra
-from .common import thing_of
+from .common import image_seconds_option, limited, million, thing_of
 
 
 @click.command("serve")
@@ -23,7 +23,11 @@ from .common import thing_of
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="A site whose pages may ask.")
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
 @click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Images of a request.")
-@click.option("--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Million pixels of an image.")
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=50, show_default=True, callback=limited("pixels", million),
+    help="Million pixels of an image.",
+)  # fmt: skip
+@image_seconds_option
 @click.option("--queue", type=click.IntRange(1), default=256, show_default=True, help="Images that wait at most.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a forward pass.")
 @click.option("--threads", type=click.IntRange(1), help="Forward passes at once; left out, up to 4 by the processor.")
@@ -34,6 +38,13 @@ from .common import thing_of
 @click.option(
     "--reload", type=click.FloatRange(0), default=2, show_default=True, help="Seconds between looks at the files; 0: "
     "never.",
+)  # fmt: skip
+@click.option("--keep", metavar="DB", help="Keep images for the review desk: a file (SQLite), or a database's URL.")
+@click.option("--keep-days", type=click.FloatRange(0.01), default=30, show_default=True, help="Then images go.")
+@click.option("--keep-most", type=click.IntRange(1), default=20_000, show_default=True, help="Images; the oldest go.")
+@click.option(
+    "--audit-share", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Of all images, kept at random "
+    "to measure the rate of false alarms.",
 )  # fmt: skip
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True

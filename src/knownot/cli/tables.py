@@ -23,24 +23,28 @@ def check_format(output: Path) -> None:
         _pyarrow()
 
 
-def write_table(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...], *, raw: bool = False) -> None:
-    """rows: the columns of `COLUMNS` and "members", p-values in the order of `members`. raw: see `csv_cell`."""
+def write_table(
+    path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...], *, raw: bool = False, explain: bool = False
+) -> None:
+    """rows: the columns of `COLUMNS` and "members", p-values in the order of `members`, which a CSV file has if explain
+    only. raw: see `csv_cell`."""
     if path.suffix == ".csv":
-        _csv(path, rows, raw)
+        _csv(path, rows, raw, members if explain else ())
     elif path.suffix == ".jsonl":
         _jsonl(path, rows, members)
     else:
         _parquet(path, rows, members)
 
 
-def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool) -> None:
+def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool, members: tuple[str, ...]) -> None:
     import csv
 
     with path.open("w", newline="", encoding="utf-8", errors=BYTES) as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, *(csv_cell(f"p_value: {name}", raw) for name in members)])
         for row in rows:
-            writer.writerow([csv_cell(row[name], raw, path=name == "id") for name in COLUMNS])
+            cells = [csv_cell(row[name], raw, path=name == "id") for name in COLUMNS]
+            writer.writerow([*cells, *(csv_cell(p, raw) for p in row["members"][: len(members)])])
 
 
 def _jsonl(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...]) -> None:

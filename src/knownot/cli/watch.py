@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import OptionError
-from .common import thing_of
+from .common import image_limits, thing_of
+from .locking import Lock
 
 if TYPE_CHECKING:
     from ..monitoring import Alarm, Monitor
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers that break ties.")
 @click.option("--model", help="The classifier, when it was saved without it.")
 @click.option("--features", help="The second network, when it was saved without it.")
+@image_limits
 @click.option("--json", "as_json", is_flag=True, help="Print alarms and the end as lines of JSON.")
 def command(saved: Path, source: str, state: Path, false_alarms: float, seed: int, model: str | None,
             features: str | None, **options: Any) -> None:  # fmt: skip
@@ -53,7 +55,7 @@ def command(saved: Path, source: str, state: Path, false_alarms: float, seed: in
 
     SAVED is what 'knownot fit' wrote. SOURCE is a folder that fills (its images in the order in which they came), or -
     for paths on standard input, one a line. After a kill the same command goes on where it was: no image of a folder is
-    counted twice, and alarms are the same as without the kill.
+    counted twice, and alarms are the same as without the kill. One process at a time has a state file.
     """
     from ..monitoring.notify import checked_url
     from ..openset.classifier import load
@@ -66,9 +68,10 @@ def command(saved: Path, source: str, state: Path, false_alarms: float, seed: in
         model=None if model is None else thing_of(model),
         features=None if features is None else thing_of(features, calls=False),
     )
-    monitor = osc.monitor(false_alarms=false_alarms, state=state, seed=seed, name=name)
-    watcher = Watcher(osc, monitor, state, **options)
-    watcher.go(source)
+    place = Path(os.path.realpath(state))  # two links may lead to one state
+    with Lock(place.with_name(place.name + ".lock"), f"the state {state}", "another --state"):
+        monitor = osc.monitor(false_alarms=false_alarms, state=state, seed=seed, name=name)
+        Watcher(osc, monitor, state, **options).go(source)
 
 
 @dataclass

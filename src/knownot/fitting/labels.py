@@ -13,6 +13,7 @@ from ..images.labels import matched, names_of
 from ..models.base import Model
 from .trial import Trial
 
+MOST_NAMES = 20  # in a message
 BARELY = 0.1  # of the way from chance to always right: less, and the classifier is wrong on its own classes
 
 
@@ -135,11 +136,12 @@ def judge(
 
     beat = confusion.accuracy if accuracy is None else accuracy
     if better >= max(0.5, beat + max(0.08, min(1 / c, 0.3))) and len(moved) > 1:
+        given = _in_order(names, moved, c)
         pairs = ", ".join(f"label {name(r)} is output {k}" for r, k in moved[:6])
         raise LabelsError(
             f"The labels are in another order than the classifier's outputs: accuracy {confusion.accuracy:.1%} on {n} "
             f"known images as they are, {better:.1%} when renamed ({pairs}{', …' if len(moved) > 6 else ''}). "
-            f"Give class_names=[…], the names of the classifier's outputs in order.{tried}"
+            f"Give class_names=[…], the names of the classifier's outputs in order{given}.{tried}"
         )
     if confusion.hardly_better and accuracy is None and not allow_low_accuracy:
         much = "which is chance" if confusion.near_chance else "hardly better than chance"
@@ -159,3 +161,14 @@ def in_order(labels: np.ndarray, order: np.ndarray | None, classes: int) -> np.n
             "(or -1 for images without one)."
         )
     return np.where(labels < 0, -1, labels if order is None else order[labels])
+
+
+def _in_order(names: Sequence[str] | None, moved: Sequence[tuple[int, int]], classes: int) -> str:
+    """Names of the outputs in their order, for the message; "" where they are not known or too many."""
+    if not names or len(names) != classes or classes > MOST_NAMES:
+        return ""
+    order = list(names)
+    for r, k in moved:
+        order[k] = names[r]
+    numbers = all(name.isdecimal() for name in order) and order == sorted(order, key=int)
+    return f": {order}{', sorted by number' if numbers else ''}"

@@ -17,10 +17,12 @@ EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 PADDING = 16  # bytes before the end marker that some cameras leave; more are what a decoder did not understand
 
 
-def jpeg_pixels(data: bytes, mode: str) -> tuple[np.ndarray | None, str]:
+def jpeg_pixels(data: bytes, mode: str, size: tuple[int, int]) -> tuple[np.ndarray | None, str]:
     """(uint8 [h, w, 3] or None when Pillow is to decode it, what is damaged, "" when nothing is seen).
 
-    mode: Pillow's, "L" or "RGB"; others are only looked at for damage. The pixels are those that Pillow gives.
+    mode: Pillow's, "L" or "RGB"; others are only looked at for damage. size: (width, height) as Pillow read it, which
+    the limits were held against: a file that this decoder reads otherwise is Pillow's. The pixels are those that Pillow
+    gives.
     """
     decoder = _decoder()
     if decoder is None:
@@ -28,6 +30,9 @@ def jpeg_pixels(data: bytes, mode: str) -> tuple[np.ndarray | None, str]:
     colours = mode in ("RGB", "L")
     space = "RGB" if colours else "CMYK"
     try:
+        height, width, *_ = decoder.decode_jpeg_header(data)
+        if (width, height) != size:
+            return None, ""
         pixels = decoder.decode_jpeg(data, colorspace=space)
     except ValueError as error:
         said = " ".join(str(error).split()).removeprefix("Corrupt JPEG data: ")

@@ -205,7 +205,7 @@ def _pixels(image: Any, file: Any, way: Preprocess, close: bool = False) -> np.n
     rgb = None
     if file is not None and image.format in ("JPEG", "MPO"):
         file.seek(0)
-        rgb, why = jpeg_pixels(file.read(), image.mode)
+        rgb, why = jpeg_pixels(file.read(), image.mode, image.size)
         if why:
             raise Unreadable(f"damaged JPEG: {why}")
     if rgb is None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OptionError
+from .jpeg_scans import scans_of
 
 REDUCIBLE = 178_956_970  # pixels, up to which JPEG and JPEG 2000 are decoded at a reduced size
 WEIGHTS = {"WEBP": 2.0, "AVIF": 2.0, "HEIF": 2.0, "JPEG2000": 2.5}  # memory per pixel while decoding, others: 1
 STEPS = 3  # halvings that a JPEG decoder does
+SCANS = 40  # of a JPEG of as many pixels as an image may have; smaller ones may have more. Cameras write 1, mozjpeg 10
 
 
 class TooMuch(Exception):
@@ -79,13 +81,7 @@ def reduced(image: Any, most: int) -> float:
     if n > most:
         raise TooMuch(f"too large: {width} x {height} pixels (limit {most:,})")
     if image.format in ("JPEG", "MPO"):
-        slow = "progressive" in image.info  # its coefficients are all kept, whatever the size
-        if n > (1.25 * pixels if slow else max(pixels, REDUCIBLE)):
-            raise TooMuch(f"too large: {width} x {height} pixels (limit {int(1.25 * pixels) if slow else most:,})")
-        steps = _halvings(n, pixels / 3 if slow and 2 * n > pixels else pixels)
-        if steps:
-            image.draft(None, (max(1, width >> steps), max(1, height >> steps)))
-        return float(image.size[0] * image.size[1] + (0.75 * n if slow else 0))
+        return _reduced_jpeg(image, n, most)
     weight = WEIGHTS.get(image.format, 1.0)
     if image.format == "JPEG2000" and weight * n > pixels:
         steps = _halvings(n, pixels / weight, 32)
@@ -95,6 +91,29 @@ def reduced(image: Any, most: int) -> float:
     if weight * n > pixels:
         raise TooMuch(f"too large: {width} x {height} pixels (limit {int(pixels / weight):,})")
     return weight * n
+
+
+def _reduced_jpeg(image: Any, n: int, most: int) -> float:
+    (width, height), pixels = image.size, _limits.pixels
+    most_scans = max(2, int(SCANS * pixels / n) + 1)
+    scans = _scans(image.fp, most_scans)
+    slow = "progressive" in image.info or scans > 1  # its coefficients are all kept, whatever the size
+    if n > (1.25 * pixels if slow else max(pixels, REDUCIBLE)):
+        raise TooMuch(f"too large: {width} x {height} pixels (limit {int(1.25 * pixels) if slow else most:,})")
+    if scans >= most_scans:
+        raise TooMuch(f"too slow: {scans:,} scans or more of {width} x {height} pixels")
+    steps = _halvings(n, pixels / 3 if slow and 2 * n > pixels else pixels)
+    if steps:
+        image.draft(None, (max(1, width >> steps), max(1, height >> steps)))
+    return float(image.size[0] * image.size[1] + (0.75 * n if slow else 0))
+
+
+def _scans(file: Any, most: int) -> int:
+    at = file.tell()
+    file.seek(0)
+    scans = scans_of(file.read(), most)
+    file.seek(at)
+    return scans
 
 
 def _halvings(n: int, most: float, steps: int = STEPS) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..arguments import FILTERS, preprocess_fields, sides_of
 from ..arrays import Preprocess
 from ..errors import OptionError, unknown_name
 from .preprocess import candidates
@@ -24,8 +25,6 @@ ALIASES = {
     "1/255": "[0, 1]",
     "mnist": "MNIST mean/std",
 }
-FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}  # Pillow's numbers
-RESAMPLE = ("nearest", "bilinear", "bicubic", "lanczos", "box")
 OWN = {f.name for f in fields(Preprocess)}
 
 
@@ -63,10 +62,8 @@ def as_preprocess(
 
 def from_config(said: Mapping[str, Any], option: str = "preprocess=") -> Preprocess:
     """From a mapping: fields of `Preprocess`, or a configuration of Hugging Face or timm. Raises OptionError."""
-    if "image_mean" in said or "do_rescale" in said or "do_normalize" in said or "rescale_factor" in said:
-        return _hugging_face(said)
-    if "input_size" in said and "mean" in said:
-        return _timm(said)
+    if (fields_ := preprocess_fields(said)) is not None:
+        return Preprocess(**fields_)
     strange = sorted(str(key) for key in said if key not in OWN)
     if strange:
         raise unknown_name(f"field of Preprocess ({option})", strange[0], OWN)
@@ -93,57 +90,13 @@ def _plain(name: str) -> str:
     return "".join(ch for ch in name.casefold() if ch.isalnum() or ch in "-,[]/")
 
 
-def _hugging_face(said: Mapping[str, Any]) -> Preprocess:
-    """What an image processor does: resize, cut the centre, rescale, normalise."""
-    size = said.get("size") if said.get("do_resize", True) else None
-    crop = said.get("crop_size") if said.get("do_center_crop", False) else None
-    height, width = _sides(crop if crop is not None else size)
-    edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    if crop is None and edge:  # the shorter side only: ConvNeXt, whose images are then cut to a square
-        share = float(said.get("crop_pct") or 1.0)
-        height = width = int(edge)
-        fit = "crop"
-    else:
-        inner = edge or (_sides(size)[0] if crop is not None else None)
-        share = min(1.0, height / inner) if crop is not None and height and inner else 1.0
-        fit = "crop" if crop is not None else "stretch"
-    scale = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
-    normal = bool(said.get("do_normalize", True))
-    mean, std = (said.get(name) if normal else None for name in ("image_mean", "image_std"))
-    filter_ = FILTERS.get(said.get("resample", 2), "bilinear")
-    return Preprocess(
-        height, width, scale=scale, mean=(0.0,) if mean is None else mean, std=(1.0,) if std is None else std, fit=fit,
-        crop_share=share, resample=filter_, name="the image processor's",
-    )  # fmt: skip
-
-
-def _sides(size: Any) -> tuple[int | None, int | None]:
-    if isinstance(size, Mapping):
-        one = size.get("shortest_edge")
-        height, width = size.get("height", one), size.get("width", one)
-        return (int(height), int(width)) if height and width else (None, None)
-    if isinstance(size, list | tuple):
-        return int(size[0]), int(size[-1])
-    return (int(size), int(size)) if size else (None, None)
-
-
-def _timm(said: Mapping[str, Any]) -> Preprocess:
-    _, h, w = said["input_size"]
-    filter_ = str(said.get("interpolation", "bilinear"))
-    return Preprocess(
-        int(h), int(w), scale=1 / 255, mean=said["mean"], std=said.get("std", (1.0,)),
-        fit="stretch" if said.get("crop_mode") == "squash" else "crop", crop_share=float(said.get("crop_pct") or 1.0),
-        resample=filter_ if filter_ in RESAMPLE else "bilinear", name="timm's configuration",
-    )  # fmt: skip
-
-
 def _of_preset(preset: Any) -> Preprocess:
     """torchvision's `weights.transforms()`."""
-    height, width = _sides(preset.crop_size)
-    inner, _ = _sides(getattr(preset, "resize_size", None))
+    height, width = sides_of(preset.crop_size)
+    inner, _ = sides_of(getattr(preset, "resize_size", None))
     filter_ = str(getattr(getattr(preset, "interpolation", None), "value", "bilinear"))
     return Preprocess(
         height, width, scale=1 / 255, mean=preset.mean, std=preset.std,
         crop_share=min(1.0, height / inner) if height and inner else 1.0,
-        resample=filter_ if filter_ in RESAMPLE else "bilinear", name="the weights' own transforms",
+        resample=filter_ if filter_ in FILTERS.values() else "bilinear", name="the weights' own transforms",
     )  # fmt: skip

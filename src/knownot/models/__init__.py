@@ -16,7 +16,7 @@ from .base import Model
 from .embedding import Embedding
 from .names_beside import names_beside
 from .none_classes import NoneClasses
-from .refused import json_refusal, refusal, refuse
+from .refused import is_hugging_face, json_refusal, refusal, refuse
 from .saved import in_folder
 
 __all__ = ["Model", "open_model"]
@@ -61,7 +61,7 @@ def open_model(
         A path to a .onnx, .keras, .h5, .pt2 (torch.export) or TorchScript file, a `keras.Model`, a torch `nn.Module`,
         an `onnx.ModelProto`, or a Python function images [n, h, w, k] -> probabilities [n, c]; or a list of several, as
         one (see `models.ensemble`); or the folder of a retrained classifier (`knownot.remedies`), which says how it is
-        opened.
+        opened; or the folder of a Hugging Face image classifier (`save_pretrained`).
     head : str, optional
         The name of the last linear layer, when it is not found by itself.
     stages : sequence of str, optional
@@ -97,7 +97,7 @@ def open_model(
         if head is not None or stages is not None or size is not None or embedding or none_classes or options:
             raise ModelError("This model is open already: give head, stages and size when opening it.")
         return thing
-    if isinstance(thing, str | os.PathLike) and Path(thing).is_dir():
+    if isinstance(thing, str | os.PathLike) and Path(thing).is_dir() and not is_hugging_face(Path(thing)):
         given = {"head": head, "stages": stages, "size": size, "embedding": embedding, "none_classes": none_classes}
         return in_folder(Path(thing), {name: x for name, x in {**given, **options}.items() if x}, open_model)
     # Never remembered: a saved classifier must not open pickles because its first one was.
@@ -117,11 +117,11 @@ def open_model(
         if none_classes is not None:
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
-    if opened.class_names is None and isinstance(thing, str | os.PathLike) and opened.offers.classes:
-        beside = names_beside(Path(thing), opened.offers.classes)
-        if beside is not None:
-            opened.class_names = beside[0]
-            opened.notes = (*opened.notes, f"Class names read from {beside[1]}, beside the model.")
+    on_disk = isinstance(thing, str | os.PathLike) and Path(thing).is_file()
+    if opened.class_names is None and opened.offers.classes and on_disk:
+        names, note = names_beside(Path(thing), opened.offers.classes)
+        opened.class_names = names
+        opened.notes = (*opened.notes, note) if note else opened.notes
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}
     return opened
 
@@ -130,12 +130,16 @@ def _opener(thing: Any) -> Any:
     if isinstance(thing, str | os.PathLike):
         path = Path(thing)
         found = [o for o in OPENERS if path.suffix.lower() in o.suffixes]
+        if path.is_dir():
+            found = [Opener("torch.hugging_face")]
         if not path.exists():
-            raise ModelError(f"There is no file {str(path)!r}.")
+            hub = len(path.parts) == 2 and not path.suffix and not path.parent.exists()
+            more = " If it is a name on the Hugging Face Hub: hf download it, and give the folder." if hub else ""
+            raise ModelError(f"There is no file {str(path)!r}.{more}")
         if not found:
             known = ", ".join(s for o in OPENERS for s in o.suffixes)
             raise refuse(path, known)
-        if why := json_refusal(path) if path.suffix.lower() == ".json" else refusal(path):
+        if not path.is_dir() and (why := json_refusal(path) if path.suffix.lower() == ".json" else refusal(path)):
             raise ModelError(why)
     else:
         roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}

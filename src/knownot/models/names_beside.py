@@ -13,12 +13,13 @@ OBJECTS = ("labels.json", "classes.json", "class_names.json", "class_indices.jso
 LARGEST = 10_000_000  # bytes
 
 
-def names_beside(path: Path, classes: int) -> tuple[tuple[str, ...], str] | None:
-    """(names, the file's name) if a file beside `path` names that many classes; None otherwise.
+def names_beside(path: Path, classes: int) -> tuple[tuple[str, ...] | None, str]:
+    """(names, a note) if a file beside `path` names that many classes; (None, a note or "") otherwise.
 
     Lines may begin with the class's number, as Teachable Machine writes them. "<model>.txt" and "<model>_labels.txt"
     come first.
     """
+    other = ""
     own = (f"{path.stem}_labels.txt", f"{path.stem}.labels.txt", f"{path.stem}.txt", f"{path.stem}.json")
     for name in (*own, *FILES, *OBJECTS):
         file = path.with_name(name)
@@ -30,8 +31,10 @@ def names_beside(path: Path, classes: int) -> tuple[tuple[str, ...], str] | None
             continue
         names = _from_json(text) if file.suffix == ".json" else _from_lines(text)
         if names is not None and len(names) == classes == len(set(names)):
-            return names, file.name
-    return None
+            return names, f"Class names read from {file.name}, beside the model."
+        if names and not other and (name in FILES or name in own):
+            other = f"{file.name}, beside the model, has {len(names)} names for {classes} outputs: it was not used."
+    return None, other
 
 
 def _from_lines(text: str) -> tuple[str, ...]:

@@ -73,6 +73,16 @@ def json_refusal(path: Path) -> str:
     return ""
 
 
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder holds a model of transformers (`save_pretrained`) with its weights: no ONNX export of one."""
+    try:
+        said = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    ours = isinstance(said, dict) and ("architectures" in said or "pretrained_cfg" in said)
+    return ours and (any(folder.glob("*.safetensors")) or not any(folder.glob("*.onnx")))
+
+
 def folder_refusal(folder: Path) -> str:
     """The same of a folder."""
     if (folder / "saved_model.pb").is_file():
@@ -80,12 +90,10 @@ def folder_refusal(folder: Path) -> str:
             f"{str(folder)!r} is a TensorFlow SavedModel. Give the Keras model that it was made from (.keras, .h5), or "
             f"convert it to ONNX: python -m tf2onnx.convert --saved-model {folder.name} --output model.onnx"
         )
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         return (
-            f"{str(folder)!r} is a Hugging Face model folder (from_pretrained). Give the network: "
-            f"model = transformers.AutoModelForImageClassification.from_pretrained({str(folder)!r}), as an nn.Module, and "
-            "preprocess=transformers.AutoImageProcessor.from_pretrained(…); on the command line MODULE:NAME, a function of "
-            "yours that returns it."
+            f"{str(folder)!r} looks like a Hugging Face model folder (from_pretrained), but its config.json names no "
+            "architectures: copy the whole folder, or give the network, as an nn.Module."
         )
     if folder.suffix == ".mlpackage":
         return f"{str(folder)!r} is {KINDS['.mlpackage']}."

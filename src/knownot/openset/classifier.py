@@ -112,7 +112,10 @@ class OpenSetClassifier:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        head, *lines = repr(self).split("\n  ")
+        cells = (line.partition(" " if line.startswith("fitted") else ": ") for line in lines)
+        rows = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, _, b in cells)
+        return f"<p>{escape(head)}</p><table><tbody>{rows}</tbody></table>"
 
     @property
     def alpha(self) -> float:

@@ -83,6 +83,12 @@ class Evaluation:
     unknown: tuple[UnknownLine, ...]
     unreadable: tuple[tuple[str, str], ...]
 
+    def __repr__(self) -> str:
+        """What happened beside the promise, and the unknown sets, a line each."""
+        lines = [f"{u.name}: {u.caught} caught, AUROC {u.auroc:.1%}" for u in self.unknown[:5]]
+        more = [f"… and {len(self.unknown) - 5} more sets"] if len(self.unknown) > 5 else []
+        return "\n  ".join([f"Evaluation: {self.finding}", f"right on {self.accuracy}", *lines, *more])
+
     @property
     def broken(self) -> bool:
         """Whether more known images were rejected than chance would explain, were they like those that calibrated."""

@@ -10,24 +10,28 @@ import numpy as np
 from ..fitting.thumbnails import SIDE, squared
 from .verdicts import Verdicts
 
+MOST = 400  # unknown images that are kept: 11 MB, and about a megabyte of a report
+
 
 @dataclass(frozen=True)
 class Gallery:
-    """The most unknown images and those nearest to the threshold, with what is needed to show them."""
+    """The MOST most unknown images and those nearest to the threshold, with what is needed to show them."""
 
     unknown: Verdicts | None = None
-    unknown_thumbs: np.ndarray | None = None  # [<= size, side, side, 3]
-    unknown_eyes: np.ndarray | None = None  # [<= size, d]
+    unknown_thumbs: np.ndarray | None = None  # [<= MOST, side, side, 3]
+    unknown_eyes: np.ndarray | None = None  # [<= MOST, d]
     borderline: Verdicts | None = None
     borderline_thumbs: np.ndarray | None = None
     borderline_eyes: np.ndarray | None = None
 
     @staticmethod
-    def wanted(score: np.ndarray, p: np.ndarray, unknown: np.ndarray, threshold: float, size: int = 24) -> np.ndarray:
+    def wanted(
+        score: np.ndarray, p: np.ndarray, unknown: np.ndarray, threshold: float, size: int = 24, most: int = MOST
+    ) -> np.ndarray:
         """Which of n readable images `with_batch` would end with, if it were given all; [m] int64, ascending."""
-        most = np.argsort(-score, kind="stable")[:size]
+        top = np.argsort(-score, kind="stable")[:most]
         near = np.argsort(_far(p, threshold), kind="stable")[:size]
-        return np.union1d(most[unknown[most]], near)
+        return np.union1d(top[unknown[top]], near)
 
     def with_batch(
         self,
@@ -36,13 +40,14 @@ class Gallery:
         eyes_: np.ndarray,
         threshold: float,
         size: int = 24,
+        most: int = MOST,
     ) -> Gallery:
         """Also these (readable images only). threshold: the p-value at which images are unknown."""
         squares = np.stack([squared(t) for t in thumbs]) if len(thumbs) else np.empty((0, SIDE, SIDE, 3), np.uint8)
         new = (verdicts, squares, eyes_)
         # A saturated p-value ties at 1 / (n + 1): the score decides which is more unknown.
-        most = self._kept(self.unknown, self.unknown_thumbs, self.unknown_eyes, *new, lambda v: -v.score, size)
-        most = _only(most, lambda v: v.unknown)
+        top = self._kept(self.unknown, self.unknown_thumbs, self.unknown_eyes, *new, lambda v: -v.score, most)
+        top = _only(top, lambda v: v.unknown)
         near = self._kept(
             self.borderline,
             self.borderline_thumbs,
@@ -51,7 +56,7 @@ class Gallery:
             lambda v: _far(v.p_value, threshold),
             size,
         )
-        return Gallery(*most, *near)
+        return Gallery(*top, *near)
 
     @staticmethod
     def _kept(verdicts, thumbs, eyes_, new_verdicts, new_thumbs, new_eyes, key, size):  # type: ignore[no-untyped-def]

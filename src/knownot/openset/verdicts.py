@@ -81,7 +81,15 @@ class Verdicts:
         return "\n  ".join([f"Verdicts: {self.summary}", *rows, *more])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        """The summary, and a table of the first few verdicts."""
+        shown = ("id", "status", "class_name", "p_value", "closed_class", "confidence")
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_cell(getattr(v, name))}</td>" for name in shown) + "</tr>"
+            for v in self.take(slice(0, SHOWN))
+        )
+        more = f"<p>… and {len(self) - SHOWN:,} more</p>" if len(self) > SHOWN else ""
+        head = "".join(f"<th>{name}</th>" for name in shown)
+        return f"<p>{escape(self.summary)}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
 
     @property
     def unreadable(self) -> np.ndarray:  # [n] bool
@@ -216,29 +224,35 @@ class Verdicts:
             pq.write_table(pa.table(columns), file)
 
     @public
-    def to_csv(self, path: str | Path, *, raw: bool = False) -> None:
+    def to_csv(self, path: str | Path, *, raw: bool = False, explain: bool = False) -> None:
         """A CSV file in UTF-8, one row per image; p-values and scores of unreadable images are empty.
 
         A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has "./" before it if it is
         an image's path, and an apostrophe otherwise, unless raw. Bytes of a file's name that are no UTF-8 are written
-        as they are: read them with errors="surrogateescape".
+        as they are: read them with errors="surrogateescape". explain: also the p-value of each detector that took part.
         """
+        members = self.members if explain else ()
         with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for v in self:
-                writer.writerow([csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS])
+            writer.writerow([*COLUMNS, *(csv_cell(f"p_value: {name}", raw) for name in members)])
+            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+                cells = [csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS]
+                writer.writerow([*cells, *(csv_cell(p, raw) for p in own[: len(members)])])
 
     @public
-    def to_jsonl(self, path: str | Path) -> None:
-        """One JSON object per line and image; null where there is no number."""
+    def to_jsonl(self, path: str | Path, *, explain: bool = False) -> None:
+        """One JSON object per line and image; null where there is no number. explain: also "member_p_values", of each
+        detector that took part."""
         import json
 
         with Path(path).open("w", encoding="utf-8") as file:
-            for v in self:
-                file.write(json.dumps(printed(row_of(v))) + "\n")
+            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+                each = {name: None if p != p else p for name, p in zip(self.members, own, strict=False)}
+                more = {"member_p_values": each} if explain else {}
+                file.write(json.dumps(printed(row_of(v)) | more) + "\n")
 
 
+SHOWN = 10  # rows of the table in notebooks
 PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values")
 
 
@@ -251,6 +265,11 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
 def printed(row: dict[str, Any]) -> dict[str, Any]:
     """The same row with texts that any encoding takes, and the id as it leads to its file."""
     return {name: lossless(x) if name == "id" else printable(x) if isinstance(x, str) else x for name, x in row.items()}
+
+
+def _cell(value: Any) -> str:
+    """A value of a verdict, for a cell of an HTML table."""
+    return escape(printable(value)) if isinstance(value, str) else "" if value != value else f"{value:.4g}"
 
 
 def _texts(column: list[str | None]) -> list[str | None]:

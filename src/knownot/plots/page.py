@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ..errors import InputError
 from .palette import stylesheet
 from .words import number, percent, visible
+from .writing import put
 
 
 def render(package: str, template: str, filters: dict[str, Any] | None = None, **values: Any) -> str:
@@ -27,9 +28,8 @@ def render(package: str, template: str, filters: dict[str, Any] | None = None, *
 
 
 def write(path: Path, text: str, what: str) -> None:
-    """The text as a file. what: it is called in the InputError when it cannot be written."""
+    """The text as a file, whole or not at all. what: it is called in the InputError when it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "backslashreplace"))  # names that are no valid UTF-8 have surrogates
+        put(path, text.encode("utf-8", "backslashreplace"))  # names that are no valid UTF-8 have surrogates
     except OSError as error:
         raise InputError(f"The {what} cannot be written to {path}: {error.strerror or error}.") from error

@@ -35,13 +35,13 @@ def pixels_of(thumb: Thumb) -> Image.Image:
         ) from error
 
 
-def data_uri(thumb: Thumb) -> str:
-    """A thumbnail as the address of an `<img>`: its own file when small, else at most SIDE pixels wide and high."""
+def data_uri(thumb: Thumb, side: int = SIDE) -> str:
+    """A thumbnail as the address of an `<img>`: its own file when small, else at most `side` pixels wide and high."""
     image = pixels_of(thumb)
     if isinstance(thumb, bytes) and len(thumb) <= HEAVY:
         return _uri(thumb, image.format or "")
-    if max(image.size) > SIDE:
-        image.thumbnail((SIDE, SIDE))
+    if max(image.size) > side:
+        image.thumbnail((side, side))
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     buffer = io.BytesIO()

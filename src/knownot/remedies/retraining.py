@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import number, public
+from ..arguments import check_fields, number, public
 from ..arrays import Preprocess
 from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
 from ..fitting.extraction import batch_size_for
@@ -21,6 +21,7 @@ from ..models import Model, open_model
 from .base import Outcome, Remedy, Settings, Task, chosen_mode
 from .saved import Remedied
 from .table import remedy_class
+from .training.batches import check_augment
 from .training.data import Outliers, Pool, outliers_of, read
 from .training.frameworks import check_trainable
 from .training.memory import bytes_of
@@ -263,6 +264,8 @@ def _configured(
 
 
 def _check(settings: Settings) -> None:
+    check_fields(settings)
+    check_augment(settings.augment)
     number("epochs", settings.epochs, 1, 100_000, whole=True)
     number("batch_size", settings.batch_size, 2, 1_000_000, whole=True)
     number("ratio", settings.ratio, 0, 100)

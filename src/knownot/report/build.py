@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from ..arguments import public
+from ..calibration import p_values
+from ..errors import MissingExtraError
 from ..openset.classifier import OpenSetClassifier
+from ..openset.discovery import Cluster, find_clusters
 from ..openset.gallery import Gallery
 from ..openset.verdicts import Verdicts
 from ..version import __version__
-from .data import Card, ClassCount, Counts, ModelDescription, Neighbour, ReportData
+from .data import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData
 from .html import write_report as write
+
+SMALLEST = 5  # images of a group
+PICTURED = 48  # images whose neighbours are shown as pictures, those of the others by name
+STEPS = 60  # of the slider
 
 
 @public
@@ -45,6 +54,7 @@ def build(
     (known, unknown)}."""
     record, images = osc.record, sum(counts)
     shown = gallery or Gallery()
+    p_threshold = osc.calibration.p_threshold if osc.calibration.score_threshold is not None else None
     return ReportData(
         title=f"Known or not: {source}" if source else "Known or not",
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -61,7 +71,9 @@ def build(
         calibration_scores=osc.calibration.scores,
         incoming_scores=scores,
         threshold=osc.calibration.score_threshold,
-        most_unknown=_cards(osc, shown.unknown, shown.unknown_thumbs, shown.unknown_eyes),
+        p_threshold=p_threshold,
+        groups=_groups(osc, shown),
+        steps=_steps(osc.calibration.scores, scores, p_threshold),
         borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
         unreadable=tuple(unreadable),
         class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
@@ -74,6 +86,49 @@ def build(
         version=__version__,
         command=source,
     )
+
+
+def _groups(osc: OpenSetClassifier, shown: Gallery) -> tuple[Group, ...]:
+    """The unknown images that were kept, by clusters of their features, the largest first; where there are none or
+    scikit-learn is missing, by the class that the classifier alone gives them."""
+    cards = _cards(osc, shown.unknown, shown.unknown_thumbs, shown.unknown_eyes)
+    if not cards or shown.unknown_eyes is None:
+        return ()
+    # Pictures of the neighbours of all of them would be most of the page.
+    cards = tuple(c if i < PICTURED else replace(c, neighbours=_named(c)) for i, c in enumerate(cards))
+    closed = [card.closed_class for card in cards]
+    left, groups = set(range(len(cards))), list[Group]()
+    clusters: tuple[Cluster, ...] = ()
+    with suppress(MissingExtraError):
+        clusters, _ = find_clusters(shown.unknown_eyes, closed, smallest=SMALLEST)
+    for number, cluster in enumerate(clusters, 1):
+        rows = sorted(cluster.rows.tolist())
+        left -= set(rows)
+        groups.append(Group(f"Alike {number}: most taken for {cluster.like}", tuple(cards[i] for i in rows)))
+    names: dict[str, list[Card]] = {}
+    for i in sorted(left):
+        names.setdefault(closed[i], []).append(cards[i])
+    prefix = "Others taken" if groups else "Taken"
+    groups += [
+        Group(f"{prefix} for {name}", tuple(own)) for name, own in sorted(names.items(), key=lambda x: -len(x[1]))
+    ]
+    return tuple(groups)
+
+
+def _named(card: Card) -> tuple[Neighbour, ...]:
+    return tuple(Neighbour(near.class_name) for near in card.neighbours)
+
+
+def _steps(calibration: np.ndarray, scores: np.ndarray, threshold: float | None) -> tuple[tuple[float, int], ...]:
+    """(a p-value, how many images have one up to it), from the smallest that there can be to twice the threshold."""
+    if threshold is None or not threshold > 0 or not len(scores):
+        return ()
+    p = np.sort(p_values(calibration, scores))
+    at = np.geomspace(1 / (len(calibration) + 1), min(1.0, 2 * threshold), STEPS)
+    if at[0] >= at[-1]:
+        return ()
+    at = np.unique(np.append(at, threshold))
+    return tuple(zip(at.tolist(), np.searchsorted(p, at, side="right").tolist(), strict=True))
 
 
 def _cards(

@@ -47,6 +47,14 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Unknown images that look alike, or that the classifier takes for the same class."""
+
+    name: str
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
 class ClassCount:
     """How many images the classifier put into one class, and how many of them turned out to be unknown."""
 
@@ -88,7 +96,9 @@ class ReportData:
     guarantee: the promise in one sentence. alpha: the false-alarm rate it speaks of.
     threshold: images with a larger score are unknown; None where each class has its own.
     incoming_scores: NaN for unreadable images, which are left out of the histogram.
-    most_unknown, borderline: the first 24 of each are shown, in the order given.
+    p_threshold: images with a p-value up to it are unknown. groups: unknown images, all of which are shown.
+    steps: (a p-value, how many images have one up to it), ascending, for the slider.
+    most_unknown (where there are no groups), borderline: the first 24 of each are shown, in the order given.
     unreadable: (file, reason); the first 200 are shown, and `counts.unreadable` tells how many there are.
     notes: what the reader should be warned of.
     images_per_second: None where it was not measured.
@@ -103,6 +113,9 @@ class ReportData:
     calibration_scores: np.ndarray  # [m]
     incoming_scores: np.ndarray  # [n]
     threshold: float | None
+    p_threshold: float | None = None
+    groups: tuple[Group, ...] = ()
+    steps: tuple[tuple[float, int], ...] = ()
     most_unknown: tuple[Card, ...] = ()
     borderline: tuple[Card, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from ..errors import OptionError
 from ..openset.discovery import Cluster, Discovery, assigned, embedding, find_clusters, make_cluster
 from ..plots import data_uri, percent, stylesheet, visible
+from ..plots.writing import put
 
 STATE, MARK = "state.safetensors", ".cluster"
 SHEET = 24  # pictures of a contact sheet
@@ -53,7 +54,7 @@ def write_found(
         for row in cluster.rows:
             _put(place, whole.verdicts.ids[row], paths[row], thumbs[row])
     _table(whole, names, folder / "images.csv")
-    (folder / "index.html").write_bytes(_page(whole, names, thumbs).encode("utf-8", "backslashreplace"))
+    put(folder / "index.html", _page(whole, names, thumbs).encode("utf-8", "backslashreplace"))
     _write(whole, paths, thumbs, folder / STATE)
     return whole
 

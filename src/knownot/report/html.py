@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
+from importlib.resources import files
 from pathlib import Path
+
+from markupsafe import Markup
 
 from ..plots import bins_of, data_uri, histogram, p_value, pixels_of, tails
 from ..plots.page import render as fill
@@ -11,12 +16,13 @@ from ..plots.page import write
 from .data import Card, ReportData
 
 CARDS = 24  # per gallery
+TILE = 84  # pixels of a picture in the grid
 UNREADABLE = 200
 CLASSES = 60  # rows of the table of classes
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
-    """One HTML file: nothing is fetched when it is opened, and no script runs.
+    """One HTML file: nothing is fetched when it is opened, and no script runs but the one of this package.
 
     Raises InputError when a thumbnail is no image, or the file cannot be written.
     """
@@ -28,9 +34,11 @@ def render(data: ReportData) -> str:
     filters = {
         "p": p_value,
         "uri": data_uri,
+        "small": lambda thumb: data_uri(thumb, TILE),
         "surprise": lambda p: surprise(p, len(data.calibration_scores)),
         "tiny": lambda thumb: "tiny" if max(pixels_of(thumb).size) <= 48 else "",
     }
+    script = files(__package__).joinpath("report.js").read_text(encoding="utf-8")
     ordered = sorted(data.class_counts, key=lambda c: -c.total)
     scores = data.calibration_scores, data.incoming_scores, data.threshold
     return fill(
@@ -42,6 +50,10 @@ def render(data: ReportData) -> str:
         narrow=histogram(*scores, width=360, height=260, name="scores-narrow"),
         tails=tails(bins_of(*scores)),
         galleries=galleries(data),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        tiles=sum(len(group.cards) for group in data.groups),
+        start=max((i for i, (p, _) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
         classes=ordered[:CLASSES],
         more_classes=ordered[CLASSES:],
         largest_class=max((c.total for c in ordered), default=0) or 1,
@@ -52,8 +64,9 @@ def render(data: ReportData) -> str:
 def galleries(data: ReportData) -> list[tuple[str, str, str, tuple[Card, ...]]]:
     """(id, heading, what is said when there are none, cards)."""
     nobody = "No image was called unknown." if data.counts.unknown == 0 else "No images were kept for this gallery."
+    most = [("most-unknown", "The most unknown images", nobody, data.most_unknown[:CARDS])]
     return [
-        ("most-unknown", "The most unknown images", nobody, data.most_unknown[:CARDS]),
+        *([] if data.groups else most),
         ("borderline", "Images nearest to the threshold", "There are none.", data.borderline[:CARDS]),
     ]
 

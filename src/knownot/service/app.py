@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..version import __version__
 from . import open_inference, problems, routes
-from .guard import Guard
+from .guard import OPEN, Guard
 from .metrics import Metrics
 from .names import names_of
 from .pages import page_routes
 from .registry import Registry
 from .settings import Settings
 from .uploads import PredictIn
+
+log = logging.getLogger("knownot.service")
 
 ABOUT = """Which of the images that reach a trained classifier belong to none of its classes. A verdict is *known*,
 with its class, or *unknown*; at most a share alpha of known images is called unknown, with the promise that is sent
@@ -49,7 +52,7 @@ def create_app(
     )
     app.state.registry, app.state.metrics, app.state.settings = registry, metrics, settings
     app.state.leaving = lambda: False
-    app.state.keep = _keep_nothing
+    app.state.keep = _keep_nothing if settings.keep is None else _desk(app, settings)
     problems.install(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(routes.router)
@@ -69,15 +72,41 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: Registry = app.state.registry
     registry.start()
-    watching = asyncio.create_task(registry.watch()) if app.state.settings.reload else None
+    store = getattr(app.state.keep, "store", None)
+    beside = [asyncio.create_task(registry.watch())] if app.state.settings.reload else []
+    if store is not None:
+        beside.append(asyncio.create_task(_retain(store)))
     try:
         yield
     finally:
-        if watching is not None:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await registry.close()
+        if store is not None:
+            store.close()
+
+
+def _desk(app: FastAPI, settings: Settings) -> Any:
+    """The review desk, and what keeps images for it."""
+    from .review import routes as review
+    from .review.keeping import Keeper
+    from .review.store import Store
+
+    assert settings.keep is not None
+    app.include_router(review.router)
+    app.include_router(review.page)
+    return Keeper(Store(settings.keep, days=settings.keep_days, most=settings.keep_most), settings.audit_share)
+
+
+async def _retain(store: Any) -> None:
+    """For ever: what is too old goes."""
+    while True:
+        try:
+            await asyncio.to_thread(store.retain)
+        except Exception as error:
+            log.error("retention failed", extra={"facts": {"error": type(error).__name__}})
+        await asyncio.sleep(60)
 
 
 async def _keep_nothing(*_: Any) -> None:
@@ -103,6 +132,9 @@ def _openapi(app: FastAPI) -> None:
             document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             if app.state.settings.token:
                 document["security"] = [{"token": []}]
+                for path in OPEN & set(document["paths"]):
+                    for operation in document["paths"][path].values():
+                        operation["security"] = []
             app.openapi_schema = document
         return app.openapi_schema
 

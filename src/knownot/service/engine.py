@@ -105,7 +105,7 @@ class Engine:
         rows = [i for i, answer in enumerate(answers) if answer is None]
         if rows:
             self.metrics.batch(self.name, len(rows))
-            wanted = any(explain[i] for i in rows)
+            wanted = any(explain[i] for i in rows) or self.settings.keep is not None  # the desk needs features
             for i, answer in zip(rows, self._answered([images[i] for i in rows], wanted), strict=True):
                 answers[i] = answer
         return [answer for answer in answers if answer is not None]

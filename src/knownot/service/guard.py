@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .metrics import Metrics
-from .problems import Problem, busy
+from .problems import Problem, busy, too_large
 from .settings import Settings
 
 log = logging.getLogger("knownot.service.requests")
 
-OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/", "/review")  # no token
+# Asked for without a token.
+OPEN = frozenset(
+    ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/favicon.ico", "/", "/review")
+)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -70,6 +73,9 @@ class Guard:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self.settings.token.encode()):
                 return Problem(401, "Send the header Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.settings.max_body:
+            return too_large(self.settings.max_body)
         if self.under_way > self.settings.max_requests:
             return busy(f"More than {self.settings.max_requests} requests are under way.")
         return None
@@ -105,7 +111,7 @@ class _Exchange:
             if refusal is not None:
                 await refusal.response()(self.scope, receive, sending)
             else:
-                await guard.app(self.scope, receive, sending)
+                await guard.app(self.scope, self._counted(receive), sending)
         except Exception:
             log.exception("defect", extra={"facts": {"id": self.id}})
             if self.status:
@@ -116,6 +122,20 @@ class _Exchange:
             guard.under_way -= 1
             guard.metrics.under_way.set(guard.under_way)
             self._note()
+
+    def _counted(self, receive: Any) -> Any:
+        """`receive`, but a body without a length ends where it is too large: Problem 413."""
+        size = 0
+
+        async def counting() -> Any:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.guard.settings.max_body:
+                raise too_large(self.guard.settings.max_body)
+            return message
+
+        return counting
 
     def _headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         have = {name.lower() for name, _ in given}

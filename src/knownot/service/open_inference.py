@@ -13,7 +13,7 @@ import binascii
 import json
 import math
 import struct
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -25,7 +25,7 @@ from .engine import Answer, Engine
 from .problems import Problem, responses, told
 from .registry import Registry
 from .routes import ask_engine, readyz
-from .uploads import read_body
+from .uploads import Upload, read_body
 
 router = APIRouter(prefix="/v2")
 LENGTH = "inference-header-content-length"
@@ -43,21 +43,21 @@ NUMPY = {"INT64": "<i8", "FP64": "<f8", "FP32": "<f4"}
 
 
 class TensorIn(BaseModel):
-    name: str = Field(max_length=100)
-    datatype: str = Field(max_length=20)
-    shape: list[int] = Field(min_length=1, max_length=4)
+    name: Literal["images"]
+    datatype: Literal["BYTES", "UINT8"]
+    shape: list[Annotated[int, Field(ge=1, strict=True)]] = Field(min_length=1, max_length=4)
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class OutputIn(BaseModel):
-    name: str = Field(max_length=100)
+    name: Literal["label", "p_value", "score", "closed_label", "confidence", "status", "class_name", "error"]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class InferIn(BaseModel):
     id: str | None = Field(None, max_length=1000)
-    inputs: list[TensorIn]
+    inputs: list[TensorIn] = Field(min_length=1, max_length=1)
     outputs: list[OutputIn] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -167,11 +167,13 @@ async def infer(request: Request, name: str) -> Response:
     except ValidationError as error:
         raise Problem(422, told(error.errors(include_url=False, include_context=False, include_input=False))) from None
     images = _images(given, rest, registry.settings.max_images)
-    wanted = given.outputs if given.outputs else [OutputIn(name=out) for out in OUTPUTS]
-    if absent := {out.name for out in wanted} - set(OUTPUTS):
-        raise Problem(422, f"There is no output {sorted(absent)[0][:100]!r}. There are: {', '.join(OUTPUTS)}.")
+    wanted = given.outputs if given.outputs else [OutputIn.model_validate({"name": out}) for out in OUTPUTS]
     engine = _engine(request, name)
     answers = await ask_engine(engine, images, False)
+    files = [
+        (Upload("", image), answer) for image, answer in zip(images, answers, strict=True) if isinstance(image, bytes)
+    ]
+    await request.app.state.keep(engine, [upload for upload, _ in files], [answer for _, answer in files])
     for answer in answers:
         engine.metrics.answered(engine.name, answer.row)
     request.state.facts.update(model=engine.name, images=len(images), bytes=len(body))
@@ -194,12 +196,8 @@ def _parted(body: bytes, length: str | None) -> tuple[bytes, bytes]:
 
 
 def _images(given: InferIn, rest: bytes, limit: int) -> list[bytes | np.ndarray]:
-    if len(given.inputs) != 1 or given.inputs[0].name != "images":
-        raise Problem(422, "Expected one input, 'images'.")
     tensor = given.inputs[0]
     n, count = tensor.shape[0], math.prod(tensor.shape)
-    if min(tensor.shape) < 1:
-        raise Problem(422, "A tensor without an element holds no image.")
     if n > limit:
         raise Problem(413, f"There are more than {limit} images in the request: send at most {limit} at once.")
     raw = _raw(tensor, rest)

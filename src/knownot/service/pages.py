@@ -50,6 +50,10 @@ def page_routes() -> APIRouter:
     async def page(request: Request) -> Response:
         return asset(request, "index.html")
 
+    @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
+    async def icon(request: Request) -> Response:
+        return asset(request, "icon.svg")
+
     @router.api_route("/assets/{name}", methods=["GET", "HEAD"])
     async def file(request: Request, name: str) -> Response:
         return asset(request, name)

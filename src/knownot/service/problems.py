@@ -60,6 +60,11 @@ def busy(detail: str) -> Problem:
     return Problem(429, detail, {"Retry-After": "1"})
 
 
+def too_large(limit: int) -> Problem:
+    words = f"A request may have {limit:,} bytes: send fewer images at once, or smaller ones."
+    return Problem(413, words, {"Connection": "close"})
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What an operation may answer beside its result, for the OpenAPI document; those that any may answer included."""
     schema = {"$ref": "#/components/schemas/ProblemDetails"}

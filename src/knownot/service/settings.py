@@ -28,6 +28,9 @@ class Settings:
     timeout: seconds for the body to arrive, and again for the answer. drain: seconds from SIGTERM on in which requests
     are still taken, so that clients and load balancers leave by themselves. reload: seconds between two looks at the
     files, 0: never. examples: image files that the page offers to try.
+    keep: where images are kept for the review desk, a file for SQLite or a database's URL; None: none is kept.
+    keep_days, keep_most: images that are older, or beyond so many, go. audit_share: of all images, drawn at random to
+    measure the rate of false alarms.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +49,10 @@ class Settings:
     drain: float = 1.0
     reload: float = 2.0
     examples: tuple[Path, ...] = ()
+    keep: str | None = field(default=None, repr=False)
+    keep_days: float = 30.0
+    keep_most: int = 20_000
+    audit_share: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("max_body", "max_images", "max_pixels", "queue", "max_batch", "threads", "max_requests"):
@@ -58,6 +65,13 @@ class Settings:
             )
         if self.timeout <= 0 or self.drain < 0 or self.reload < 0:
             raise OptionError("timeout has to be above 0 seconds; drain and reload may not be below.")
+        if not 0 <= self.audit_share <= 1 or self.keep_days <= 0 or self.keep_most < 1:
+            raise OptionError("audit_share is from 0 to 1; keep_days and keep_most are above 0.")
+        if self.keep is not None and self.token is None:
+            raise OptionError(
+                "Kept images are shown to who has the token only: openssl rand -hex 32 > token; knownot serve … --keep "
+                "DB --token-file token"
+            )
         if not 0 <= self.port <= 65_535:
             raise OptionError(f"port={self.port}: expected 0 to 65535.")
         if self.token is not None and (len(self.token) < 16 or not self.token.isascii() or " " in self.token):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from . import stages as onnx_stages
 from .file import OnnxFile
 from .graph import Graph, session
 from .head import Found
-from .inputs import class_names, declared, dtype_of, image_input, input_spec, preprocess
+from .inputs import check_task, class_names, declared, dtype_of, image_input, input_spec, preprocess, size_said
 from .probe import Look, as_it_is, best, look, outputs, tensors_of, zip_names
 
 PREFIX = "knownot/"  # of the tensors that are added
@@ -216,12 +216,15 @@ def opened(
     def opener(model: bytes, optimise: bool) -> onnxruntime.InferenceSession:
         return session(model, graph, providers=providers, threads=threads, optimise=optimise)
 
+    check_task(file.metadata, file.who)
     value = image_input(graph)
     dtype = dtype_of(value)
     found = [as_it_is(f) for f in outputs(graph, head)] if embedding else outputs(graph, head)
     named = None if stages is None else [graph.tensor_of(s, "stage", _computed_names(graph)) for s in stages]
     candidates = onnx_stages.candidates(graph, [f.logits for f in found]) if named is None else named
-    seen = look(graph, [*tensors_of(found), *candidates], input_spec(graph, value, size, layout), dtype, opener)
+    spec, said = input_spec(graph, value, size, layout), size_said(file.metadata)
+    spec = replace(spec, height=spec.height or said[0], width=spec.width or said[1])
+    seen = look(graph, [*tensors_of(found), *candidates], spec, dtype, opener)
     chosen, classes, notes = best(graph, found, seen)
     if not embedding:
         ask = _asker(opener(proof.graph_of(graph, chosen), False), dtype)

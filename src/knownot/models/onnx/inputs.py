@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -120,9 +121,33 @@ RANGES = {  # of Windows ML: scale and mean of a pixel of 0 to 255
 ORDERS = {"bgr8": "bgr", "rgb8": "rgb", "bgra8": "bgr", "rgba8": "rgb", "gray8": "grey"}
 
 
-def declared(metadata: Mapping[str, str], spec: InputSpec) -> Preprocess | None:
-    """What the metadata of Windows ML (Custom Vision, ML.NET) says of pixels, None where they are silent."""
+def check_task(metadata: Mapping[str, str], who: str) -> None:
+    """Raises ModelError for a file whose metadata says that it is another kind of network (ultralytics)."""
     said = {key.lower(): text.strip().lower() for key, text in metadata.items()}
+    if said.get("author") == "ultralytics" and said.get("task", "classify") != "classify":
+        raise ModelError(
+            f"{who} is an ultralytics network for the task {said['task']!r}, not an image classifier. Give one that "
+            "was trained as such (yolo…-cls) and exported with format='onnx'; of a detector, classify what it cuts out."
+        )
+
+
+def size_said(metadata: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """(height, width) that ultralytics exported for, as its `imgsz` says; None elsewhere."""
+    said = {key.lower(): text for key, text in metadata.items()}
+    if said.get("author", "").lower() != "ultralytics":
+        return None, None
+    numbers = re.findall(r"\d+", said.get("imgsz", ""))
+    return (int(numbers[0]), int(numbers[-1])) if numbers else (None, None)
+
+
+def declared(metadata: Mapping[str, str], spec: InputSpec) -> Preprocess | None:
+    """What the metadata of Windows ML (Custom Vision, ML.NET) or ultralytics says of pixels, None where they are
+    silent."""
+    said = {key.lower(): text.strip().lower() for key, text in metadata.items()}
+    if said.get("author") == "ultralytics" and said.get("task") == "classify":
+        # its classify_transforms: the short side to size, the centre cut out; stretched where the size is no square
+        fit = "crop" if spec.height == spec.width else "stretch"
+        return Preprocess(spec.height, spec.width, scale=1 / 255, fit=fit, name="[0, 1] of ultralytics")
     order = ORDERS.get(said.get("image.bitmappixelformat", ""))
     numbers = RANGES.get(said.get("image.nominalpixelrange", "nominalrange_0_255"))
     if order is None or numbers is None or (order == "grey") != (spec.channels == 1):

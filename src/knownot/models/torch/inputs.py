@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...arguments import preprocess_fields
 from ...arrays import InputSpec, Preprocess
 from ...errors import ModelError
 from .network import Network
 
 SIZES = (224, 32, 28, 64, 96, 128, 160, 192, 240, 256, 299, 384)
-RESAMPLE = {"nearest", "bilinear", "bicubic", "lanczos", "box"}
 
 
 def input_of(network: Network, size: tuple[int, int] | None) -> tuple[InputSpec, tuple[int, int]]:
@@ -56,19 +56,7 @@ def preprocess_of(thing: Any) -> Preprocess | None:
     cfg = _timm(thing)
     if not {"mean", "std", "input_size"} <= set(cfg):
         return None
-    _, h, w = cfg["input_size"]
-    resample = cfg.get("interpolation") if cfg.get("interpolation") in RESAMPLE else "bilinear"
-    return Preprocess(
-        height=h,
-        width=w,
-        scale=1 / 255,
-        mean=tuple(float(m) for m in cfg["mean"]),
-        std=tuple(float(s) for s in cfg["std"]),
-        fit="stretch" if cfg.get("crop_mode") == "squash" else "crop",
-        crop_share=float(cfg.get("crop_pct") or 1.0),
-        resample=str(resample),
-        name="the model's own configuration",
-    )
+    return Preprocess(**{**(preprocess_fields(cfg) or {}), "name": "the model's own configuration"})
 
 
 def class_names_of(thing: Any, classes: int) -> tuple[str, ...] | None:

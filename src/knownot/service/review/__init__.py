@@ -1,0 +1,1 @@
+"""The review desk: rejected images are kept, looked at, marked, and leave as training data."""
