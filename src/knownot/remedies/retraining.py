@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arguments import check_fields, number, public
 from ..arrays import Preprocess
-from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
+from ..errors import ImagesError, LabelsError, ModelError, OptionError, UnsoundError, unknown_name
 from ..fitting.extraction import batch_size_for
 from ..fitting.labels import class_order
 from ..fitting.preprocessing import choose
@@ -20,7 +20,7 @@ from ..images import Images, open_images
 from ..models import Model, open_model
 from .base import Outcome, Remedy, Settings, Task, chosen_mode
 from .saved import Remedied
-from .table import remedy_class
+from .table import REMEDIES, remedy_class
 from .training.batches import check_augment
 from .training.data import Outliers, Pool, outliers_of, read
 from .training.frameworks import check_trainable
@@ -80,7 +80,11 @@ def retrain(
         raise OptionError(f"{remedy} learns without outliers: leave out outliers=.")
     opened = open_model(model, head=head, stages=stages) if head or stages else open_model(model)
     if settings.mode not in kind.keeps:
-        check_trainable(opened)  # before the first image is read
+        try:
+            check_trainable(opened)  # before the first image is read
+        except ModelError as error:
+            others = ", ".join(repr(name) for name in REMEDIES if remedy_class(name).keeps)
+            raise ModelError(f"{error} Beside any classifier, which stays as it is: {others}.") from None
     images = open_images(known, labels)
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
