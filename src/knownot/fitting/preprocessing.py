@@ -12,7 +12,7 @@ from ..images.base import Images
 from ..images.preprocess import candidates
 from ..images.ways import as_preprocess
 from ..models.base import Model
-from .labels import Confusion, class_order, in_order, judge
+from .labels import Confusion, class_order, in_order, judge, named_rows
 from .race import SURELY, TRIAL_IMAGES, Tried, race
 from .search import STRETCHED, alternatives, readings, search, swapped, traits, with_reading
 from .trial import Trial
@@ -73,8 +73,9 @@ def choose(
         )
     # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.
     full = [t for t in found.tried if t.confusion.images >= best.confusion.images]
-    judge(max((t.confusion for t in full), key=lambda c: c.reordered()[0]), images.class_names, table, best.accuracy)
-    judge(best.confusion, images.class_names, table)
+    most = max((t.confusion for t in full), key=lambda c: c.reordered()[0])
+    judge(most, named_rows(images.class_names, order, most), table, best.accuracy)
+    judge(best.confusion, named_rows(images.class_names, order, best.confusion), table)
     others = ", ".join(f"{t.trial.preprocess.name} {t.accuracy:.1%}" for t in full if t is not best)
     note = (
         f"Preprocessing found by accuracy on {best.confusion.images} labelled known images: {best.way.name} "
@@ -144,7 +145,7 @@ def _doubted(
     better = gain > max(CLEARLY, 3 * error) and best.confusion.reordered()[0] > trial.confusion.reordered()[0]
     if not better or best.way is None:
         return said, table, [_read(said), *notes, *_poor(trial, len(table))]
-    judge(best.confusion, sample.class_names, table)
+    judge(best.confusion, named_rows(sample.class_names, order, best.confusion), table)
     why = (
         "Were its colours in another order in training?"
         if best.way.channels != said.channels
