@@ -50,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     [
         (lambda b: b"", "it is empty"),
         (lambda b: b"this is no model\n" * 9, "neither a .keras file .* nor an HDF5 file"),
-        (lambda b: b"<!DOCTYPE html><html>404", "neither a .keras file .* nor an HDF5 file"),
+        (lambda b: b"<!DOCTYPE html><html>404", "is a web page, not a model"),
         (lambda b: b[: len(b) // 2], "damaged or truncated"),
         (lambda b: b[:-1], "damaged|truncated"),
         (lambda b: b[:100], "damaged or truncated"),

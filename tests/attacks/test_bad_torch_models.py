@@ -102,7 +102,7 @@ def test_empty_garbage_and_text(ending, tmp_path):
     path = tmp_path / f"m{ending}"
     refused(path, b"", "empty")
     refused(path, np.random.default_rng(0).bytes(5000), "no model file of torch")
-    refused(path, b"version https://git-lfs.github.com/spec/v1\n", "no model file of torch")
+    refused(path, b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer")
     refused(path, b"PK\x03\x04" + b"\0" * 100, "cut short")
 
 

@@ -169,6 +169,17 @@ def test_folders_sorted_as_texts_but_trained_by_number_are_told(tmp_path):
         knownot.fit(toy.saved(tmp_path), images, labels=given, detector="msp", guarantee="marginal", progress=False)
 
 
+def test_labels_of_another_order_are_called_by_their_own_names(tmp_path):
+    """Given names of the outputs, the rows are numbered as those, not as the folders."""
+    images, labels = toy.known(300, 2)
+    swapped = ["columns", "stripes", "blue", "red"]
+    given = [toy.CLASSES[k] for k in labels]
+    options = {"detector": "msp", "guarantee": "marginal", "progress": False}
+    with pytest.raises(LabelsError, match=r"label 'blue' is output 3") as error:
+        knownot.fit(toy.saved(tmp_path), images, labels=given, class_names=swapped, **options)
+    assert f"in order: {list(toy.CLASSES)}." in str(error.value)
+
+
 def zipped(metadata=None, words=toy.CLASSES):
     proto = toy.graph()
     domain = "ai.onnx.ml"

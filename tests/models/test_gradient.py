@@ -310,7 +310,7 @@ def test_keras_here() -> None:
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_keras_elsewhere(backend: str, elsewhere) -> None:
-    code = "import keras, test_gradient; test_gradient.check_keras(); print(keras.backend.backend())"
+    code = "import keras; from models import test_gradient; test_gradient.check_keras(); print(keras.backend.backend())"
     assert elsewhere(backend).run(code).split() == [backend]
 
 

@@ -871,7 +871,7 @@ def test_other_backends_compute_the_same(
 ) -> None:
     there = tmp_path / "there.npz"
     elsewhere(backend).run(
-        "from pathlib import Path; import keras, test_models_keras as t;"
+        "from pathlib import Path; import keras; from models import test_models_keras as t;"
         f"assert keras.backend.backend() == {backend!r};"
         f"t.computed(Path({str(there)!r}), Path({str(shared / RESNET8)!r}))"
     )

@@ -47,6 +47,7 @@ def compared(path, names=("discriminator",), **options):
 @dataclass(frozen=True)
 class Broken(Remedy):
     name = "broken"
+    modes = keeps = ("head",)
 
     def retrain(self, task):
         raise ZeroDivisionError("on purpose")

@@ -111,6 +111,16 @@ def class_order(
     )
 
 
+def named_rows(folders: Sequence[str] | None, order: np.ndarray | None, confusion: Confusion) -> Sequence[str] | None:
+    """The names of a confusion's rows, which are numbered as the outputs: order[i] is the output of folder i."""
+    if not folders or order is None:
+        return folders
+    names = [str(k) for k in range(len(confusion.counts))]
+    for name, k in zip(folders, order.tolist(), strict=True):
+        names[k] = name
+    return names
+
+
 def judge(
     confusion: Confusion,
     names: Sequence[str] | None,

@@ -16,7 +16,15 @@ from ..detectors import beside_default, classes, resolve
 from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
-from ..fitting.many import CalibratedDetector, PassResults, check_enough, fit_known, measured_on, score_calibration
+from ..fitting.many import (
+    RANKING,
+    CalibratedDetector,
+    PassResults,
+    check_enough,
+    fit_known,
+    measured_on,
+    score_calibration,
+)
 from ..fitting.none_classes import NoneShare
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
@@ -121,7 +129,7 @@ def _checked_first(
         if sources.held.count is not None:
             check_enough(sources.held.count, ranks, options)
     elif count is not None:
-        HoldOut(count, options.needed * (2 if ranks else 1), options)
+        HoldOut(count, options.needed + RANKING[0] * ranks, options)
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] 
     """One pass over the known images, and one over the calibration images if there are any."""
     watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
-        hold = hold_out(job, needed, watch)
+        hold = hold_out(job, RANKING[0], watch)
         found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
         return Passed(found, _held_out(found, hold, contents))
     known = fit_known(job, (thumbnails,), contents=contents)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arguments import check_fields, number, public
 from ..arrays import Preprocess
-from ..errors import ImagesError, LabelsError, OptionError, UnsoundError, unknown_name
+from ..errors import ImagesError, LabelsError, ModelError, OptionError, UnsoundError, unknown_name
 from ..fitting.extraction import batch_size_for
 from ..fitting.labels import class_order
 from ..fitting.preprocessing import choose
@@ -20,10 +20,11 @@ from ..images import Images, open_images
 from ..models import Model, open_model
 from .base import Outcome, Remedy, Settings, Task, chosen_mode
 from .saved import Remedied
-from .table import remedy_class
+from .table import REMEDIES, remedy_class
 from .training.batches import check_augment
 from .training.data import Outliers, Pool, outliers_of, read
 from .training.frameworks import check_trainable
+from .training.memory import bytes_of
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy
@@ -80,7 +81,11 @@ def retrain(
         raise OptionError(f"{remedy} learns without outliers: leave out outliers=.")
     opened = open_model(model, head=head, stages=stages) if head or stages else open_model(model)
     if settings.mode not in kind.keeps:
-        check_trainable(opened)  # before the first image is read
+        try:
+            check_trainable(opened)  # before the first image is read
+        except ModelError as error:
+            others = ", ".join(repr(name) for name in REMEDIES if remedy_class(name).keeps)
+            raise ModelError(f"{error} Beside any classifier, which stays as it is: {others}.") from None
     images = open_images(known, labels)
     held = None if validation is None else open_images(validation, validation_labels)
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
@@ -268,6 +273,7 @@ def _check(settings: Settings) -> None:
     number("epochs", settings.epochs, 1, 100_000, whole=True)
     number("batch_size", settings.batch_size, 2, 1_000_000, whole=True)
     number("ratio", settings.ratio, 0, 100)
+    bytes_of(settings.memory)
     number("seed", settings.seed, 0, 2**32 - 1, whole=True)
     if settings.learning_rate is not None:
         number("learning_rate", settings.learning_rate, 0, 100)

@@ -116,7 +116,7 @@ def _plain(model: TorchModel) -> torch.nn.Module:
     module = copy.deepcopy(model.network.module)
     if model.path:
         whole, path = module.forward, model.path
-        module.forward = lambda *given, **named: outputs.follow(whole(*given, **named), path)
+        module.forward = lambda images: outputs.follow(whole(images), path)
     return module
 
 
