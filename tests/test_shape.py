@@ -181,7 +181,7 @@ def test_one_place_loops_over_the_batches_of_a_model():
     """The pass over images; the search for the preprocessing; a model made of several, or written and compared."""
     assert loops_over_batches("for b in x:\n    y += model.activations(b.x).logits")  # it can fail
     assert loops_over_batches("z = [model.forward(b) for b in x]")
-    homes = ("images/", "fitting/extraction", "fitting/search", "models/", "checks/", "export/parity", "export/reading")
+    homes = ("images/", "fitting/extraction", "fitting/race", "models/", "checks/", "export/parity", "export/reading")
     homes += ("remedies/training/data",)  # of images in memory, by `extraction.forward`
     found = {f.relative_to(ROOT).as_posix(): loops_over_batches(f.read_text(encoding="utf-8")) for f in FILES}
     found = {name: calls for name, calls in found.items() if calls and not name.startswith(homes)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -11,6 +12,12 @@ class Advance(Protocol):
     """Call with the number of images just done."""
 
     def __call__(self, images: int) -> None: ...
+
+
+def say(text: str, show: bool) -> None:
+    """A line on standard error, before something long; nothing when `show` is false."""
+    if show:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import knownot
 from helpers import toy
 from knownot.audit import Audit, Names, Share, audit, plane, recommendations
 from knownot.audit.record import DIGITS, SCHEMA, SEVERITIES, plain
-from knownot.audit.sections import DetectorLine
+from knownot.audit.sections import DetectorLine, UnknownKind
 from knownot.images.preprocess import CANDIDATES
 from knownot.plots import number, percent
 
@@ -672,3 +672,68 @@ def test_json_alone_is_printed(home, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["schema"] == SCHEMA
     assert (tmp_path / "sub" / "a.html").exists()
+
+
+# ---- np.random.rand, in plain words ----
+
+
+def test_the_paragraph_on_random_numbers_says_what_they_are_to_this_network(right, wrong, written):
+    unit, raw = right.record.random_input, wrong.record.random_input
+    assert (unit.zero, unit.unit) == pytest.approx((0, 255))
+    assert (raw.zero, raw.unit) == (0, 1)
+    assert f"np.random.rand(1, {toy.SIDE}, {toy.SIDE}, 3)" in unit.text
+    assert "coloured noise, from black to white" in unit.text
+    assert "takes numbers from 0 to 255: to it that is no noise but an image as good as black" in raw.text
+    # The black image, by the network in NumPy.
+    logits = toy.reference(np.zeros((1, toy.SIDE, toy.SIDE, 3)), toy.weights())["logits"][0]
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    for found in (unit, raw):
+        assert found.black_class == toy.CLASSES[int(p.argmax())]
+        assert found.black_confidence == pytest.approx(p.max(), abs=1e-5)
+        assert f"calls {found.black_class}, {percent(p.max())} sure" in found.text
+    mine = line(right, "np.random.rand")
+    assert f"calls most {mine.said}" in unit.text
+    best = max(mine.caught.values(), key=lambda s: s.low)
+    assert ("What changes it: the detector" in unit.text) == (best.low >= 0.5)
+    page, data = written
+    assert data["random_input"]["text"] in Page(page).text
+    assert str(right).endswith(unit.text)
+
+
+def test_what_zero_and_one_are_as_pixels():
+    from knownot.audit.noise import meaning, pixels
+    from knownot.audit.notes import Spread
+
+    imagenet = next(p for p in CANDIDATES if p.name == "ImageNet mean/std")
+    low, high = pixels(imagenet)
+    assert low == pytest.approx(255 * 0.406, abs=1)  # black of the least mean; one standard deviation more at most
+    assert high == pytest.approx(255 * (0.485 + 0.229), abs=1)
+    assert "grey noise of low contrast" in meaning((low, high), Spread())
+    minus = next(p for p in CANDIDATES if p.name == "[-1, 1]")
+    assert pixels(minus) == pytest.approx((127.5, 255))
+
+
+def test_two_of_eight_are_no_quarter():
+    """The severity goes by the lower end of the interval."""
+    from knownot.audit import unknown_images
+
+    def kind(name, count, images):
+        share = Share.of(count, images)
+        values = dict.fromkeys(UnknownKind.__dataclass_fields__)
+        return UnknownKind(**{
+            **values, "kind": name, "origin": "made", "proper": True, "images": images, "summary": "s",
+            "sure": share, "half": share,
+        })  # fmt: skip
+
+    def severity(*kinds):
+        return unknown_images._of_made(list(kinds), None, 0.05).severity
+
+    noise = kind("uniform", 0, 200)
+    assert severity(noise, kind("phase", 2, 8)) == "warning"  # 7 to 59 %
+    assert severity(noise, kind("phase", 50, 100)) == "problem"
+    assert severity(noise, kind("phase", 1, 8)) == "warning"
+    assert severity(noise, kind("phase", 1, 200)) == "ok"
+    found = unknown_images._of_made([noise, kind("phase", 2, 8)], None, 0.05)
+    assert f"for {percent(0.25)} of phase" in found.title
+    assert "95 % interval" in found.text

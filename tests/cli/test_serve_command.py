@@ -1,5 +1,6 @@
 """`knownot serve` and `knownot demo --serve`: what they hand to the service."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,15 @@ def test_the_demo_goes_on_with_the_page_and_some_images_of_each_kind(started, mo
     ((models, settings, _),) = started
     assert models == {"clothes": Path(tmp_path) / "osc"}
     assert (settings.port, len(settings.examples)) == (7, 4)
+
+
+def test_the_address_for_machines(monkeypatch, started, tmp_path):
+    def listening(models, settings, *, model, ready):
+        ready("http://0.0.0.0:9")
+
+    monkeypatch.setattr("knownot.service.serve", listening)
+    assert json.loads(run(tmp_path / "osc.onnx", "--json").output) == {
+        "address": "http://127.0.0.1:9",
+        "models": ["osc"],
+    }
+    assert "osc at http://127.0.0.1:9\n" in run(tmp_path / "osc.onnx").output

@@ -10,7 +10,8 @@ import knownot
 from helpers import toy
 from knownot import Preprocess, open_images
 from knownot.audit.trials import fed
-from knownot.fitting.search import TRIAL_IMAGES, attempt, best_of, search, swapped
+from knownot.fitting.race import STAGES, TRIAL_IMAGES, attempt, clearly_worse, race
+from knownot.fitting.search import best_of, search, swapped
 from knownot.models import open_model
 
 CHOSEN = {"detector": "msp", "guarantee": "marginal", "progress": False, "class_names": toy.CLASSES}
@@ -132,7 +133,8 @@ def test_fit_and_audit_read_one_search(tmp_path):
     assert other.way == one.best.way
     assert other.way.orientation == "stored"
     assert other.way.channels == "bgr"
-    assert tried[one.best.way.name][1].accuracy == one.best.accuracy
+    assert len(tried[one.best.way.name][1].right) == 140  # the audit's table is of all of them
+    assert tried[one.best.way.name][1].right[: len(one.best.right)].tolist() == one.best.right.tolist()
 
 
 def test_a_poor_accuracy_is_said_whatever_was_tried():
@@ -175,3 +177,65 @@ def test_one_attempt_counts_what_it_should():
     assert got.accuracy == pytest.approx((z.argmax(axis=1) == y).mean())
     assert TRIAL_IMAGES == 512
     assert swapped(Preprocess(channels="grey")) is None
+
+
+class Counting:
+    """The toy classifier, counting the images that it is asked about."""
+
+    def __init__(self, proto):
+        self.images, self.model = 0, open_model(proto)
+        inner = self.model.forward
+
+        def forward(x, *rest):
+            self.images += len(x)
+            return inner(x, *rest)
+
+        self.model.forward = forward
+
+
+def test_ways_that_are_clearly_worse_cost_no_more_than_the_first_images():
+    images = open_images(*toy.known(600, 3))
+    few, all_ = Counting(toy.graph()), Counting(toy.graph())
+    found = search(few.model, images, 16, 16, None, batch_size=64, seed=0)
+    whole = search(all_.model, images, 16, 16, None, batch_size=64, seed=0, whole=True)
+    assert found.best.way == whole.best.way
+    assert {t.way.name for t in found.tried} == {t.way.name for t in whole.tried}
+    assert all_.images == TRIAL_IMAGES * len(whole.tried)
+    assert few.images == sum(t.looked for t in found.tried)
+    assert few.images <= all_.images / 2
+    worst = min(found.tried, key=lambda t: t.accuracy)
+    assert worst.looked == STAGES[0]
+
+
+def test_what_the_model_says_is_verified_with_the_first_images(monkeypatch):
+    one = Counting(toy.graph())
+    one.model.preprocess = Preprocess(16, 16, scale=1 / 255)
+    osc = knownot.fit(one.model, toy.known(600, 3), **CHOSEN)
+    assert one.images == 600 + STAGES[0]
+    assert osc.preprocess.scale == pytest.approx(1 / 255)
+    wrong = Counting(toy.graph())
+    wrong.model.preprocess = Preprocess(16, 16)
+    osc = knownot.fit(wrong.model, toy.known(600, 3), **CHOSEN)
+    assert osc.preprocess.scale == pytest.approx(1 / 255)
+    assert any("The model says how it wants its input" in note for note in osc.record.notes)
+
+
+def test_parts_of_an_attempt_are_the_attempt():
+    opened, images = open_model(toy.graph()), open_images(*toy.known(100, 3))
+    way = Preprocess(16, 16, scale=1 / 255)
+    first = attempt(opened, images, way, None, 32, stop=64)
+    assert (first.looked, len(first.right)) == (64, 64)
+    both, whole = attempt(opened, images, way, None, 32, first), attempt(opened, images, way, None, 32)
+    assert both.looked == whole.looked == 100
+    np.testing.assert_array_equal(both.right, whole.right)
+    np.testing.assert_allclose(both.log_likelihood, whole.log_likelihood, atol=1e-6)
+    np.testing.assert_array_equal(both.confusion.counts, whole.confusion.counts)
+
+
+def test_labels_in_another_order_drop_nothing():
+    """The right way is then wrong on all, and a wrong way right by chance: nothing is to be concluded from that."""
+    x, y = toy.known(600, 3)
+    opened, ways = open_model(toy.graph()), (Preprocess(16, 16, scale=1 / 255), Preprocess(16, 16))
+    right, wrong = race(opened, open_images(x, (y + 1) % 4), ways, None, 64)
+    assert clearly_worse(right, wrong) or right.accuracy < 0.5
+    assert right.looked == wrong.looked == TRIAL_IMAGES

@@ -100,6 +100,8 @@ def test_in_pools_of_processes(osc, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # JAX warns, where it is imported
+@pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
 def test_a_forked_process_is_told_and_does_not_wait_for_ever(osc):
     read, write = os.pipe()
     child = os.fork()

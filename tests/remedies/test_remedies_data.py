@@ -64,7 +64,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_many_images_go_to_a_file_and_come_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "IN_MEMORY", 10_000)
-    monkeypatch.setattr(data, "BATCH", 7)
+    monkeypatch.setattr(data, "batch_size", lambda *sides: 7)
     found, _ = read(open_images(IMAGES, LABELS), WAY, spec=SPEC, classes=4)
     assert isinstance(found.x, np.memmap)
     np.testing.assert_array_equal(found.x, IMAGES)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Preprocess
 from ..fitting.auxiliary import same_values
-from ..fitting.search import Tried, attempt
+from ..fitting.race import Tried, attempt
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval

@@ -66,7 +66,8 @@ class Audit:
         return "\n  ".join([f"Audit: {len(said)} findings", *said[:5], *more])
 
     def __str__(self) -> str:
-        return "\n".join(f"{f.severity}: {f.title}" for f in self.findings)
+        lines = [f"{f.severity}: {f.title}" for f in self.findings]
+        return "\n".join([*lines, self.record.random_input.text])
 
 
 def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:

@@ -18,13 +18,13 @@ from ..errors import ImagesError, ModelError
 from ..fitting.extraction import batch_size_for
 from ..fitting.labels import class_order
 from ..fitting.options import CalibrationOptions
-from ..fitting.search import Tried
+from ..fitting.race import Tried
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..version import __version__
-from . import classes, inputs, plane, probabilities, recommendations, trials, unknown_images
+from . import classes, inputs, noise, plane, probabilities, recommendations, trials, unknown_images
 from .known import Known, pass_known
 from .page import Audit
 from .recommendations import DETECTORS, GUARANTEE, Names
@@ -138,6 +138,7 @@ def _record(
         }
     with timed("map"):
         sections["map"] = _map(known.watch.rows(plane.KNOWN)[0], shown, seed)
+    random_input, picture = noise.section(known, shown, unknown_.lines)
     if fix:
         sections |= {name: _doubted(s) for name, s in sections.items() if name != "inputs"}
     bad = [b for s in (known.seen, known.new, *(x.seen for x in shown)) if s is not None for b in s.unreadable]
@@ -145,7 +146,8 @@ def _record(
     findings = ordered([f for s in sections.values() for f in s.findings])
     pictures |= {f"mistake-{i}": w.thumb for i, w in enumerate(seen.wrong)}
     subject = _subject(known, names, tuple(sets), bad, notes)
-    return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections, pictures=pictures))
+    sections |= {"random_input": random_input, "pictures": pictures | picture}
+    return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections))
 
 
 def _unknown(

@@ -243,6 +243,21 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class RandomInput:
+    """Numbers from 0 to 1 as the input, in plain words. zero, unit: which pixel values, of 0 to 255, an input of 0 and
+    one of 1 are, None where the input is given as it is; black_class, black_confidence: what a black image is called;
+    nearest: the class of the known image that it is most like, and likeness, their cosine."""
+
+    text: str
+    zero: float | None = None
+    unit: float | None = None
+    black_class: str | None = None
+    black_confidence: float | None = None
+    nearest: str | None = None
+    likeness: float | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything, in the order of the page. when, seconds: the only fields that differ from run to run."""
 
@@ -258,4 +273,5 @@ class Record:
     unknown: Unknown
     help: Help
     map: Map
+    random_input: RandomInput = RandomInput("")
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)  # uint8 [h, w, 3]; not in the JSON

@@ -10,7 +10,8 @@ from ..arrays import Preprocess
 from ..errors import OptionError
 from ..fitting.auxiliary import same_values
 from ..fitting.preprocessing import size_for
-from ..fitting.search import Tried, attempt, readings, search, swapped, with_reading
+from ..fitting.race import Tried, attempt
+from ..fitting.search import readings, search, swapped, with_reading
 from ..images import Images, open_images
 from ..images.preprocess import apply, candidates
 from ..models import Model
@@ -46,7 +47,7 @@ def fed(
     if not images.labelled:
         return Fed(way, found), {}
     if way is None:
-        result = search(model, images, height, width, order, batch_size=size, seed=seed)
+        result = search(model, images, height, width, order, batch_size=size, seed=seed, whole=True)
         whole = [t for t in result.tried if t.confusion.images >= result.best.confusion.images]
         return Fed(result.best.way, "found by accuracy"), _by_name(whole)
     sample = images.sample(TRIED, seed)

@@ -206,15 +206,16 @@ def _of_made(lines: list[UnknownKind], threshold: float | None, alpha: float) ->
     noise = [x for x in lines if x.kind in NOISE] or lines
     images = sum(x.images for x in noise)
     pooled, half = (Share.of(sum(getattr(x, what).count for x in noise), images) for what in ("sure", "half"))
-    worst = max(lines, key=lambda x: (x.sure.share or 0, x.kind))
-    severity = graded(max(pooled.share or 0, worst.sure.share or 0), WARNING, PROBLEM)
+    worst = max(lines, key=lambda x: (x.sure.low, x.kind))
+    # By what is sure: two images of eight are no quarter of all such images.
+    severity = graded(max(pooled.low, *(x.sure.low for x in lines)), WARNING, PROBLEM)
     said = f"The classifier is at least 99 % sure of a class for {pc(pooled)} of images of pure noise"
-    if worst not in noise and (worst.sure.share or 0) > (pooled.share or 0):
+    if worst not in noise and worst.sure.low > pooled.low:
         said += f", and for {pc(worst.sure)} of {worst.kind}"
     text = (
         f"{pooled.count:,} of {images:,} images ({', '.join(x.kind for x in noise)}; {span(pooled)}); {pc(half)} get "
         f"at least 0.5. Of all made kinds it is surest of {worst.kind} ({worst.summary}): {pc(worst.sure)} get at "
-        "least 0.99."
+        f"least 0.99 ({span(worst.sure)})."
     )
     if threshold is not None:
         accepted = [x.accepted.share or 0.0 for x in lines if x.accepted is not None]
@@ -239,4 +240,4 @@ def _of_yours(x: UnknownKind, alpha: float) -> Finding:
     if x.accepted is not None:
         text += f" A threshold on softmax that loses {pc(alpha)} of known images accepts {pc(x.accepted)} of them."
     said = f"Of your own unknown images ({x.kind}), {pc(x.sure)} get a probability of at least 0.99."
-    return Finding(graded(x.sure.share or 0.0, WARNING, PROBLEM), "unknown", said, text)
+    return Finding(graded(x.sure.low, WARNING, PROBLEM), "unknown", said, text)

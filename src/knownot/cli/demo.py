@@ -39,7 +39,8 @@ def command(output: Path, serve: bool, port: int, as_json: bool, quiet: bool) ->
     if serve:
         from .serve import start
 
-        start({"clothes": output / "osc"}, True, "warning", port=port, examples=examples_of(output / "incoming"))
+        examples = examples_of(output / "incoming")
+        start({"clothes": output / "osc"}, True, "warning", as_json=as_json, port=port, examples=examples)
 
 
 def examples_of(folder: Path, each: int = 6) -> tuple[Path, ...]:

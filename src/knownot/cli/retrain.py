@@ -108,6 +108,7 @@ def _option(field: Any) -> click.Option:
     help="Folder for checkpoints; the same command goes on from there after an interruption.",
 )
 @click.option("--save-every", type=click.IntRange(1), help="Steps between checkpoints.  [an epoch]")
+@click.option("--memory", help="About what training may take, such as 4GB; the outcome does not depend on it.  [2GB]")
 @preprocess_option
 @size_option
 @class_names_option

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from .common import image_seconds_option, limited, million, thing_of
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON once it listens.")
 def command(paths: tuple[Path, ...], named: tuple[str, ...], opens: bool, log_level: str, **options: Any) -> None:
     """Verdicts over HTTP, and a page to try them.
 
@@ -63,7 +65,9 @@ def command(paths: tuple[Path, ...], named: tuple[str, ...], opens: bool, log_le
     start(models, opens, log_level, None if model is None else thing_of(model), **options)
 
 
-def start(models: dict[str, Path], opens: bool, log_level: str, model: Any = None, **options: Any) -> None:
+def start(
+    models: dict[str, Path], opens: bool, log_level: str, model: Any = None, as_json: bool = False, **options: Any
+) -> None:
     """Serve until told to end. options: as of the command."""
     try:
         from ..service import Settings, serve
@@ -82,7 +86,8 @@ def start(models: dict[str, Path], opens: bool, log_level: str, model: Any = Non
 
     def ready(address: str) -> None:
         page = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
-        click.echo(f"{', '.join(models)} at {page}\nThe page is there too; Ctrl-C ends it.")
+        words = f"{', '.join(models)} at {page}\nThe page is there too; Ctrl-C ends it."
+        click.echo(json.dumps({"address": page, "models": list(models)}) if as_json else words)
         if opens:
             import webbrowser
 

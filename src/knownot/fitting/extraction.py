@@ -25,13 +25,26 @@ from .trial import Trial
 R = TypeVar("R")
 
 
-def batch_size_for(model: Model, preprocess: Preprocess | None, second: Auxiliary | None = None) -> int:
-    """Images per forward pass: about eight million input values, between 8 and 256; for the network that takes more."""
+VALUES = 8e6  # of the input, of one forward pass: what a network holds meanwhile is some ten times as much
+BACK = 4  # there and back: what the layers put out is kept
+
+
+def batch_size_for(
+    model: Model, preprocess: Preprocess | None, second: Auxiliary | None = None, *, back: bool = False
+) -> int:
+    """Images per forward pass (see `batch_size`); for the network that takes more. back: and back, for gradients."""
     if second is not None:
         return min(batch_size_for(model, preprocess), batch_size_for(second.model, second.preprocess))
-    height = (preprocess.height if preprocess else None) or model.input.height or 224
-    width = (preprocess.width if preprocess else None) or model.input.width or 224
-    return int(np.clip(2 ** int(np.log2(8e6 / (height * width * 3))), 8, 256))
+    height = (preprocess.height if preprocess else None) or model.input.height
+    width = (preprocess.width if preprocess else None) or model.input.width
+    return batch_size(height, width, back=back)
+
+
+def batch_size(height: int | None, width: int | None, *, back: bool = False) -> int:
+    """Images of this size at once: about eight million input values, between 8 and 256; back: a quarter, from 2 on."""
+    values = VALUES / BACK if back else VALUES
+    most = values / ((height or 224) * (width or 224) * 3)
+    return int(np.clip(2 ** np.floor(np.log2(most)), 2 if back else 8, 256))
 
 
 def keys_of(x: np.ndarray) -> np.ndarray:

@@ -13,12 +13,12 @@ from ..images.preprocess import candidates
 from ..images.ways import as_preprocess
 from ..models.base import Model
 from .labels import Confusion, class_order, in_order, judge, named_rows
-from .search import TRIAL_IMAGES, Tried, alternatives, attempts, readings, search, swapped, traits, with_reading
+from .race import SURELY, TRIAL_IMAGES, Tried, race
+from .search import STRETCHED, alternatives, readings, search, swapped, traits, with_reading
 from .trial import Trial
 
 __all__ = ["Confusion", "Trial", "choose", "class_order", "in_order", "judge", "size_for"]
 
-SURELY = 0.85  # right on so many: what the model says of its input is not doubted
 CLEARLY = 0.05  # so much better, and three standard errors, another way has to be to be taken instead
 
 
@@ -121,11 +121,12 @@ def _doubted(
     sample = images.sample(TRIAL_IMAGES, seed)
     read, notes, reading = readings(model, sample, [said], order, batch_size)
     said = with_reading(said, read)
-    ways = [said]
+    trials = race(model, sample, [said], order, batch_size, progress=progress)
     if images.size != (said.height, said.width) and said.fit == "crop":
-        ways.append(replace(said, fit="stretch", name=said.name + ", stretched"))
-    trials = attempts(model, sample, ways, order, batch_size, progress)
-    trial = max(trials, key=lambda t: t.accuracy)
+        other = replace(said, fit="stretch", name=said.name + ", stretched")
+        trials = race(model, sample, [other], order, batch_size, best=trials[0], patience=STRETCHED, progress=progress)
+    longest = max(t.looked for t in trials)
+    trial = max((t for t in trials if t.looked == longest), key=lambda t: t.accuracy)
     assert trial.way is not None  # raw images are fed some way
     said = trial.way
     if trial.accuracy < SURELY and trial.confusion.images >= 20:
@@ -133,10 +134,10 @@ def _doubted(
         usual = candidates(channels, said.height, said.width) if channels in (1, 3) else ()
         usual = tuple(replace(with_reading(p, read), fit=said.fit, resample=said.resample) for p in usual)
         swaps = [p for p in map(swapped, (said, *usual)) if p is not None]
-        trials += attempts(
-            model, sample, [p for p in (*usual, *swaps) if _differs(p, said)], order, batch_size, progress
-        )
-    best = max(trials, key=lambda t: t.accuracy)
+        others = [p for p in (*usual, *swaps) if _differs(p, said)]
+        again, *more = race(model, sample, others, order, batch_size, best=trial, progress=progress)
+        trials, trial = [*(again if t is trial else t for t in trials), *more], again
+    best = max((t for t in trials if t.looked == trial.looked), key=lambda t: t.accuracy)
     table = tuple(t.trial for t in (*reading, *trials))
     gain, n = best.accuracy - trial.accuracy, max(trial.confusion.images, 1)
     error = np.sqrt(sum(t.accuracy * (1 - t.accuracy) for t in (best, trial)) / n)

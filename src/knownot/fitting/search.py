@@ -18,43 +18,12 @@ from ..images.batching import Entries, Entry
 from ..images.decode import Traits, Unreadable, traits_of
 from ..images.preprocess import candidates
 from ..models.base import Model
-from ..progress import bar
-from .labels import Confusion, in_order
-from .trial import Trial
+from .race import TRIAL_IMAGES, Tried, attempt, race
 
-TRIAL_IMAGES = 512
 AFFECTED = 128  # images of one trait that ways of reading it are tried on
 FEW = 8  # from how many of them on accuracy may tell
 NEARLY = 0.98  # right on so many: only the best way is also tried with red and blue swapped
-CERTAIN = 1 - 1e-6  # a probability that is one: of inputs far larger than in training
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What the classifier answers to labelled images that are fed one way. way: None for its own input."""
-
-    way: Preprocess | None
-    right: np.ndarray  # [n] bool
-    confidence: np.ndarray  # [n] the largest probability
-    log_likelihood: np.ndarray  # [n] log of the true class's probability
-    confusion: Confusion
-
-    @property
-    def accuracy(self) -> float:
-        return self.confusion.accuracy
-
-    @property
-    def trial(self) -> Trial:
-        assert self.way is not None  # only raw images are tried in several ways
-        return Trial(self.way, self.accuracy, self.confusion.images)
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Among equally accurate ways the larger one is right: answers that are not all certain come first (a network
-        without biases gives the same classes for x and 255 x), and then those that make the labels most likely."""
-        n = len(self.confidence)
-        certain = n > 0 and float((self.confidence >= CERTAIN).mean()) > 0.9
-        return not certain, float(self.log_likelihood.mean()) if n else 0.0
+STRETCHED = 128  # images after which another way of resizing has to be better
 
 
 @dataclass(frozen=True)
@@ -91,49 +60,13 @@ class Some(Entries):
         return Some(self._entries[:n], self)
 
 
-def attempt(model: Model, sample: Images, way: Preprocess | None, order: np.ndarray | None, size: int) -> Tried:
-    """Feed labelled images one way."""
-    parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, bool), np.empty(0), np.empty(0))]
-    confusion = Confusion(model.offers.classes)
-    for batch in sample.batches(size, way, spec=model.input):
-        if not len(batch.x):
-            continue
-        labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
-        logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits).astype(np.float64)
-        said, has = np.argmax(logits, axis=1), labels >= 0
-        confusion.add(labels, said)
-        log_p = logits - logits.max(axis=1, keepdims=True)
-        log_p = (log_p - np.log(np.exp(log_p).sum(axis=1, keepdims=True)))[has]
-        truth = log_p[np.arange(len(log_p)), labels[has]]
-        parts.append(((said == labels)[has], np.exp(log_p.max(axis=1)), truth))
-    right, sure, likely = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    return Tried(way, right, sure, likely, confusion)
-
-
-def attempts(
-    model: Model,
-    sample: Images,
-    ways: Sequence[Preprocess],
-    order: np.ndarray | None,
-    size: int,
-    progress: bool = False,
-) -> list[Tried]:
-    count = None if sample.count is None else sample.count * len(ways)
-    made = []
-    with bar("how to feed it", count, progress) as advance:
-        for way in ways:
-            made.append(attempt(model, sample, way, order, size))
-            advance(sample.count or 0)
-    return made
-
-
 def best_of(tried: Sequence[Tried]) -> Tried:
     """The most accurate; of those that are as accurate within half a standard error the one of highest `rank`."""
-    top = max(t.accuracy for t in tried)
     n = max(t.confusion.images for t in tried)
+    tried = [t for t in tried if t.confusion.images == n]  # the others were clearly worse
+    top = max(t.accuracy for t in tried)
     slack = max(1.5 / max(n, 1), 0.5 * float(np.sqrt(top * (1 - top) / max(n, 1)))) if n else 0.0
-    near = [t for t in tried if t.accuracy >= top - slack and t.confusion.images == n]
-    return max(near or tried, key=lambda t: t.rank)
+    return max((t for t in tried if t.accuracy >= top - slack), key=lambda t: t.rank)
 
 
 def swapped(way: Preprocess) -> Preprocess | None:
@@ -146,27 +79,32 @@ def swapped(way: Preprocess) -> Preprocess | None:
 
 def search(
     model: Model, images: Images, height: int, width: int, order: np.ndarray | None, *, batch_size: int, seed: int,
-    progress: bool = False,
+    progress: bool = False, whole: bool = False,
 ) -> Search:  # fmt: skip
-    """How labelled raw images are to be fed to a classifier that does not say."""
+    """How labelled raw images are to be fed to a classifier that does not say. whole: every way on all of the sample,
+    for a table."""
     sample = images.sample(TRIAL_IMAGES, seed)
     usual = candidates(model.input.channels or 3, height, width)
     read, notes, reading = readings(model, sample, usual, order, batch_size)
     usual = tuple(with_reading(way, read) for way in usual)
-    tried = attempts(model, sample, usual, order, batch_size, progress)
+    tried = race(model, sample, usual, order, batch_size, whole=whole, progress=progress)
     best = best_of(tried)
     ranked = sorted(tried, key=lambda t: -t.accuracy)
-    again = [best] if best.accuracy >= NEARLY else [best, *(t for t in ranked if t is not best)]
-    swaps = [way for t in again if t.way is not None and (way := swapped(t.way)) is not None]
-    others = attempts(model, sample, swaps, order, batch_size, progress)
-    tried += others
+    turned = [best] if best.accuracy >= NEARLY else [best, *(t for t in ranked if t is not best)]
+    swaps = [way for t in turned if t.way is not None and (way := swapped(t.way)) is not None]
+    again, *others = race(model, sample, swaps, order, batch_size, best=best, whole=whole)
+    tried = [*(again if t is best else t for t in tried), *others]
+    best = again
     if others:  # colours hardly matter to many a classifier: swapped ones have to be clearly better
         best = (best, best_of(others))[_clearly_best([best, best_of(others)])]
     if images.size != (height, width) and best.way is not None:  # something is resized: also try the other way
         other = replace(best.way, fit="stretch", name=best.way.name + ", stretched")
-        tried += attempts(model, sample, [other], order, batch_size, progress)
-        if (tried[-1].accuracy, tried[-1].rank) > (best.accuracy, best.rank):
-            best = tried[-1]
+        found = race(model, sample, [other], order, batch_size, best=best, patience=STRETCHED, whole=whole)
+        again, stretched = found
+        tried = [*(again if t is best else t for t in tried), stretched]
+        best = again
+        if stretched.looked == best.looked and (stretched.accuracy, stretched.rank) > (best.accuracy, best.rank):
+            best = stretched
     equal = [t for t in tried if t is not best and t.right.shape == best.right.shape and (t.right == best.right).all()]
     if equal and best.way is not None:
         names = ", ".join(t.way.name for t in equal if t.way is not None)

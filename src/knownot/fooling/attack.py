@@ -78,7 +78,7 @@ def fool(
         "gradient": partial(ascent.ascend, objective, Prior(*objective.chain.size, float(smoothness))),
         "evolution": partial(evolution.evolve, objective, Cppn(*objective.chain.size)),
     }[method]
-    batch = min(batch_size_for(model, way), MOST)
+    batch = min(batch_size_for(model, way, back=method == "gradient"), MOST)
     with bar("fool", count, progress) as advance:
         images, used = attack(wanted, queries=queries or METHODS[method], seed=seed, batch=batch, advance=advance)
     probability, accepted, p_value = _measured(model, osc, objective, images, wanted, batch)

@@ -27,7 +27,9 @@ class Settings:
     as any other. augment: "none", "flip", "shift" or "flip+shift", of known images and outliers (full mode).
     freeze_norm: batch normalisation stays as it is. patience: stop after so many epochs without a lower validation
     loss, and keep the best weights; None: never. folder: for checkpoints, from which an interrupted training goes on;
-    save_every: steps between them, None for one an epoch. device: where to train, None for where the classifier is.
+    save_every: steps between them, None for one an epoch. memory: about what training may take, as "4GB" or in bytes,
+    None for 2 GB: a step's images go through the network in as many parts as that needs, and the step stays the same.
+    device: where to train, None for where the classifier is.
     half: compute in bfloat16 while training (weights stay float32): None where the device is made for it, True on a CPU
     too, False nowhere.
     """
@@ -44,6 +46,7 @@ class Settings:
     seed: int = 0
     folder: Path | None = None
     save_every: int | None = None
+    memory: str | float | None = None
     device: str | None = None
     half: bool | None = None
     progress: bool = True

@@ -24,6 +24,7 @@ from .table import REMEDIES, remedy_class
 from .training.batches import check_augment
 from .training.data import Outliers, Pool, outliers_of, read
 from .training.frameworks import check_trainable
+from .training.memory import bytes_of
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 2_000
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)  # of the way, tried in this order when all of it costs too much accuracy
@@ -272,6 +273,7 @@ def _check(settings: Settings) -> None:
     number("epochs", settings.epochs, 1, 100_000, whole=True)
     number("batch_size", settings.batch_size, 2, 1_000_000, whole=True)
     number("ratio", settings.ratio, 0, 100)
+    bytes_of(settings.memory)
     number("seed", settings.seed, 0, 2**32 - 1, whole=True)
     if settings.learning_rate is not None:
         number("learning_rate", settings.learning_rate, 0, 100)

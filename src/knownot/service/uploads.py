@@ -28,12 +28,12 @@ class Upload:
     error: str | None = None
 
 
-class ImageIn(BaseModel):
+class ImageIn(BaseModel, extra="forbid"):
     data: str = Field(description="The image file in base64, or a data: URI.")
     id: str | None = Field(None, description="Comes back in the verdict.", max_length=1000)
 
 
-class PredictIn(BaseModel):
+class PredictIn(BaseModel, extra="forbid"):
     images: list[str | ImageIn] = Field(min_length=1, description="Image files in base64, or objects with an id.")
 
 
@@ -44,6 +44,7 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": ["images"],
+                "additionalProperties": False,
                 "properties": {
                     "images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
                 },

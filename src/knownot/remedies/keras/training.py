@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ...models.keras.steps import made_for_bfloat16
 from ..training.fine_tuning import Job
 from ..training.loop import RISE, Arrays, Outputs, Tuner
 from ..training.losses import namespace
+from ..training.memory import Cost, joined, split
 from ..training.mixed_precision import FAILS, HEAD, mixed
 from .surgery import copied, tapped
 
@@ -46,8 +48,9 @@ def also_saved(model: keras.Model, folder: Path) -> None:
 class _Tuning(keras.Model):
     """The network with the remedy's loss, so that `fit` trains it. network: x -> (features, logits)."""
 
-    def __init__(self, network: keras.Model, head: keras.layers.Dense, job: Job) -> None:
+    def __init__(self, network: keras.Model, head: keras.layers.Dense, job: Job, parts: int = 1) -> None:
         super().__init__(name="tuning")
+        self.parts, self.whole = parts, job.whole
         self.network, self.head, self.job_loss, self.job_remember = network, head, job.loss, job.remember
         self.more = {name: keras.layers.Dense(m, name=name) for name, m in job.extra.items()}
         for i, (name, layer) in enumerate(self.more.items()):
@@ -77,33 +80,39 @@ class _Tuning(keras.Model):
         kernel, bias = (keras.ops.cast(w, "float32") for w in (self.head.kernel, self.head.bias))
         held = [{n: keras.ops.convert_to_tensor(w) for n, w in of.items()} for of in (self.own_weights, self.memory)]
         out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra, *held)
-        batch = {name: keras.ops.convert_to_tensor(values) for name, values in y.items()}  # test_on_batch may not have
+        batch = joined({name: keras.ops.convert_to_tensor(values) for name, values in y.items()})  # test_on_batch: no
         xp = namespace("keras")
         loss = self.job_loss(xp, out, batch)
         if training:
             for name, x in self.job_remember(xp, out, batch).items():
                 self.memory[name].assign(keras.ops.stop_gradient(x))
+            loss = loss * self.parts  # the optimiser takes the mean of the parts' gradients
         return loss
 
 
 class _Rate(keras.optimizers.schedules.LearningRateSchedule):
     """`loop.rate`, as Keras wants it."""
 
-    def __init__(self, learning_rate: float, steps: int) -> None:
-        self.learning_rate, self.steps = learning_rate, steps
+    def __init__(self, learning_rate: float, steps: int, parts: int = 1) -> None:
+        self.learning_rate, self.steps, self.parts = learning_rate, steps, parts
 
     def __call__(self, step: Any) -> Any:
-        at = keras.ops.cast(step, "float32")
+        at = keras.ops.floor(keras.ops.cast(step, "float32") / self.parts)  # Keras counts parts of steps here
         rising = keras.ops.minimum(1.0, (at + 1) / max(1.0, RISE * self.steps))
         return self.learning_rate * rising * 0.5 * (1 + keras.ops.cos(np.pi * at / self.steps))
 
     def get_config(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate, "steps": self.steps}
+        return {"learning_rate": self.learning_rate, "steps": self.steps, "parts": self.parts}
 
 
-def adam(learning_rate: float, steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> keras.optimizers.Adam:
-    """As torch has it, at a rate that follows from the step."""
-    return keras.optimizers.Adam(_Rate(learning_rate, steps), *betas, epsilon=EPSILON)
+def adam(
+    learning_rate: float, steps: int, betas: tuple[float, float] = (0.9, 0.999), parts: int = 1
+) -> keras.optimizers.Adam:
+    """As torch has it, at a rate that follows from the step, each of so many parts."""
+    added = parts if parts > 1 else None
+    return keras.optimizers.Adam(
+        _Rate(learning_rate, steps, parts), *betas, epsilon=EPSILON, gradient_accumulation_steps=added
+    )
 
 
 def packed(variables: Sequence[Any]) -> bytes:
@@ -120,28 +129,34 @@ def unpack(state: bytes, variables: Sequence[Any]) -> None:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Some steps of the training."""
+    """Some steps of the training, each in parts."""
 
-    def __init__(self, steps: range, batch_of: Callable[[int], Arrays]) -> None:
+    def __init__(self, steps: range, batch_of: Callable[[int], Arrays], parts: int, whole: Sequence[str]) -> None:
         super().__init__()
-        self.steps, self.batch_of = steps, batch_of
+        self.steps, self.batch_of, self.parts, self.whole = steps, batch_of, parts, whole
+        self._made: tuple[int, list[dict[str, np.ndarray]]] = (-1, [])
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * self.parts
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return _pair(self.batch_of(self.steps[i]))
+        step, part = divmod(i, self.parts)
+        if self._made[0] != step:
+            self._made = step, split(self.batch_of(self.steps[step]), self.parts, self.whole, equal=True)
+        return _pair(self._made[1][part])
 
 
 class _Done(keras.callbacks.Callback):
     """Tells the loss of each step, from Keras' running mean of them."""
 
-    def __init__(self, done: Callable[[float], None]) -> None:
+    def __init__(self, done: Callable[[float], None], parts: int) -> None:
         super().__init__()
-        self.done, self.total = done, 0.0
+        self.done, self.parts, self.total = done, parts, 0.0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        total = float((logs or {})["loss"]) * (batch + 1)
+        if (batch + 1) % self.parts:
+            return
+        total = float((logs or {})["loss"]) * ((batch + 1) // self.parts)
         self.done(total - self.total)
         self.total = total
 
@@ -157,13 +172,18 @@ class _Fitting(Tuner):
         optimiser.build(tuning.trainable_variables)
 
     def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:
-        self.tuning.fit(_Batches(steps, batch_of), epochs=1, shuffle=False, verbose=0, callbacks=[_Done(done)])
+        batches = _Batches(steps, batch_of, self.parts, self.tuning.whole)
+        told = _Done(done, self.parts)
+        self.tuning.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[told])
 
     def losses(self, batches: Sequence[Arrays]) -> list[float]:
         found = []
         for batch in batches:
-            self.tuning.reset_metrics()
-            found.append(float(self.tuning.test_on_batch(*_pair(batch))))
+            total = 0.0
+            for part in split(batch, self.parts, self.tuning.whole, equal=True):
+                self.tuning.reset_metrics()
+                total += float(self.tuning.test_on_batch(*_pair(part)))
+            found.append(total)
         return found
 
     def dumped(self) -> bytes:
@@ -227,13 +247,29 @@ class ModelTrainer(_Fitting):
         network = tapped(self.copy, head)
         for layer in self.copy._flatten_layers():
             layer.trainable = not (job.settings.freeze_norm and isinstance(layer, NORMS))
-        self._compiled(_Tuning(network, head, job), adam(job.learning_rate, job.steps))
+        if job.rows and not job.memory:  # what is remembered of a step needs all of it at once
+            cost = cost_of(self.copy, job)
+            self.parts = cost.parts(job.rows, job.settings.memory)
+            self.peak = cost.of(job.rows, -(-job.rows // self.parts))
+        tuning = _Tuning(network, head, job, self.parts)
+        self._compiled(tuning, adam(job.learning_rate, job.steps, parts=self.parts))
 
     def finished(self) -> Any:
         model, _ = copied(self.opened, self.job.weight, self.job.bias)
         for source, target in zip(self.copy.weights, model.weights, strict=True):
             target.assign(source)
         return model
+
+
+def cost_of(model: keras.Model, job: Job) -> Cost:
+    """From the shapes of what the layers put out; what a layer needs besides is in the same order."""
+    values = 0
+    for layer in model._flatten_layers():
+        if getattr(layer, "_inbound_nodes", None) and not isinstance(layer, keras.Model):
+            shapes = [x.shape[1:] for x in keras.tree.flatten(layer.output)] if len(layer._inbound_nodes) == 1 else []
+            values += sum(math.prod(side or 1 for side in shape) for shape in shapes)
+    weights = sum(math.prod(v.shape) for v in model.trainable_variables)
+    return Cost(4 * values, 4 * math.prod(job.shape), 4 * weights)
 
 
 def _pair(batch: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:

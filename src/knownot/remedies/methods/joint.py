@@ -16,7 +16,7 @@ from ..training.adversary import Against
 from ..training.batches import Plan, check_augment
 from ..training.fine_tuning import VALIDATED, Job, _identity, _some, looked
 from ..training.frameworks import joint_of
-from ..training.loop import Arrays, Outputs, part_way, train
+from ..training.loop import Arrays, Outputs, Steps, part_way, train
 from ..training.losses import cross_entropy
 from .none_head import as_detector, checked
 
@@ -81,7 +81,7 @@ class Joint(Remedy):
 
         part = task.validation.take(np.arange(min(len(task.validation), VALIDATED)))
         checking = Plan(part, None, replace(task.settings, augment="none", balanced=False, batch_size=plan.batch))
-        validation = [batch(checking, i) for i in range(checking.steps)]
+        validation = Steps(lambda step: batch(checking, step), checking.steps)
         start = trainer.weights()
         history = train(
             trainer, lambda step: batch(plan, step), plan.steps, validation, task.settings, _identity(self, task, plan)

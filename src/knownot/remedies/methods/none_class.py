@@ -8,6 +8,7 @@ import numpy as np
 
 from ...arguments import number
 from ...arrays import softmax
+from ...fitting.extraction import batch_size, forward
 from ..base import Outcome, Task
 from ..training.batches import Plan
 from ..training.fine_tuning import FineTuning, Look
@@ -80,7 +81,9 @@ class NoneClass(FineTuning):
         """By the classifier as it was; in head mode they are features already."""
         if x.ndim == 2:
             return x
-        return np.asarray(task.opened.forward(task.opened.input.to_layout(x)).features)
+        each = batch_size(*x.shape[1:3])
+        seen = forward(task.opened, (x[i : i + each] for i in range(0, len(x), each)))
+        return np.concatenate([np.asarray(one.features) for one in seen])
 
     def loss(self, xp: Any, out: Outputs, batch: Mapping[str, Any]) -> Any:
         targets = batch["targets"]

@@ -90,6 +90,7 @@ class Virtual(FineTuning):
 
     name = "vos"
     needs_features = True
+    whole = ("tail", "around")
 
     def settled(self, task: Task, known: Look, outliers: Look | None) -> Self:
         return replace(self, window=min(WINDOW, len(task.known) / task.classes))
@@ -141,7 +142,8 @@ class Virtual(FineTuning):
         root = rooted(xp, out.memory["covariance"], RIDGE)
         made = xp.matmul(batch["around"], out.memory["means"]) + xp.einsum("md,ed->me", batch["tail"], root)
         strange = xp.matmul(made, out.weight) + out.bias
-        second = virtual_energy(xp, out.logits, strange, batch["known"], **out.own)
+        share = xp.sum(batch["share"]) if "share" in batch else 1.0
+        second = virtual_energy(xp, out.logits, strange, batch["known"], **out.own, share=share)
         return cross_entropy(xp, out.logits, batch["targets"], batch["known"]) + self.weight * second
 
     def after(self, task: Task, model: Any, own: Mapping[str, np.ndarray]) -> Outcome:

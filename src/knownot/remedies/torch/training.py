@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ...models import Model
 from ..training.fine_tuning import Job
 from ..training.loop import Arrays, Outputs, Tuner, rate
 from ..training.losses import namespace
+from ..training.memory import Cost, joined, split
 from ..training.mixed_precision import HEAD, mixed
 from .surgery import copied, tap
 
@@ -54,7 +57,6 @@ class _Stepping(Tuner):
     holder: nn.Module
     optimiser: torch.optim.Optimizer
     memory: nn.Module
-    _new: Mapping[str, torch.Tensor]
 
     @abstractmethod
     def outputs(self, x: torch.Tensor, training: bool) -> Outputs:
@@ -63,22 +65,21 @@ class _Stepping(Tuner):
     def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:
         devices = [self.device] if self.device.type == "cuda" else []
         for step in steps:
-            batch = self._moved(batch_of(step))
+            batch = batch_of(step)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.job.learning_rate * rate(step, self.job.steps)
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 torch.manual_seed((self.job.settings.seed << 31) + step)  # dropout follows from the step's number
                 self.optimiser.zero_grad(set_to_none=True)
-                loss = self._loss(batch, training=True)
-                loss.backward()
+                loss, new = self._gradients(batch)
                 self.optimiser.step()
-            for name, x in self._new.items():
+            for name, x in new.items():
                 self.memory.get_buffer(name).copy_(x)
-            done(float(loss.detach()))
+            done(loss)
 
     def losses(self, batches: Sequence[Arrays]) -> list[float]:
         with torch.no_grad():
-            return [float(self._loss(self._moved(batch), training=False)) for batch in batches]
+            return [sum(float(self._loss(part, False)[0]) for part in self._split(batch)) for batch in batches]
 
     def dumped(self) -> bytes:
         held = io.BytesIO()
@@ -101,13 +102,31 @@ class _Stepping(Tuner):
     def _floats(self) -> list[torch.Tensor]:
         return [x for x in self.holder.state_dict().values() if x.is_floating_point()]
 
-    def _loss(self, batch: Mapping[str, torch.Tensor], training: bool) -> Any:
-        out, xp = self.outputs(batch["x"], training), namespace("torch")
-        loss = self.job.loss(xp, out, batch)
-        if training:
-            with torch.no_grad():
-                self._new = self.job.remember(xp, out, batch)
-        return loss
+    def _split(self, batch: Arrays) -> list[dict[str, np.ndarray]]:
+        """In parts as large as those of a step of the training, whatever its own size."""
+        rows = max(1, -(-self.job.rows // self.parts))
+        return split(batch, -(-len(batch["x"]) // rows) if self.parts > 1 else 1, self.job.whole)
+
+    def _gradients(self, batch: Arrays) -> tuple[float, Mapping[str, torch.Tensor]]:
+        """(the loss, what is remembered) of a step; its gradients are added to those of the weights."""
+        total, seen = 0.0, []
+        for part in self._split(batch):
+            loss, out = self._loss(part, training=True)
+            loss.backward()
+            total += float(loss.detach())
+            if self.job.memory:
+                seen.append(out.features.detach())
+        if not self.job.memory:
+            return total, {}
+        with torch.no_grad():
+            whole = replace(out, features=torch.cat(seen), logits=None)
+            rest = self._moved({name: x for name, x in batch.items() if name != "x"})
+            return total, self.job.remember(namespace("torch"), whole, rest)
+
+    def _loss(self, part: Arrays, training: bool) -> tuple[Any, Outputs]:
+        batch = self._moved(part)
+        out = self.outputs(batch["x"], training)
+        return self.job.loss(namespace("torch"), out, joined(batch)), out
 
     def _moved(self, batch: Arrays) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.array(x, np.float32, order="C")).to(self.device) for name, x in batch.items()}
@@ -161,6 +180,28 @@ class ModuleTrainer(_Stepping):
             p.requires_grad_(p.is_floating_point() and p not in frozen)
             trained += [p] if p.requires_grad else []
         self.optimiser = torch.optim.Adam(trained, lr=job.learning_rate)
+        if job.rows:
+            cost = self._cost()
+            self.parts = cost.parts(job.rows, job.settings.memory)
+            self.peak = cost.of(job.rows, -(-job.rows // self.parts))
+
+    def _cost(self) -> Cost:
+        """Of what autograd keeps of two images, in inference so that no running statistics move."""
+        own = {p.untyped_storage().data_ptr() for p in self.holder.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            where = x.untyped_storage()
+            if where.data_ptr() not in own:
+                kept[where.data_ptr()] = where.nbytes()
+            return x
+
+        x = torch.zeros((2, *self.job.shape), device=self.device)
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            out = self.outputs(x, training=False)
+            del out
+        weights = sum(p.nbytes for p in self.holder.parameters() if p.requires_grad)
+        return Cost(sum(kept.values()) // 2, 4 * math.prod(self.job.shape), weights)
 
     def outputs(self, x: torch.Tensor, training: bool) -> Outputs:
         for module in self.holder.modules():

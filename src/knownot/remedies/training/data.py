@@ -16,7 +16,7 @@ import numpy as np
 
 from ...arrays import Activations, InputSpec, Preprocess
 from ...errors import ImagesError, OptionError
-from ...fitting.extraction import forward
+from ...fitting.extraction import batch_size, forward
 from ...fitting.labels import in_order
 from ...images import Images, open_images
 from ...images.preprocess import apply
@@ -24,8 +24,8 @@ from ...models import Model
 from ...outliers import kinds_named, make
 from ...progress import bar
 
-IN_MEMORY = 2 << 30  # bytes of images; more go to a temporary file
-BATCH = 256
+IN_MEMORY = 1 << 29  # bytes of images; more go to a temporary file
+FEATURES = 4096  # rows at once, where features stand for images
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,19 @@ class Pool:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def at_once(self) -> int:
+        """Images that are looked at together."""
+        return batch_size(*self.x.shape[1:3]) if self.x.ndim == 4 else FEATURES
+
     def take(self, rows: np.ndarray) -> Pool:
-        return Pool(self.x[rows], self.labels[rows], self.way)
+        """Some of the images; what is in a file stays in a file."""
+        if not isinstance(self.x, np.memmap):
+            return Pool(self.x[rows], self.labels[rows], self.way)
+        store = _Store()
+        for i in range(0, len(rows), self.at_once):
+            store.add(self.x[rows[i : i + self.at_once]])
+        return Pool(store.joined(), self.labels[rows], self.way)
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
         """The classifier's input, float32 NHWC, of images [m, h, w, ·] in the form of `self.x`."""
@@ -52,8 +63,11 @@ class Pool:
         plain = replace(self.way, height=None, width=None)  # they have the size already
         return np.stack([apply(image, plain) for image in x])
 
-    def activations(self, opened: Model, rows: np.ndarray | None = None, size: int = BATCH) -> Iterator[Activations]:
+    def activations(
+        self, opened: Model, rows: np.ndarray | None = None, size: int | None = None
+    ) -> Iterator[Activations]:
         """What the classifier computes of these images, or of some rows, in batches of `size`."""
+        size = size or self.at_once
         rows = np.arange(len(self)) if rows is None else rows
         return forward(opened, (self.inputs(self.x[rows[i : i + size]]) for i in range(0, len(rows), size)))
 
@@ -77,12 +91,13 @@ def read(
         raise ImagesError(
             f"The known images are {forms[way is None]} and these {forms[images.ready]}: give all in one form."
         )
+    height, width = (way or spec).height or spec.height, (way or spec).width or spec.width
     raw = None if way is None else replace(way, channels="rgb", scale=1.0, mean=(0.0,), std=(1.0,))
     store = _Store()
     labels: list[np.ndarray] = []
     unreadable: list[tuple[str, str]] = []
     with bar(what, images.count, progress) as advance:
-        for batch in images.batches(BATCH, raw, spec=spec if raw is None else None):
+        for batch in images.batches(batch_size(height, width), raw, spec=spec if raw is None else None):
             unreadable += [(i, e) for i, e in zip(batch.ids, batch.errors, strict=True) if e is not None]
             if len(batch.x):
                 store.add(batch.x if raw is None else batch.x.astype(np.uint8))

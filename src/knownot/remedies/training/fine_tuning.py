@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,14 +14,17 @@ import numpy as np
 from ...arrays import Head
 from ...errors import ModelError, UnsoundError
 from ...models import Model
+from ...progress import say
 from ..base import Outcome, Remedy, Settings, Task
 from .batches import Plan, check_augment
 from .data import Drawn, Outliers, Pool
 from .frameworks import framework_of
-from .loop import Arrays, Loss, Outputs, Remember, Tuner, part_way, train
+from .loop import Arrays, Loss, Outputs, Remember, Steps, Tuner, part_way, train
+from .memory import estimate
 
 SAMPLE = 1024  # known images that options left open are chosen by
 VALIDATED = 2_000  # validation images whose loss is followed
+ROUND = 3.0  # there and back against there, in time
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Job:
     needs_features: whether the loss reads features, which not every model can show while it is trained.
     own: {name: start} of parameters of the remedy's, that are trained with the weights. memory: {name: start} of what
     the loss knows of the steps before, of which each step makes the next by `remember`, without gradients.
+    rows, shape: of a step's input [rows, *shape] in the framework's layout; whole: arrays of a step that are not one a
+    row.
     """
 
     weight: np.ndarray
@@ -44,6 +50,9 @@ class Job:
     own: Mapping[str, np.ndarray] = field(default_factory=dict)
     memory: Mapping[str, np.ndarray] = field(default_factory=dict)
     remember: Remember = lambda xp, out, batch: {}
+    rows: int = 0
+    shape: tuple[int, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,14 @@ class Look:
     features: np.ndarray  # [n, d]
     logits: np.ndarray  # [n, c]
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
+    seconds: float = 0.0  # an image
 
 
 class FineTuning(Remedy):
-    """A remedy that is a loss. needs_features: whether it reads features. extra: see `Job`."""
+    """A remedy that is a loss. needs_features: whether it reads features. extra, whole: see `Job`."""
 
     needs_features: ClassVar[bool] = False
+    whole: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[Mapping[str, int]] = {}
 
     def checked(self, task: Task) -> None:
@@ -125,17 +136,24 @@ class FineTuning(Remedy):
             n = min(SAMPLE, 4 * task.settings.batch_size)
             strange = looked(task.opened, replace(task.known, x=task.outliers.draw(n, task.settings.seed, 0, 0)))
         me = self.settled(task, seen, strange)
-        rows, bias = me.rows(task, seen, strange)
-        weight = np.concatenate([np.asarray(head.weight, np.float64), rows]).astype(np.float32)
+        more, bias = me.rows(task, seen, strange)
+        weight = np.concatenate([np.asarray(head.weight, np.float64), more]).astype(np.float32)
         both = np.concatenate([np.asarray(head.bias, np.float64), bias]).astype(np.float32)
         cached = task.settings.mode == "head"
         own = _cached(task) if cached else task
+        layout = (lambda x: x) if cached else task.opened.input.to_layout
         plan = Plan(own.known, own.outliers, own.settings)
         checking = Plan(
             own.validation.take(np.arange(min(len(own.validation), VALIDATED))),
             own.outliers,
             replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
         )
+
+        def given(which: Plan, step: int) -> Arrays:
+            arrays = dict(me.batch(own, which, step))
+            return arrays | {"x": layout(arrays["x"])}
+
+        rows, *shape = given(plan, 1_000_000 * plan.steps)["x"].shape  # any step has as many
         job = Job(
             weight=weight,
             bias=both,
@@ -148,16 +166,15 @@ class FineTuning(Remedy):
             own=me.own(task, seen),
             memory=me.memory(task, seen),
             remember=me.remember,
+            rows=rows,
+            shape=tuple(shape),
+            whole=me.whole,
         )
         trainer: Tuner = framework.head_trainer(job) if cached else framework.trainer(task.opened, job)
-        layout = (lambda x: x) if cached else task.opened.input.to_layout
-
-        def given(which: Plan, step: int) -> Arrays:
-            arrays = dict(me.batch(own, which, step))
-            return arrays | {"x": layout(arrays["x"])}
-
+        if not cached:
+            say(estimate(trainer.peak, ROUND * seen.seconds * rows * job.steps, trainer.parts), task.settings.progress)
         past = 1_000_000 * checking.steps  # an epoch of its own, so that outliers are drawn that are not trained on
-        validation = [given(checking, past + i) for i in range(checking.steps)]
+        validation = Steps(lambda step: given(checking, past + step), checking.steps)
         start = trainer.weights()
         history = train(
             trainer, lambda step: given(plan, step), plan.steps, validation, task.settings, _identity(me, task, plan)
@@ -186,9 +203,10 @@ def looked(opened: Model, pool: Pool) -> Look:
     """One pass. Raises UnsoundError when the classifier shows no features."""
     if "features" not in opened.offers.kinds:
         raise UnsoundError("This classifier shows no features, what its last linear layer reads. Name it with head=.")
+    begin = time.perf_counter()
     parts = [(np.asarray(seen.check().features), np.asarray(seen.logits)) for seen in pool.activations(opened)]
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
-    return Look(features, logits, pool.labels)
+    return Look(features, logits, pool.labels, (time.perf_counter() - begin) / max(1, len(pool)))
 
 
 def _some(pool: Pool, seed: int) -> Pool:
@@ -204,10 +222,10 @@ def _cached(task: Task) -> Task:
 
     outliers: Outliers | None = None
     if task.outliers is not None:
-        plan = Plan(task.known, task.outliers, task.settings)
-        drawn = [task.outliers.draw(plan.others, task.settings.seed, 0, i * plan.others) for i in range(plan.steps)]
-        x = np.concatenate(drawn)
-        outliers = Drawn(features(Pool(x, np.full(len(x), -1), task.known.way)))
+        plan, given = Plan(task.known, task.outliers, task.settings), task.outliers
+        drawn = (given.draw(plan.others, task.settings.seed, 0, i * plan.others) for i in range(plan.steps))
+        x = np.concatenate([features(Pool(d, np.full(len(d), -1), task.known.way)).x for d in drawn])
+        outliers = Drawn(Pool(x, np.full(len(x), -1), None))
     return replace(task, known=features(task.known), validation=features(task.validation), outliers=outliers)
 
 

@@ -50,10 +50,28 @@ Loss = Callable[[Any, Outputs, Mapping[str, Any]], Any]  # (namespace, outputs, 
 Remember = Callable[[Any, Outputs, Mapping[str, Any]], Mapping[str, Any]]  # the same -> what `memory` is from then on
 
 
+class Steps(Sequence[Arrays]):
+    """Batches that are made when they are asked for, so that none is held longer than it is needed."""
+
+    def __init__(self, batch_of: Callable[[int], Arrays], count: int) -> None:
+        self._batch_of, self._count = batch_of, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < self._count:
+            raise IndexError(i)
+        return self._batch_of(i)
+
+
 class Trainer(ABC):
-    """A network in training, with its optimiser: a copy of the user's. notes: how it is trained, for people."""
+    """A network in training, with its optimiser: a copy of the user's. notes: how it is trained, for people. parts: in
+    how many parts a step goes through it; peak: bytes that this takes, about (0: not known)."""
 
     notes: tuple[str, ...] = ()
+    parts: int = 1
+    peak: int = 0
 
     @abstractmethod
     def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:

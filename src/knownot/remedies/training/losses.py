@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
@@ -25,9 +26,20 @@ def namespace(framework: str) -> Any:
     return importlib.import_module(NAMESPACES[framework])
 
 
-def mean_over(xp: Any, values: Tensor, weight: Tensor) -> Tensor:  # [n], [n] -> []
-    """The weighted mean, 0 when no row has any weight."""
-    total = xp.sum(weight)
+@dataclass(frozen=True)
+class Part:
+    """Weights of some rows of a step, of [m], and the total [1] of all its rows: parts' means add up to the step's."""
+
+    of: Tensor
+    total: Tensor
+
+
+def mean_over(xp: Any, values: Tensor, weight: Tensor | Part) -> Tensor:  # [n], [n] -> []
+    """The weighted mean, 0 when no row has any weight; of a part, its share of the mean over all rows."""
+    if isinstance(weight, Part):
+        total, weight = xp.sum(weight.total), weight.of
+    else:
+        total = xp.sum(weight)
     return xp.sum(values * weight) / xp.where(total > 0, total, xp.ones_like(total))
 
 
@@ -96,17 +108,19 @@ def virtual_energy(
     log_w: Tensor,
     log_a: Tensor,
     b: Tensor,
+    share: Tensor | float = 1.0,
 ) -> Tensor:
     r"""Du, Wang, Cai & Li, VOS, ICLR 2022 (arXiv:2202.01197), eq. 4, 5, for logits known [n, c] and virtual [m, c]:
 
         mean over v of -log s(E(v)) + mean over known of -log(1 - s(E(x))),  E = -log sum_k w_k exp(l_k),
         s(E) = sigmoid(a E + b)
 
-    rows [n]: the weight of the known rows. w and a are positive, being exponentials: authors and peers take relu(w),
-    which can take every class away and leaves log 0, and a of any sign, with which the energy of known images may rise.
+    rows [n]: the weight of the known rows; share: of the second term, where a part of the step is computed. w and a are
+    positive, being exponentials: authors and peers take relu(w), which can take every class away and leaves log 0, and
+    a of any sign, with which the energy of known images may rise.
     """
     odds, strange = (-xp.exp(log_a) * logsumexp(xp, x + log_w) + b for x in (known, virtual))
-    return mean_over(xp, softplus(xp, odds), rows) + xp.mean(softplus(xp, -strange))
+    return mean_over(xp, softplus(xp, odds), rows) + share * xp.mean(softplus(xp, -strange))
 
 
 def softplus(xp: Any, x: Tensor) -> Tensor:

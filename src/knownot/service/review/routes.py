@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from ...errors import MissingExtraError
 from ..engine import Engine
@@ -19,42 +19,49 @@ from .export import as_parquet, as_zip
 from .rate import measure
 from .store import Mark, Marked, Store
 
+
+def no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a whole number is expected")
+    return value
+
+
 router = APIRouter(prefix="/v1/review")
 page = APIRouter(include_in_schema=False)
 Show = Literal["unmarked", "marked", "all"]
 Name = Annotated[str | None, Query(alias="model", max_length=64)]
 WHO = Field(min_length=1, max_length=100, description="Who marks.")
 ID = Annotated[int, Field(ge=0, lt=2**31)]
-Number = Annotated[int, Field(ge=0, lt=2**31, strict=True)]  # in JSON: no true, no 1.0
+Number = Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]  # in JSON, where true is no 1
 
 
-class NamedMark(BaseModel):
+class NamedMark(BaseModel, extra="forbid"):
     kind: Literal["class", "new"]
     name: str = Field(min_length=1, max_length=100, description="Of the class.")
 
 
-class PlainMark(BaseModel):
+class PlainMark(BaseModel, extra="forbid"):
     kind: Literal["none", "unusable"] | None = Field(description="None: no mark any more.")
     name: None = None
 
 
-class Looked(BaseModel):
+class Looked(BaseModel, extra="forbid"):
     id: Number
     version: Number = Field(description="That was looked at; an image that has another by now keeps its mark.")
 
 
-class MarksIn(BaseModel):
+class MarksIn(BaseModel, extra="forbid"):
     who: str = WHO
     mark: NamedMark | PlainMark
     images: list[Looked] = Field(min_length=1, max_length=5000)
 
 
-class UndoIn(BaseModel):
+class UndoIn(BaseModel, extra="forbid"):
     who: str = WHO
     batch: str = Field(max_length=32)
 
 
-class DeleteIn(BaseModel):
+class DeleteIn(BaseModel, extra="forbid"):
     images: list[Number] = Field(min_length=1, max_length=5000)
 
 
