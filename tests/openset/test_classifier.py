@@ -304,7 +304,7 @@ def test_folder_names_are_mapped_to_the_outputs(model, sets, tmp_path):
 
 def test_too_few_images_say_how_many_are_needed(model, sets):
     images, labels = (x[:100] for x in sets["known"])
-    with pytest.raises(CalibrationError, match=r"180 are needed.*at least 90"):
+    with pytest.raises(CalibrationError, match=r"120 are needed.*at least 90"):
         knownot.fit(model, images, labels, progress=False)
     with pytest.raises(CalibrationError, match="at least 90"):
         knownot.fit(model, *sets["known"], calibration=sets["calibration"][0][:80], detector="energy", progress=False)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.browser import CHROMIUM, Browser
+from helpers.browser import Browser
 from knownot.errors import InputError
 from knownot.plots import data_uri, p_value, percent, visible
 from knownot.plots.histogram import BINS, bins_of, histogram, ticks
@@ -281,7 +281,7 @@ def test_only_the_script_of_the_package_may_run(page, tmp_path):
     assert not re.search(r"innerHTML|eval|fetch|https?:|//", script)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (apt-get install chromium)")
+@pytest.mark.chromium
 def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
     groups = (
         Group("one", (card(id="b.png", p_value=0.004), card(id="c.png", p_value=0.02))),

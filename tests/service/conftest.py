@@ -10,7 +10,7 @@ import pytest
 
 import knownot
 from helpers import toy
-from helpers.browser import CHROMIUM, Browser
+from helpers.browser import Browser
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ def to_serve(tmp_path_factory: pytest.TempPathFactory, quick_graphs: None) -> To
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
     one = Browser(tmp_path_factory.mktemp("chromium"))
     yield one
     one.close()
