@@ -118,7 +118,7 @@ def _doubted(
 ) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
     """What `choose` returns for a model that says how it wants its input. Layers can say it wrongly: a network with a
     Rescaling layer that was trained on images scaled before, as happens by mistake, wants them scaled twice."""
-    sample = images.sample(TRIAL_IMAGES, seed)
+    sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     read, notes, reading = readings(model, sample, [said], order, batch_size)
     said = with_reading(said, read)
     trials = race(model, sample, [said], order, batch_size, progress=progress)

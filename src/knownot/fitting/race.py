@@ -101,8 +101,10 @@ def race(
 
     All look at the same images, more and more of them. Dropped is what is clearly worse than the most accurate one, and
     of those that have to beat `best` also what is not better than it after `patience` images. Over when one is left
-    that is right on most; what is left otherwise has looked at the whole sample. whole: nothing is dropped.
+    that is right on most; what is left otherwise has looked at the whole sample. whole: nothing is dropped, and neither
+    it is where the images come in the source's order: the first ones may all be of one class.
     """
+    whole = whole or not sample.mixed
     tried: list[Tried | None] = [None] * len(ways) if best is None else [best, *([None] * len(ways))]
     fed = list(ways) if best is None else [best.way, *ways]
     live = list(range(len(fed)))

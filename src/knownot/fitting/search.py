@@ -83,7 +83,7 @@ def search(
 ) -> Search:  # fmt: skip
     """How labelled raw images are to be fed to a classifier that does not say. whole: every way on all of the sample,
     for a table."""
-    sample = images.sample(TRIAL_IMAGES, seed)
+    sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     usual = candidates(model.input.channels or 3, height, width)
     read, notes, reading = readings(model, sample, usual, order, batch_size)
     usual = tuple(with_reading(way, read) for way in usual)

@@ -55,10 +55,16 @@ class ArrayImages(Entries):
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         for at in range(start, len(self._index), BLOCK):
             index = self._index[at : at + BLOCK]
-            given = self._x[index[0] : index[-1] + 1] if index[-1] - index[0] < len(index) else self._x[index]
+            given = self._x[index[0] : index[-1] + 1] if (np.diff(index) == 1).all() else self._x[index]
             block = to_nhwc(given, spec) if self._ready else to_rgb(given)
             for i, image in zip(index.tolist(), block, strict=True):
                 yield Entry(f"#{i}", -1 if self._labels is None else int(self._labels[i]), image)
+
+    def shuffled(self, seed: int = 0) -> ArrayImages:
+        index = np.random.default_rng([seed, 6]).permutation(self._index)
+        made = ArrayImages(self._x, self._labels, self.class_names, index)
+        made.mixed = True
+        return made
 
     def sample(self, n: int, seed: int = 0) -> ArrayImages:
         index = self._index[choice(len(self._index), n, seed)]

@@ -113,6 +113,12 @@ class Images(ABC):
         when a source that can be walked once is walked again; InputError when ready arrays do not fit `spec`.
         """
 
+    mixed = False  # whether its images come in an order drawn by chance, so that the first ones are like the others
+
+    def shuffled(self, seed: int = 0) -> Images:
+        """The same images in an order drawn by chance, where the source can be indexed; itself otherwise."""
+        return self
+
     @abstractmethod
     def sample(self, n: int, seed: int = 0) -> Images:
         """Up to n images of this source that can be walked many times: a random choice where the source can be

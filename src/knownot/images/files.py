@@ -80,6 +80,11 @@ class FileImages(Entries):
         for name, file in zip(self._ids, self._files, strict=True):
             yield stamp_of(file) if isinstance(file, bytes) else stamp_of(name, next(places), file_state(file))
 
+    def shuffled(self, seed: int = 0) -> FileImages:
+        made = self.only(np.random.default_rng([seed, 6]).permutation(len(self._ids)))
+        made.mixed = True
+        return made
+
     def sample(self, n: int, seed: int = 0) -> FileImages:
         return self.only(choice(len(self._ids), n, seed))
 

@@ -59,6 +59,13 @@ class Without(Entries):
                 yield replace(entry, label=label)
             at += 1
 
+    def shuffled(self, seed: int = 0) -> Without:
+        some = self._source.shuffled(seed)
+        assert isinstance(some, Entries)  # of a source that is
+        made = Without(some, self._number, self.class_names)
+        made.mixed = some.mixed
+        return made
+
     def sample(self, n: int, seed: int = 0) -> Without:
         some = self._source.sample(n, seed)
         assert isinstance(some, Entries)  # of a source that is
