@@ -16,8 +16,7 @@ from .trial import Trial
 
 TRIAL_IMAGES = 512
 STAGES = (64, 128, 256, TRIAL_IMAGES)  # images after which ways are compared
-SURELY = 0.85  # right on so many: what the model says of its input is not doubted
-HALF = 0.5  # the best is right on so many, or labels may be in another order, and then nothing tells ways apart
+SURELY = 0.85  # right on so many: what the model says of its input is not doubted, and others may be dropped
 WORSE, LEAST = 3.0, 4  # standard errors of a paired difference, and images of it, from which a way is clearly worse
 FEWEST = 20  # labelled images before anything is compared
 CERTAIN = 1 - 1e-6  # a probability that is one: of inputs far larger than in training
@@ -132,9 +131,10 @@ def race(
 
 
 def _left(now: Sequence[Tried], live: Sequence[int], holder: int | None) -> list[int]:
-    """Which of `live` go on. holder: the place of the one that others have to beat by now."""
+    """Which of `live` go on; all of them unless one is right on nearly all: labels may be in another order, and then a
+    wrong way can look best. holder: the place of the one that others have to beat by now."""
     leader = max(now, key=lambda t: (t.accuracy, t.rank))
-    if leader.confusion.images < FEWEST or leader.accuracy < HALF:
+    if leader.confusion.images < FEWEST or leader.accuracy < SURELY:
         return list(live)
     left = [i for i, t in zip(live, now, strict=True) if t is leader or not clearly_worse(t, leader)]
     if holder is not None and live[holder] in left:
