@@ -261,9 +261,7 @@ def parsed_by_click(command: str) -> None:
     if isinstance(thing, click.Group):
         name, *rest = rest
         thing = thing.get_command(click.Context(thing), name)
-    above = click.Context(
-        thing, help_option_names=["-h", "--help"]
-    )  # click keeps the first
+    above = click.Context(thing, help_option_names=["-h", "--help"])  # click keeps the first
     thing.make_context(name, rest, parent=above)
 
 
