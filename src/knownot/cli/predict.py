@@ -44,7 +44,7 @@ from .journal import Journal, Plan
     "--raw-cells",
     is_flag=True,
     help="In a CSV file, texts as they are. Without it, one that a spreadsheet would run (= + - @ or a tab first) gets "
-    "an apostrophe before it.",
+    "'./' before it if it is a path, and an apostrophe otherwise.",
 )
 @click.option(
     "--explain",
