@@ -85,8 +85,9 @@ def _check_loaded(folder: Path, found: Mapping[str, Any]) -> None:
         if names := sorted(str(n[0] if isinstance(n, tuple) else n) for n in found.get(what) or ()):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ModelError(
-                f"{str(folder)!r} does not hold the whole classifier: weights {words} ({', '.join(names[:3])}{more}), "
-                "and would be drawn by chance. Save it again after training, with model.save_pretrained(folder)."
+                f"{str(folder)!r} is a Hugging Face folder that does not hold the whole classifier: weights {words} "
+                f"({', '.join(names[:3])}{more}), and would be drawn by chance. "
+                "Save it again after training, with model.save_pretrained(folder)."
             )
 
 
