@@ -1,6 +1,7 @@
 """Another alpha, other calibration images, and what became of the promise: nothing is fitted again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,40 @@ def test_the_chance_of_so_many_rejections_is_that_of_counting():
     for rejected in (0, 5, 12, 20):
         assert _chance(rule, rejected, 100) == pytest.approx((counts >= rejected).mean(), abs=0.012)
     assert _chance(Calibration.of(np.arange(40.0), np.zeros(40, int), guarantee="class-conditional"), 3, 100) is None
+
+
+def test_evaluation_counts_by_the_verdicts_of_added_and_of_none_classes_too(osc):
+    """Two more rules decide there; an evaluation by the threshold alone would count others."""
+    x, y = toy.known(300, 4)
+    strange = toy.unknown(80)[::2]  # green
+    more = osc.with_class("green", strange[:20])
+    found, verdicts = more.evaluate(x, y, unknown=strange[20:]), more.predict(strange[20:])
+    assert found.unknown[0].caught.count == verdicts.unknown.sum()
+    assert found.unknown[0].caught.count < osc.predict(strange[20:]).unknown.sum()
+    some = (y != 3, *(toy.known(n, seed) for n, seed in ((500, 2), (400, 3))))
+    known, calibration = ((a[b != 3], b[b != 3]) for a, b in some[1:])
+    none = knownot.fit(
+        toy.graph(), *known, calibration=calibration[0], calibration_labels=calibration[1], progress=False,
+        class_names=toy.CLASSES, none_classes=["blue"], preprocess=knownot.Preprocess(scale=1 / 255),
+    )  # fmt: skip
+    blue = x[y == 3]
+    found = none.evaluate(x[some[0]], y[some[0]], unknown=blue)
+    assert found.unknown[0].caught.count == none.predict(blue).unknown.sum() > 0.9 * len(blue)
+    assert found.rejected.count == none.predict(x[some[0]]).unknown.sum()
+
+
+def test_an_image_that_comes_again_counts_once_when_recalibrated(osc):
+    images, labels = toy.known(150, 3)
+    once, often = osc.recalibrated(images, labels), osc.recalibrated(np.concatenate([images] * 4))
+    assert often.record.calibration + often.record.ranking == 150
+    assert often.calibration.p_threshold == once.calibration.p_threshold
+    assert "450 others were the same images again" in often.record.notes[-1]
+
+
+def test_new_images_give_the_promise_back(osc):
+    void = replace(osc, record=replace(osc.record, void="The calibration images are the known ones."))
+    assert void.promise.startswith("none.")
+    assert void.recalibrated(*toy.known(400, 3)).promise == osc.promise
 
 
 def test_labels_in_another_order_are_an_error_not_an_accuracy(osc):

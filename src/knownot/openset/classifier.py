@@ -348,6 +348,22 @@ class OpenSetClassifier:
                 )
         return scores, parts
 
+    def decided(self, scores: np.ndarray, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
+        """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations."""
+        predicted = np.argmax(activations.logits, axis=1)
+        p = self.calibration.p_value(scores, predicted)
+        label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
+        strange = label < 0
+        if self.added and strange.any():
+            which = claimed(self.added, eyes(activations)[strange])
+            label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+        if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
+            nothing = takes_for_none(activations.logits, activations.extra)
+            label[nothing] = -1
+            least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
+            p[nothing] = np.minimum(p[nothing], least)
+        return p, label
+
     def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         """(scores [n], members' scores [n, m], why a score means nothing [n], None where it does)."""
         parts = np.asarray(self._quick.parts(activations))
@@ -568,22 +584,12 @@ class OpenSetClassifier:
             activations, fine, scores, parts = activations.take(usable), fine[usable], scores[usable], parts[usable]
             rows = batch.rows[fine]
             predicted = np.argmax(activations.logits, axis=1)
-            p[rows] = self.calibration.p_value(scores, predicted)
+            p[rows], label[rows] = self.decided(scores, activations)
             member_p[rows] = np.stack(
                 [p_values(ref, part) for ref, part in zip(self.references, parts.T, strict=True)], axis=1
             )
             score[rows], closed[rows] = scores, predicted
             confidence[rows] = softmax(activations.logits).max(axis=1)
-            label[rows] = np.where(self.calibration.unknown(p[rows], predicted), -1, predicted)
-            strange = rows[label[rows] < 0]
-            if self.added and len(strange):
-                which = claimed(self.added, eyes(activations)[label[rows] < 0])
-                label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
-            if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
-                nothing = takes_for_none(activations.logits, activations.extra)
-                label[rows[nothing]] = -1
-                least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
-                p[rows[nothing]] = np.minimum(p[rows[nothing]], least)
         made = Verdicts(
             ids=tuple(batch.ids),
             label=label,

@@ -166,7 +166,7 @@ def evaluate(
         area, low, high = auroc_interval(seen.scores, found.scores)
         lines.append(UnknownLine(name, Share(int(found.unknown.sum()), len(found.unknown)), area, (low, high)))
         seen.unreadable.extend(found.unreadable)
-    right, kept = seen.labels == seen.predicted, ~seen.unknown
+    right, kept = seen.labels == seen.closed, ~seen.unknown
     told = seen.labels >= 0
     classes = []
     for k, name in enumerate(osc.class_names):
@@ -182,7 +182,7 @@ def evaluate(
         chance=_chance(rule, int(seen.unknown.sum()), len(seen.unknown)),
         expected=rule.expected,
         accuracy=Share(int(right[told].sum()), int(told.sum())),
-        accuracy_kept=Share(int(right[told & kept].sum()), int((told & kept).sum())),
+        accuracy_kept=Share(int((seen.labels == seen.decided)[told].sum()), int((told & kept).sum())),
         rejected=Share(int(seen.unknown.sum()), len(seen.unknown)),
         classes=tuple(classes),
         unknown=tuple(lines),
@@ -203,10 +203,14 @@ def _chance(rule: Calibration, rejected: int, images: int) -> float | None:
 @dataclass(frozen=True)
 class _Scored:
     labels: np.ndarray  # [n] int64, as the classifier numbers its outputs; -1 without one
-    predicted: np.ndarray  # [n] int64
+    closed: np.ndarray  # [n] int64, the classifier's class
     scores: np.ndarray  # [n]
-    unknown: np.ndarray  # [n] bool
+    decided: np.ndarray  # [n] int64, the label of the verdict
     unreadable: list[tuple[str, str]]
+
+    @property
+    def unknown(self) -> np.ndarray:  # [n] bool
+        return self.decided < 0
 
 
 def _score(
@@ -220,12 +224,10 @@ def _score(
     rows: list[tuple[np.ndarray, ...]] = []
     for activations, labels in walk.run(source, what, order=order, names=osc.class_names, labelled=labelled):
         scores, _ = osc.scores(activations)
-        predicted = np.argmax(activations.logits, axis=1)
-        unknown = osc.calibration.unknown(osc.calibration.p_value(scores, predicted), predicted)
-        rows.append((labels, predicted, scores, unknown))
+        rows.append((labels, np.argmax(activations.logits, axis=1), scores, osc.decided(scores, activations)[1]))
     walk.judge(osc.class_names, osc.record.trials)
-    labels, predicted, scores, unknown = (np.concatenate(x) for x in zip(*rows, strict=True))
-    return _Scored(labels, predicted, scores, unknown, walk.unreadable)
+    labels, closed, scores, decided = (np.concatenate(x) for x in zip(*rows, strict=True))
+    return _Scored(labels, closed, scores, decided, walk.unreadable)
 
 
 def _sets(unknown: Any) -> dict[str, Any]:

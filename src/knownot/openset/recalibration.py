@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..fitting.content import Contents
 from ..fitting.extraction import Extractor, batch_size_for
 from ..fitting.labels import class_order
 from ..fitting.many import calibrate, measured_on
@@ -32,14 +33,18 @@ def recalibrate(
     seed: int,
     progress: bool,
 ) -> OpenSetClassifier:
-    """One pass over new calibration images; the detector's statistics stay as they are."""
+    """One pass over new calibration images; the detector's statistics stay as they are.
+
+    Whether they are new to the classifier is not seen here: the known images are not kept.
+    """
     source = open_images(images, labels)
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
     walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     names: Sequence[str] = osc.class_names
     order = class_order(source, osc.model, names, which="calibration")[1]
-    batches = walk.run(source, "calibration", order=order, names=names)
+    contents = Contents(known=Contents())  # an image that comes again counts once
+    batches = walk.run(source, "calibration", order=order, names=names, contents=contents)
     (scores,), predicted = measured_on([osc.detector], (activations for activations, _ in batches))
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
@@ -48,9 +53,11 @@ def recalibrate(
     count = len(calibration.scores)
     seen = walk.confusion
     note = f"Calibrated anew on {len(scores):,} images; before, on {osc.record.calibration + osc.record.ranking:,}."
+    if contents.repeats:
+        note += f" {contents.repeats:,} others were the same images again, which count once."
     record = replace(
         osc.record, calibration=count, ranking=len(scores) - count if decided.detector.ranks else 0, held_out=0,
-        evidence=0, calibration_is_new=True, accuracy=seen.accuracy if seen.images else osc.record.accuracy,
+        void="", evidence=0, calibration_is_new=True, accuracy=seen.accuracy if seen.images else osc.record.accuracy,
         accuracy_images=seen.images or osc.record.accuracy_images, notes=(*osc.record.notes, note),
         unreadable=(*osc.record.unreadable, *walk.unreadable)[:1000],
         unreadable_count=osc.record.unreadable_count + len(walk.unreadable),
