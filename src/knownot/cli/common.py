@@ -166,6 +166,20 @@ def _of_the_user(error: Exception, what: str) -> ModelError:
     )
 
 
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--model and --features, of commands that open what 'knownot fit' wrote."""
+    command = click.option("--features", help="The second network, when it was saved without it.")(command)
+    return click.option("--model", help="The classifier, when it was saved without it.")(command)
+
+
+def networks_of(model: str | None, features: str | None) -> dict[str, Any]:
+    """--model and --features, as `load` takes them."""
+    return {
+        "model": None if model is None else thing_of(model),
+        "features": None if features is None else thing_of(features, calls=False),
+    }
+
+
 def _wants_images(thing: Any) -> bool:
     """Whether a function has to be given something: then it is images -> embeddings, not one that makes a network."""
     try:

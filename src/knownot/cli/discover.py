@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .common import image_limits, machine_options, said, seed_option, thing_of
+from .common import image_limits, machine_options, network_options, networks_of, said, seed_option
 
 
 @click.command("discover")
@@ -21,8 +21,7 @@ from .common import image_limits, machine_options, said, seed_option, thing_of
 )
 @click.option("--smallest", type=click.IntRange(3), default=10, show_default=True, help="Images of a cluster at least.")
 @seed_option
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, smallest: int, seed: int, model: str | None,
@@ -37,11 +36,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, smallest: int, s
     from ..openset.discovery import discover
     from ..report.found import write_found
 
-    osc = load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    osc = load(saved, **networks_of(model, features))
     source = open_images(images[0] if len(images) == 1 else list(images))
     found, thumbs = discover(osc, source, smallest=smallest, seed=seed, progress=not quiet)
     paths = [_path(name, images) for name in found.verdicts.ids]

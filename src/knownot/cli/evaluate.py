@@ -5,15 +5,14 @@ from pathlib import Path
 import click
 
 from ..errors import OptionError
-from .common import image_limits, machine_options, said, thing_of
+from .common import image_limits, machine_options, network_options, networks_of, said
 
 
 @click.command("evaluate")
 @click.argument("saved", type=click.Path(path_type=Path))
 @click.argument("labelled")
 @click.option("--unknown", "unknown", multiple=True, help="Unknown images, as IMAGES or NAME=IMAGES (several times).")
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @image_limits
 @machine_options
@@ -26,11 +25,7 @@ def command(saved: Path, labelled: str, unknown: tuple[str, ...], model: str | N
     """
     from ..openset.classifier import load
 
-    osc = load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    osc = load(saved, **networks_of(model, features))
     found = osc.evaluate(labelled, unknown=_named(unknown) or None, batch_size=batch_size, progress=not quiet)
     said(str(found), found.facts(), as_json)
 

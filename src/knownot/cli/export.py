@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError
-from .common import machine_options, said, thing_of
+from .common import machine_options, networks_of, said
 
 
 @click.command("export")
@@ -76,11 +76,7 @@ def _loaded(saved: Path, options: dict[str, Any]) -> Any:
     from ..openset.classifier import load
 
     model, features = options["model"], options["features"]
-    return load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    return load(saved, **networks_of(model, features))
 
 
 def _one(images: tuple[str, ...] | list[str]) -> Any:

@@ -9,13 +9,14 @@ from ..errors import OptionError
 from .common import (
     machine_options,
     model_of,
+    network_options,
+    networks_of,
     pickle_option,
     preprocess_of,
     said,
     seed_option,
     size_of,
     size_option,
-    thing_of,
 )
 
 
@@ -47,8 +48,7 @@ from .common import (
     "'ImageNet mean/std', 'BGR, ImageNet means (caffe)', or a JSON object of fields.",
 )
 @size_option
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @pickle_option
 @seed_option
 @machine_options
@@ -70,11 +70,7 @@ def command(classifier: str, output: Path, classes: tuple[str, ...], count: int,
 
         if asked or unsafe_pickle:
             raise OptionError("--size and --unsafe-pickle are for classifiers that are not fitted yet: leave them out.")
-        thing: Any = load(
-            classifier,
-            model=None if model is None else thing_of(model),
-            features=None if features is None else thing_of(features, calls=False),
-        )
+        thing: Any = load(classifier, **networks_of(model, features))
         way = preprocess_of(preprocess, None, thing.model.input.channels or 3)
     else:
         if model or features:

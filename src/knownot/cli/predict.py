@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions
-from .common import Share, counted, image_limits, machine_options, said, thing_of
+from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
 from .journal import Journal, Plan
 
 
@@ -36,8 +36,7 @@ from .journal import Journal, Plan
     help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
     "they are written beside the output as <output>.selected.csv.",
 )
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
 @click.option(
@@ -65,11 +64,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     """
     from ..export import load
 
-    osc = load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    osc = load(saved, **networks_of(model, features))
     if alpha is not None:
         if not hasattr(osc, "with_alpha"):
             raise OptionError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..calibration import GUARANTEES
-from .common import Share, image_limits, machine_options, said, seed_option, thing_of
+from .common import Share, image_limits, machine_options, network_options, networks_of, said, seed_option
 
 
 @click.command("recalibrate")
@@ -15,8 +15,7 @@ from .common import Share, image_limits, machine_options, said, seed_option, thi
 @click.option("--alpha", type=Share(), help="Share of known images that may be rejected.  [as before]")
 @click.option("--guarantee", type=click.Choice(list(GUARANTEES)), help="As of 'knownot fit'.  [as before]")
 @click.option("--delta", type=Share(), help="1 - confidence of the 'pac' guarantee.  [as before]")
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @seed_option
 @image_limits
@@ -32,11 +31,7 @@ def command(saved: Path, images: str, output: Path, alpha: float | None, guarant
     from ..openset.classifier import load
     from .fit import facts
 
-    osc = load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    osc = load(saved, **networks_of(model, features))
     again = osc.recalibrated(
         images, alpha=alpha, guarantee=guarantee, delta=delta, batch_size=batch_size, seed=seed, progress=not quiet
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import OptionError
-from .common import image_limits, thing_of
+from .common import image_limits, network_options, networks_of
 from .locking import Lock
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 @click.option("--page", type=click.Path(path_type=Path), help="Keep this HTML page of the stream up to date.")
 @click.option("--name", default="", help="Of the stream, for metrics and pages; the source when left out.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers that break ties.")
-@click.option("--model", help="The classifier, when it was saved without it.")
-@click.option("--features", help="The second network, when it was saved without it.")
+@network_options
 @image_limits
 @click.option("--json", "as_json", is_flag=True, help="Print alarms and the end as lines of JSON.")
 def command(saved: Path, source: str, state: Path, false_alarms: float, seed: int, model: str | None,
@@ -63,11 +62,7 @@ def command(saved: Path, source: str, state: Path, false_alarms: float, seed: in
     if options["webhook"]:
         checked_url(options["webhook"])
     name = options.pop("name") or ("standard input" if source == "-" else source)
-    osc = load(
-        saved,
-        model=None if model is None else thing_of(model),
-        features=None if features is None else thing_of(features, calls=False),
-    )
+    osc = load(saved, **networks_of(model, features))
     place = Path(os.path.realpath(state))  # two links may lead to one state
     with Lock(place.with_name(place.name + ".lock"), f"the state {state}", "another --state"):
         monitor = osc.monitor(false_alarms=false_alarms, state=state, seed=seed, name=name)

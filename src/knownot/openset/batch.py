@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Activations
 from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
-from ..fitting.extraction import batch_size_for, extracted
+from ..fitting.extraction import extracted
 from ..fitting.thumbnails import SIDE, eyes, squared
 from ..images import open_images
 from ..progress import bar
@@ -46,14 +46,7 @@ def features_of(
     are made only then (else [0, side, side, 3]).
     """
     source = open_images(images)
-    osc._fits(source)
-    batches = source.batches(
-        batch_size_for(osc.model, osc.preprocess, osc.second),
-        None if source.ready else osc.preprocess,
-        also=osc.second.preprocess if osc.second is not None and not source.ready else None,
-        spec=osc.model.input,
-        thumbs=SIDE if unknown_only else 0,
-    )
+    batches = osc.batches(source, thumbs=SIDE if unknown_only else 0)
     parts, rows, thumbs = [osc.nothing], [], [np.empty((0, SIDE, SIDE, 3), np.uint8)]
     with bar("features", source.count, progress) as advance:
         for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts):

@@ -213,19 +213,11 @@ class OpenSetClassifier:
         """
         check_process(self.process)
         source = open_images(images)
-        self._fits(source)
         for note in source.order_notes:
             warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
-        batches = source.batches(
-            batch_size or (1 if live else batch_size_for(self.model, self.preprocess, self.second)),
-            None if source.ready else self.preprocess,
-            also=self.second.preprocess if self.second is not None and not source.ready else None,
-            spec=self.model.input,
-            start=start,
-            thumbs=SIDE if gallery else 0,
-            ahead=not live,
-        )
+        size = batch_size or (1 if live else None)
+        batches = self.batches(source, size, start=start, thumbs=SIDE if gallery else 0, ahead=not live)
         if source.ready and self.preprocess is not None:
             batches = first_checked(batches, self.preprocess)
         total = source.count
@@ -552,6 +544,18 @@ class OpenSetClassifier:
     def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
         return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
+
+    def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
+        """Images as its networks take them. size: of a batch, from that of the input if None; options: of
+        `Images.batches`. Raises ImagesError for images in another form than those of `fit`."""
+        self._fits(source)
+        return source.batches(
+            size or batch_size_for(self.model, self.preprocess, self.second),
+            None if source.ready else self.preprocess,
+            also=self.second.preprocess if self.second is not None and not source.ready else None,
+            spec=self.model.input,
+            **options,
+        )
 
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:

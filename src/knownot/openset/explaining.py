@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import softmax
-from ..fitting.extraction import batch_size_for, extracted
+from ..fitting.extraction import extracted
 from ..fitting.thumbnails import eyes
 from ..images import open_images
 from .verdicts import Verdicts
@@ -45,14 +45,7 @@ def explain(
 ) -> tuple[Verdicts, list[Explanation | None]]:
     """The verdicts [n] of images, and an explanation for each, None where unreadable; no thread is started."""
     source = open_images(images)
-    osc._fits(source)
-    batches = source.batches(
-        batch_size_for(osc.model, osc.preprocess, osc.second),
-        None if source.ready else osc.preprocess,
-        also=osc.second.preprocess if osc.second is not None and not source.ready else None,
-        spec=osc.model.input,
-        ahead=False,
-    )
+    batches = osc.batches(source, ahead=False)
     parts, explanations = [osc.nothing], list[Explanation | None]()
     for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts, False):
         rows: list[Explanation | None] = [None] * len(batch)
