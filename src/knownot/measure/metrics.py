@@ -68,7 +68,8 @@ def aupr_known_trapezoid(known: np.ndarray, unknown: np.ndarray) -> float:
 
 def ccr_at_fpr(known: np.ndarray, right: np.ndarray, unknown: np.ndarray, fpr: float) -> float:
     """The largest share of known images both accepted and classified right, when at most a share `fpr` of the unknown
-    ones is accepted (Dhamija et al., NeurIPS 2018, arXiv:1811.04110). right [m] bool: whether the class is the true one.
+    ones is accepted (Dhamija et al., NeurIPS 2018, arXiv:1811.04110). right [m] bool: whether the class is the true
+    one.
 
     Where fpr * n is a whole number, old versions of OpenOOD accept one unknown image fewer.
     """

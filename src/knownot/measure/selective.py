@@ -1,6 +1,7 @@
 """Selective classification: what a classifier gets wrong when it may stay silent on the images that look most unknown.
 
-scores [n]: larger = more unknown, so the first to be left unanswered; right [n] bool: whether the class is the true one.
+scores [n]: larger = more unknown, so the first to be left unanswered; right [n] bool: whether the class is the true
+one.
 """
 
 from __future__ import annotations
