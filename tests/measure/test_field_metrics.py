@@ -169,3 +169,19 @@ def test_all_equal_scores_are_a_coin_and_infinities_are_ends():
     assert measure.ccr_at_fpr([2] * 4, right, [2] * 3, 0.5) == 0
     assert measure.aurc([2] * 4, right) == pytest.approx(0.25)
     assert measure.auroc([-np.inf, 0], [np.inf, 1]) == 1
+
+
+@given(few, few, st.integers(0, 99))
+def test_all_metrics_from_one_sort_are_those_of_their_functions(known, unknown, seed):
+    right = answers(len(known), seed)
+    found = measure.all_metrics(known, unknown, right)
+    for name, value in found.items():
+        one, _, fpr = name.partition("_0")
+        if fpr:
+            again = measure.ccr_at_fpr(known, right, unknown, float(f"0{fpr}"))
+        elif name == "oscr":
+            again = measure.oscr(known, right, unknown)
+        else:
+            again = getattr(measure, one)(known, unknown)
+        assert value == pytest.approx(again, abs=1e-12), name
+    assert np.isnan(measure.all_metrics(known, unknown)["oscr"])

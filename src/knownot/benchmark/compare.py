@@ -27,6 +27,7 @@ from ..selection.choice import watch
 from ..selection.decision import decide
 from ..selection.diagnostics import Check, answers, auroc_of, flags
 from .page import page
+from .scoring import rejected, score_set
 
 EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
 
@@ -222,22 +223,8 @@ def _measured(
     rules: Mapping[str, CalibratedDetector], found: PassResults, name: str, source: Images, known: bool
 ) -> _Measured:
     """One pass over a set. known: whether its labels are the classifier's."""
-    job = found.job
-    walk = job.extractor([one for rule in rules.values() for one in rule.detector.passes])
-    order = class_order(source, job.model, job.names)[1] if known else None
-    quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}
-    parts: dict[str, list[np.ndarray]] = {d: [] for d in quick}
-    predicted = []
-    for activations, _ in walk.run(source, name, order=order, names=job.names, labelled=known):
-        predicted.append(np.argmax(activations.logits, axis=1))
-        for d, detector in quick.items():
-            parts[d].append(np.asarray(detector.score(activations)))
-    classes, scores = np.concatenate(predicted), {d: np.concatenate(x) for d, x in parts.items()}
-    rejected = {
-        d: float(rule.calibration.unknown(rule.calibration.p_value(scores[d], classes), classes).mean())
-        for d, rule in rules.items()
-    }
-    return _Measured(scores, rejected, walk.confusion.accuracy if walk.confusion.images else float("nan"))
+    one = score_set({d: rule.detector for d, rule in rules.items()}, found.job, name, source, known=known)
+    return _Measured(one.scores, {d: rejected(rule, one, d) for d, rule in rules.items()}, one.accuracy)
 
 
 def _line(detector: str, name: str, known: np.ndarray, one: _Measured) -> Line:

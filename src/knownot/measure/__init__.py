@@ -1,5 +1,6 @@
 """Comparing scores with truth."""
 
+from .curve import Curve, all_metrics, curve
 from .intervals import auroc_interval, mean_interval, paired_interval, wilson
 from .metrics import (
     aupr_known,
@@ -27,6 +28,8 @@ from .sureness import (
 __all__ = [
     "Areas",
     "Bin",
+    "Curve",
+    "all_metrics",
     "area_difference",
     "areas",
     "aupr_known",
@@ -39,6 +42,7 @@ __all__ = [
     "calibration_error",
     "calibration_error_by_chance",
     "ccr_at_fpr",
+    "curve",
     "equal_count",
     "equal_width",
     "excess_aurc",
