@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Activations, Preprocess
 from ..detectors import Detector
 from ..detectors.base import moved
+from ..fitting.cache import Cost
 from ..fitting.extraction import Extracted, Observer
 from ..fitting.labels import class_order
 from ..fitting.many import ROWS, CalibratedDetector
@@ -52,6 +54,29 @@ class SetScores:
     def accuracy(self) -> float:
         """NaN without labels."""
         return float(self.right.sum() / self.labelled.sum()) if self.labelled.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class NetworkScores:
+    """What one network gave.
+
+    sets: {set: scores}, "test" among them. rejected: {set: {detector: share called unknown}}. left_out: {detector:
+    why}. tuned: {detector: what was chosen}. extra: {detector: its passes beside the one that all share}. fit, score:
+    {detector: seconds}. costs: {pass: cost}, "forward" the shared one. fitted_on, calibrated_on: images.
+    """
+
+    name: str
+    sets: Mapping[str, SetScores]
+    rejected: Mapping[str, Mapping[str, float]]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+    tuned: Mapping[str, Any]
+    extra: Mapping[str, tuple[str, ...]]
+    fit: Mapping[str, float]
+    score: Mapping[str, float]
+    costs: Mapping[str, Cost]
+    fitted_on: int
+    calibrated_on: int
 
 
 class _Places(Observer):

@@ -14,7 +14,7 @@ from ..arrays import Activations, Offers
 from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import moved
-from ..errors import CalibrationError, UnsoundError
+from ..errors import CalibrationError, OptionError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import gather, one_blas_thread, raised
@@ -43,9 +43,9 @@ def fitted_on(
 ) -> list[Detector]:
     """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own.
 
-    refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
-    out of the result; without it, the first one raises UnsoundError. seconds: filled with {which recipe: what fitting
-    it took by the clock}, statistics apart.
+    refused: filled with {which recipe: why} for those that the known images show to be unsound here, or their options
+    to be out of range, and these are left out of the result; without it, the first one raises its error. seconds:
+    filled with {which recipe: what fitting it took by the clock}, statistics apart.
     """
     offers = offers or model.offers
     wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
@@ -57,7 +57,7 @@ def fitted_on(
             begin = time.perf_counter()
             try:
                 fitted.append(recipe.fit(found, model.head, offers))
-            except UnsoundError as error:
+            except (UnsoundError, OptionError) as error:
                 if refused is None:
                     raise
                 refused[i] = str(error)

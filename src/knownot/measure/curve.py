@@ -72,10 +72,8 @@ def _classified(c: Curve, known: np.ndarray, unknown: np.ndarray, right: np.ndar
     values = [float((hits * above).sum() / (c.m * c.n))]
     for fpr in (0.1, 0.01):
         allowed = int(np.floor(fpr * c.n + 1e-9))
-        fine = c.n - c.caught <= allowed  # unknown images strictly below
+        fine = c.n - c.caught <= allowed  # of the unknown images strictly below each threshold
         below = np.append(np.cumsum(hits[::-1])[::-1][1:], 0)
-        # Any threshold between two scores does; so the images of the next higher score may be accepted too, if they
-        # are known ones alone: `fine` holds at that score then, as it counts what is strictly below.
         values.append(float(below[fine].max(initial=0) / c.m) if allowed < c.n else float(right.mean()))
     return dict(zip(names, values, strict=True))
 
