@@ -184,12 +184,12 @@ def test_the_default_filter_is_the_default_detector(model, images):
     def parts(x):
         return osc.scores(model.forward(model.input.to_layout(np.float32(x / 255))))[1]
 
-    ranked = osc.detector.rank(parts(images["validation"][0]))
+    ranked = osc.detector.fit_reference(parts(images["validation"][0]))
     for mine, x in (
         (validation, images["validation"][0]),
         (stream, mixture(0.5)),
     ):  # the stream is drawn in its own order
-        np.testing.assert_allclose(np.sort(mine), np.sort(ranked.join(parts(x))), rtol=0.02, atol=0.05)
+        np.testing.assert_allclose(np.sort(mine), np.sort(ranked.combine(parts(x))), rtol=0.02, atol=0.05)
 
 
 def test_options_of_the_stream(model, images):
@@ -249,7 +249,7 @@ def test_vos_needs_what_it_reads(model, images):
     """An energy of probabilities means nothing, and this is told, not computed."""
     x, y = images["validation"]
     less = copy.copy(model)
-    less.offers = replace(model.offers, kinds=model.offers.kinds - {"logits"})
+    less.capabilities = replace(model.capabilities, outputs=model.capabilities.outputs - {"logits"})
     with pytest.raises(UnsoundError, match="probabilities only"):
         remedies.vos(less, *images["known"], validation=x, validation_labels=y, progress=False)
     with pytest.raises(OptionError, match="learns without outliers"):
