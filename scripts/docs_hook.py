@@ -42,11 +42,11 @@ def kept(markdown: str) -> str:
 
 def main() -> None:
     """Bring every page up to date."""
-    for page in sorted(DOCS.glob("*.md")):
+    for page in sorted(DOCS.rglob("*.md")):
         old = page.read_text(encoding="utf-8")
         if (new := kept(old)) != old:
             page.write_text(new, encoding="utf-8")
-            print(f"{page.name} written")
+            print(f"{page.relative_to(DOCS)} written")
 
 
 def detectors(what: str) -> str:

@@ -3,7 +3,7 @@
 It starts from the default and has to be talked out of it. First are weights (`stacking`), tried on families of made
 outliers that took no part in learning them; where they do not hold, single members may still come and go (`stepwise`).
 On the mean over made outliers alone mixtures of two known images would outvote all else (measured; see
-docs/detectors.md).
+docs/reference/detectors.md).
 """
 
 from __future__ import annotations

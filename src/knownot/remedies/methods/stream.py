@@ -34,8 +34,9 @@ class Stream(Beside):
 
     filter: "gradient", the paper's: tau = <g(x) - mean over known of g, v>^2, with g the gradient of -log p(y | x) for
     the last layer, y the label or else the predicted class, and v the top singular vector of those of the wild images;
-    or "default": tau is the score of the default detectors, which finds far more of the unknown (docs/measured.md).
-    The wild images are given as outliers=. Calibrate on other images than these and the validation images.
+    or "default": tau is the score of the default detectors, which finds far more of the unknown
+    (docs/results/measured.md). The wild images are given as outliers=. Calibrate on other images than these and the
+    validation images.
     """
 
     filter: str = "default"
