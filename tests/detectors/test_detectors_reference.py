@@ -584,9 +584,9 @@ def real(shared: Path) -> Case:
 def test_real_features_in_float32_and_float64(real: Case, name: str) -> None:
     detector = real.fit(resolve(name, real.capabilities)[0])
     double, single = ({p: x.astype(t) for p, x in real.batch.named().items()} for t in (np.float64, np.float32))
-    parts = to_namespace(detector, np, np.float64).parts(Activations.of(double))
-    again = to_namespace(detector, np, np.float32).parts(Activations.of(single))
-    for a, b in zip(parts.T, again.T, strict=True):
+    member_scores = to_namespace(detector, np, np.float64).member_scores(Activations.of(double))
+    again = to_namespace(detector, np, np.float32).member_scores(Activations.of(single))
+    for a, b in zip(member_scores.T, again.T, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.ptp(a))
     detector = to_namespace(detector, np, np.float32)
     score = detector.fit_reference(detector.member_scores(real.new)).score(real.batch)

@@ -45,7 +45,7 @@ class EnsembleModel(Model):
             raise ModelError(
                 f"The members of an ensemble have the same classes; these have {[o.classes for o in capabilities]}."
             )
-        kinds = frozenset.intersection(*(o.kinds for o in capabilities)) - {"stages", "maps", "dropout"}
+        kinds = frozenset.intersection(*(o.outputs for o in capabilities)) - {"stages", "maps", "dropout"}
         stages = tuple(f"member{i}-{name}" for i, o in enumerate(capabilities, 1) for name in o.stages)
         self.capabilities = Capabilities(kinds | {"stages"} if stages else kinds, first.capabilities.classes, stages)
         reach = set.intersection(*({p for p in m.gradients if "/" not in p} for m in self.members))
