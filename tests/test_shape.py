@@ -24,7 +24,7 @@ RUNGS = [
     ["cli", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
-CHAINED = {("arrays", "errors"), ("arguments", "errors"), ("arrays", "arguments")}
+CHAINED = {("arrays", "errors"), ("arguments", "errors"), ("arrays", "arguments"), ("arrays", "renamed")}
 
 FRAMEWORKS = {
     # keras may compute with torch; checks move arrays; fooling differentiates detectors

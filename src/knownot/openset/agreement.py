@@ -35,7 +35,7 @@ def check_agreement(osc: OpenSetClassifier) -> None:
     for way in (osc.preprocess, None if osc.second is None else osc.second.preprocess):
         if way is not None:
             check_preprocess(way)
-    classes, own = osc.model.offers.classes, osc.calibration
+    classes, own = osc.model.capabilities.classes, osc.calibration
     if osc.class_names and len(osc.class_names) != classes:
         raise SavedError(f"{len(osc.class_names)} class names were saved, but the classifier has {classes} classes.")
     if len(own.predicted) and not 0 <= int(own.predicted.min()) <= int(own.predicted.max()) < classes:

@@ -42,8 +42,8 @@ from ..calibration import (
     unknown_share,
 )
 from ..detectors import Detector, classes
-from ..detectors.base import moved
-from ..detectors.passes import passing
+from ..detectors.base import to_namespace
+from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
@@ -51,7 +51,7 @@ from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
 from ..fitting.none_classes import NoneShare, apart, takes_for_none
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources
-from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, embed
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
@@ -233,7 +233,7 @@ class OpenSetClassifier:
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
-                    shown = shown.with_batch(rows, thumbs, eyes(activations), max(self.calibration.p_threshold, 1e-12))
+                    shown = shown.with_batch(rows, thumbs, embed(activations), max(self.calibration.p_threshold, 1e-12))
                 now = time.perf_counter()
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
@@ -309,7 +309,11 @@ class OpenSetClassifier:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all classes: the classifier's own, then those added."""
-        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        own = (
+            self.class_names or tuple(map(str, range(self.model.capabilities.classes)))
+            if self.added
+            else self.class_names
+        )
         return (*own, *(a.name for a in self.added))
 
     @public
@@ -335,14 +339,14 @@ class OpenSetClassifier:
 
         Raises ActivationsError if a score is NaN or infinite.
         """
-        scores, parts, senseless = self._scored(activations)
+        scores, member_scores, senseless = self._scored(activations)
         for i, why in enumerate(senseless):
             if why:
                 raise ActivationsError(
                     f"T{why[1:]} for image {i} of the batch. Such a score means nothing; please report this with "
                     "the detector and the classifier."
                 )
-        return scores, parts
+        return scores, member_scores
 
     def decided(self, scores: np.ndarray, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations."""
@@ -351,8 +355,8 @@ class OpenSetClassifier:
         label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
         strange = label < 0
         if self.added and strange.any():
-            which = claimed(self.added, eyes(activations)[strange])
-            label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+            which = claimed(self.added, embed(activations)[strange])
+            label[strange] = np.where(which >= 0, self.model.capabilities.classes + which, -1)
         if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
             nothing = takes_for_none(activations.logits, activations.extra)
             label[nothing] = -1
@@ -362,14 +366,14 @@ class OpenSetClassifier:
 
     def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         """(scores [n], members' scores [n, m], why a score means nothing [n], None where it does)."""
-        parts = np.asarray(self._quick.parts(activations))
-        scores = np.asarray(self._quick.join(parts))
+        member_scores = np.asarray(self._in_float32.member_scores(activations))
+        scores = np.asarray(self._in_float32.combine(member_scores))
         senseless: list[str | None] = [None] * len(scores)
-        named = (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores))
+        named = (*zip(self.detector.members, member_scores.T, strict=True), ("the detector", scores))
         for name, x in reversed(named):  # a member explains the whole
             for i in np.flatnonzero(~np.isfinite(x)):
                 senseless[i] = f"the score of {name} is {x[i]}"
-        return scores, parts, senseless
+        return scores, member_scores, senseless
 
     @public
     def with_alpha(
@@ -550,14 +554,16 @@ class OpenSetClassifier:
         return from_files, (load, as_files(self._write))
 
     @cached_property
-    def _quick(self) -> Detector:
+    def _in_float32(self) -> Detector:
         """The detector with its state in float32, as scores are computed."""
-        return moved(self.detector, np, np.float32)
+        return to_namespace(self.detector, np, np.float32)
 
     @cached_property
     def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
-        return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
+        return with_extra_passes(
+            reducing(self.model, self.detector.map_reductions), self.detector.passes, self.preprocess
+        )
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
@@ -593,18 +599,23 @@ class OpenSetClassifier:
         member_p, told = np.full((n, m), np.nan), None if self.shifts is None else np.full(n, -1)
         if len(fine):
             with one_blas_thread():
-                scores, parts, senseless = self._scored(activations)
+                scores, member_scores, senseless = self._scored(activations)
             usable = np.array([why is None for why in senseless])
             if not usable.any() and len(fine) > 1:
                 self.scores(activations)  # of no image at all: an error
             for i in np.flatnonzero(~usable):
                 errors[batch.rows[fine[i]]] = f"{senseless[i]}: it means nothing"
-            activations, fine, scores, parts = activations.take(usable), fine[usable], scores[usable], parts[usable]
+            activations, fine, scores, member_scores = (
+                activations.take(usable),
+                fine[usable],
+                scores[usable],
+                member_scores[usable],
+            )
             rows = batch.rows[fine]
             predicted = np.argmax(activations.logits, axis=1)
             p[rows], label[rows] = self.decided(scores, activations)
             member_p[rows] = np.stack(
-                [p_values(ref, part) for ref, part in zip(self.references, parts.T, strict=True)], axis=1
+                [p_values(ref, part) for ref, part in zip(self.references, member_scores.T, strict=True)], axis=1
             )
             score[rows], closed[rows] = scores, predicted
             if told is not None and self.shifts is not None:
@@ -758,7 +769,7 @@ def fit(
     options.check()
     changes = asked_for(shifts)
     opened = open_model(model, head=head, stages=stages)
-    if not opened.offers.classes:
+    if not opened.capabilities.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
@@ -779,7 +790,7 @@ def fit(
     if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
-    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    decided = replace(decided, calibration=decided.calibration.among(job.capabilities.classes))
     kept, notes = learn_shifts(passed, sample, shifts, changes, decided.detector)
     record = make_record(passed, choice, decided, begin)
     record = replace(record, notes=(*record.notes, *notes))

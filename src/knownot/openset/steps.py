@@ -111,12 +111,12 @@ def set_up(
     unknown: bool,
 ) -> FitJob:
     """Agree on everything before any image is walked over. unknown: whether unknown images were given."""
-    recipe, notes = resolve(detector, sources.offers)
+    recipe, notes = resolve(detector, sources.capabilities)
     if unknown and not recipe.kind.chooses:
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
-    _checked_first(sources, recipe.kind.ranks, options, class_names)
+    _checked_first(sources, recipe.kind.needs_reference, options, class_names)
     job = agree(sources, {ONE: recipe}, options, preprocess, class_names, passes)
     of_sources = [note for s in (job.images, job.held) if s is not None for note in (*s.notes, *s.label_notes)]
     return replace(job, notes=(*job.notes, *notes, *of_sources))
@@ -158,8 +158,10 @@ def run_passes(job: FitJob, thumbnails: Thumbnails, sample: Sample, none: tuple[
     found = score_calibration(known, (*none, sample, *(() if watch is None else (watch,))))
     assert found.held_contents is not None
     counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
-    parts = {name: part[counts] for name, part in found.parts.items()}
-    found = replace(found, parts=parts, predicted=found.predicted[counts], numbers=found.numbers[counts])
+    member_scores = {name: part[counts] for name, part in found.member_scores.items()}
+    found = replace(
+        found, member_scores=member_scores, predicted=found.predicted[counts], numbers=found.numbers[counts]
+    )
     return Passed(found, notes, void)
 
 
@@ -227,8 +229,8 @@ def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
         return None
     strange = found.job.extractor(found.fitted[ONE].passes)
     batches = strange.run(open_images(unknown), "unknown", labelled=False)
-    (parts,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
-    return parts
+    (member_scores,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
+    return member_scores
 
 
 def learn_shifts(
@@ -256,7 +258,7 @@ def learn_shifts(
 def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
     """begin: when the fit began, by `time.perf_counter`."""
     found = passed.found
-    job, parts, known, new = found.job, found.parts[ONE], found.known, found.calibration
+    job, member_scores, known, new = found.job, found.member_scores[ONE], found.known, found.calibration
     right, of = _accuracy(found)
     notes = [*job.notes, *passed.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
@@ -287,9 +289,9 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         )
     return Record(
         known=known.images,
-        held_out=len(parts) if job.held is None else 0,
+        held_out=len(member_scores) if job.held is None else 0,
         calibration=len(decided.calibration.scores),
-        ranking=len(parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
+        ranking=len(member_scores) - len(decided.calibration.scores) if decided.detector.needs_reference else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
@@ -301,7 +303,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         unreadable=tuple(unreadable[:1000]),
         unreadable_count=len(unreadable),
         notes=tuple(notes),
-        checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
+        checks=checked(found.fitted[ONE].members, member_scores) if choice is None else choice.checks,
         low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - begin,

@@ -70,7 +70,7 @@ def build(
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         model=ModelDescription(
             name=f"{osc.model.framework} classifier" + (f"; {record.second}" if record.second else ""),
-            classes=osc.model.offers.classes,
+            classes=osc.model.capabilities.classes,
             detector=" + ".join(osc.detector.members),
             preprocessing=record.preprocessing,
             accuracy=record.accuracy,

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..arrays import Activations, Head, Offers
+from ..arrays import Activations, Capabilities, Head
 from ..detectors import Detector, Recipe
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import KnownotError
 from ..fitting.extraction import Extractor
 from ..fitting.remade import Remade
 from ..measure import auroc
 from ..outliers import OUTLIERS, make
-from ..stats import Statistic, Want, gather
+from ..stats import Statistic, StatisticRequest, gather
 
 KINDS = tuple(name for name, kind in OUTLIERS.items() if kind.proper)
 LEFT_OUT = "class left out"
@@ -106,9 +106,9 @@ def _some(kinds: Sequence[str]) -> str:
     return ", ".join(kinds[:4]) + (", …" if len(kinds) > 4 else "")
 
 
-def checked(names: Iterable[str], parts: np.ndarray) -> tuple[Check, ...]:
-    """The cheap check, by known images alone: parts [n, m]. Only detectors that have a flag."""
-    checks = (Check(name, flags(column)) for name, column in zip(names, np.asarray(parts).T, strict=True))
+def checked(names: Iterable[str], member_scores: np.ndarray) -> tuple[Check, ...]:
+    """The cheap check, by known images alone: member_scores [n, m]. Only detectors that have a flag."""
+    checks = (Check(name, flags(column)) for name, column in zip(names, np.asarray(member_scores).T, strict=True))
     return tuple(c for c in checks if c.flags)
 
 
@@ -164,7 +164,7 @@ def left_out(
     sample: tuple[Activations, np.ndarray],
     held: tuple[Activations, np.ndarray],
     head: Head | None,
-    offers: Offers,
+    capabilities: Capabilities,
     seed: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each round (scores [n, m] of held-out known images, scores [k, m] of those of classes it was fitted without).
@@ -176,27 +176,33 @@ def left_out(
     """
     found = []
     (train, label), (test, truth) = ((a, np.where(y < 0, np.argmax(a.logits, axis=1), y)) for a, y in (sample, held))
-    for gone in rounds(offers.classes, seed):
+    for gone in rounds(capabilities.classes, seed):
         stay, new = ~np.isin(label, gone), np.isin(truth, gone)
         if stay.sum() < 10 or new.sum() < 5 or (~new).sum() < 20:
             continue
-        keep = np.setdiff1d(np.arange(offers.classes), gone)
+        keep = np.setdiff1d(np.arange(capabilities.classes), gone)
         renamed = np.searchsorted(keep, label[stay])
-        fewer = replace(offers, classes=len(keep))
+        fewer = replace(capabilities, classes=len(keep))
         top = None if head is None else Head(head.weight[keep], head.bias[keep])
         on, seen = without(train.take(stay), gone), without(test, gone)
-        stats = gather([(on, renamed)], [w for recipe in recipes.values() for w in recipe.wants(fewer).values()])
+        stats = gather(
+            [(on, renamed)], [w for recipe in recipes.values() for w in recipe.required_statistics(fewer).values()]
+        )
         columns = [_column(recipe, stats, top, fewer, seen) for recipe in recipes.values()]
-        parts = np.stack(columns, axis=1)
-        found.append((parts[~new], parts[new]))
+        member_scores = np.stack(columns, axis=1)
+        found.append((member_scores[~new], member_scores[new]))
     return found
 
 
 def _column(
-    recipe: Recipe, stats: Mapping[Want, Statistic], head: Head | None, offers: Offers, seen: Activations
+    recipe: Recipe,
+    stats: Mapping[StatisticRequest, Statistic],
+    head: Head | None,
+    capabilities: Capabilities,
+    seen: Activations,
 ) -> np.ndarray:
     try:
-        detector: Detector = recipe.fit(stats, head, offers)
-        return np.asarray(moved(detector, np, np.float32).parts(seen))[:, 0]
+        detector: Detector = recipe.fit(stats, head, capabilities)
+        return np.asarray(to_namespace(detector, np, np.float32).member_scores(seen))[:, 0]
     except (KnownotError, np.linalg.LinAlgError, ValueError, IndexError):
         return np.full(len(seen), np.nan)

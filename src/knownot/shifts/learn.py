@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import Activations
 from ..detectors import Detector
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import ActivationsError, KnownotError, OptionError
 from ..fitting.extraction import Extractor
 from ..fitting.many import measured_on
@@ -129,7 +129,7 @@ class Copier:
     def _scores(self, batch: Activations) -> np.ndarray:
         """Of all images, [n] float64, computed as those of incoming images are."""
         (parts,), _ = measured_on([self.detector], [batch])
-        return np.asarray(moved(self.detector, np, np.float32).join(parts), dtype=np.float64)
+        return np.asarray(to_namespace(self.detector, np, np.float32).combine(parts), dtype=np.float64)
 
 
 def _fitted(kinds: list[Kind], seen: list[np.ndarray], places: tuple[str, ...], half: int) -> Shifts:
