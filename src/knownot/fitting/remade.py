@@ -60,7 +60,7 @@ class Remade:
         again = None if walk.way is None else replace(walk.way, crop_share=1.0)
         return cls(pictures, Extractor(walk.model, again, walk.size, second), way if walk.way is None else None)
 
-    def activations(self, made: np.ndarray, what: str) -> Activations:
+    def run(self, made: np.ndarray, what: str) -> Activations:
         """Of made images, uint8 [n, h, w, 3]. Raises KnownotError where the networks compute nothing but NaN."""
         source = open_images(made if self.ready is None else np.stack([apply(image, self.ready) for image in made]))
         return Activations.concat([a for a, _ in self.walk.run(source, what, labelled=False)])

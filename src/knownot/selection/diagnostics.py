@@ -130,7 +130,7 @@ def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, se
     for kind in KINDS:
         made = make(kind, each, like=remade.pictures, labels=labels, seed=seed)
         with suppress(KnownotError):
-            found[kind] = remade.activations(made, kind)
+            found[kind] = remade.run(made, kind)
     return found
 
 

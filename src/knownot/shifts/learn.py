@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import Activations
 from ..detectors import Detector
 from ..detectors.base import to_namespace
-from ..errors import ActivationsError, KnownotError, OptionError
+from ..errors import ActivationsError, ImagesError, OptionError
 from ..fitting.extraction import Extractor
 from ..fitting.many import measured_on
 from ..fitting.remade import Remade
@@ -22,7 +22,7 @@ from .base import Kind, Shifts, features
 from .sample import Sample
 
 SHARE = 0.5  # of the forward passes of a fit: so many more for the copies, unless they were asked for
-FEWEST = 50  # images that copies are made of
+FEWEST, ASKED = 100, 50  # images that copies are made of, at least; where they were asked for
 WIDTH = 512  # numbers that kinds are told by, about: the first stages
 RIDGE = 0.02  # of the variance of each
 ATYPICAL = 0.01  # of the copies that are told to be of no kind
@@ -38,11 +38,11 @@ def copied(changes: Mapping[str, Changed], sample: Sample, passes: int, *, alway
     if not changes:
         return 0
     affordable = len(sample) if always else min(len(sample), int(SHARE * passes / (1 + len(changes))))
-    if affordable >= FEWEST:
+    if affordable >= (ASKED if always else FEWEST):
         return affordable
     if always:
         raise OptionError(
-            f"Kinds of change are told by copies of at least {FEWEST} calibration images; there are {len(sample)}. "
+            f"Kinds of change are told by copies of at least {ASKED} calibration images; there are {len(sample)}. "
             "Give more, or shifts=False."
         )
     return 0
@@ -68,14 +68,14 @@ def learn(
         return None, ()
     kinds, notes = list[Kind](), list[str]()
     with bar("changed copies", len(x) * (1 + len(changes)), progress) as advance:
-        clean = remade.activations(remade.pictures, "copies")
+        clean = remade.run(remade.pictures, "copies")
         copier = Copier(remade, detector, clean, labels, len(x) // 2, seed)
         seen = [features(clean, copier.places)]
         advance(len(x))
         for name, changed in changes.items():
             try:
                 kind, found = copier.copied(name, changed)
-            except KnownotError as error:
+            except (ActivationsError, ImagesError) as error:
                 notes.append(f"Whether images are {changed.words} is not told. {error}")
             else:
                 kinds.append(kind)
@@ -108,7 +108,7 @@ class Copier:
     def copied(self, name: str, changed: Changed) -> tuple[Kind, np.ndarray]:
         """(the kind, what it is told by, [m, d]). Raises KnownotError for one of which nothing finite is computed."""
         made = changed.change(self.remade.pictures, np.random.default_rng([self.seed, *name.encode()]))
-        copies = self.remade.activations(made, name)
+        copies = self.remade.run(made, name)
         if len(copies) != len(self.clean):
             raise ActivationsError(f"The classifier computes NaN or infinity for images {changed.words}.")
         before = np.argmax(self.clean.logits, axis=1)
