@@ -167,7 +167,20 @@ def test_fit_at_the_command_line_takes_kinds(tmp_path):
     toy.written(tmp_path / "known", *toy.known(500, 2))
     (tmp_path / "classes.txt").write_text("\n".join(toy.CLASSES))
     place = [str(tmp_path / name) for name in ("toy.onnx", "known", "osc", "classes.txt")]
-    given = ["fit", *place[:2], "-o", place[2], "--class-names", place[3], "--quiet", "--json", "--detector", "msp", "--guarantee", "marginal"]
+    given = [
+        "fit",
+        *place[:2],
+        "-o",
+        place[2],
+        "--class-names",
+        place[3],
+        "--quiet",
+        "--json",
+        "--detector",
+        "msp",
+        "--guarantee",
+        "marginal",
+    ]
     done = CliRunner().invoke(group, [*given, "--shift", "grey", "--shift", "noise"])
     assert done.exit_code == 0, done.output
     assert [kind["kind"] for kind in json.loads(done.output)["shifts"]] == ["grey", "noise-6", "noise-12"]
