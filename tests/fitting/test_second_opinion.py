@@ -506,6 +506,7 @@ def test_auto_chooses_with_the_second_network_in_view():
 def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_preprocessing(monkeypatch):
     from knownot.fitting.auxiliary import Auxiliary
     from knownot.fitting.extraction import Extractor
+    from knownot.fitting.remade import pixels_of
     from knownot.fitting.sampling import Subsample
     from knownot.selection import diagnostics as evidence
 
@@ -520,7 +521,7 @@ def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_pr
     assert sum(len(a) for a, _ in walk.run(source, "x", (seen,), names=toy.CLASSES)) == 120
     x, _ = seen.pictures()
     assert x.shape[1:] == (SIZE, SIZE, 3)  # the second network's input is the larger one
-    pictures, _ = evidence.pixels_of(x, cropped)
+    pictures, _ = pixels_of(x, cropped)
     monkeypatch.setattr(evidence, "make", lambda kind, n, *, like, labels, seed: like[:10])  # nothing is changed
     found = evidence.answers(walk, x, labels[:100], each=10, seed=0)["uniform"]
     order = np.argsort(seen.numbers)[:10]

@@ -20,6 +20,7 @@ from knownot.cli import main
 from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis, default_recipe, resolve
 from knownot.errors import OptionError, UnsoundError
 from knownot.fitting.options import CalibrationOptions
+from knownot.fitting.remade import pixels_of
 from knownot.fitting.sampling import HoldOut, Subsample
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
@@ -27,7 +28,7 @@ from knownot.plots import percent
 from knownot.selection import choice as choosing
 from knownot.selection import combination as ruling
 from knownot.selection import stepwise as selecting
-from knownot.selection.diagnostics import Check, checked, failing, flags, left_out, pixels_of, rounds, table
+from knownot.selection.diagnostics import Check, checked, failing, flags, left_out, rounds, table
 from knownot.selection.scoreboard import EVEN, MARGIN, TOLERANCE, YOURS, Scoreboard
 from knownot.selection.stacking import MEMBERS
 from knownot.selection.stepwise import select

@@ -141,7 +141,7 @@ def _softmax(caught: Mapping[str, Share], best: str) -> str:
 
 def thumb(x: np.ndarray, way: Preprocess | None) -> np.ndarray:
     """A picture of an input [h, w, k], for people."""
-    from ..selection.diagnostics import pixels_of
+    from ..fitting.remade import pixels_of
 
     found = pixels_of(x[None], way)
     return np.zeros((1, 1, 3), np.uint8) if found is None else found[0][0]

@@ -12,13 +12,13 @@ from ..detectors.base import to_namespace
 from ..detectors.passes import Pass
 from ..errors import KnownotError
 from ..fitting.many import CalibratedDetector
+from ..fitting.remade import pixels_of
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..images.preprocess import apply
 from ..measure import auroc_interval
 from ..models import Model
 from ..outliers import OUTLIERS, make
-from ..selection.diagnostics import pixels_of
 from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Unknown, UnknownKind

@@ -11,6 +11,7 @@ from ..calibration import Calibration
 from ..detectors import Detector
 from ..errors import SavedError
 from ..images.preprocess import check_preprocess
+from ..shifts.base import Shifts
 from .added import AddedClass
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def check_agreement(osc: OpenSetClassifier) -> None:
         "class_names": isinstance(osc.class_names, tuple) and all(isinstance(name, str) for name in osc.class_names),
     }
     kinds["added"] = isinstance(osc.added, tuple) and all(isinstance(a, AddedClass) for a in osc.added)
+    kinds["shifts"] = isinstance(osc.shifts, Shifts | None) and (osc.shifts is None or osc.shifts.agrees())
     for name, right in kinds.items():
         if not right:
             raise SavedError(f"The manifest does not describe a saved classifier: {name} is something else.")

@@ -64,6 +64,10 @@ from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.decision import decide
 from ..selection.diagnostics import Check
+from ..shifts.base import Kind, Shifts
+from ..shifts.kinds import asked_for
+from ..shifts.sample import Sample
+from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
 from .added import AddedClass, claimed, with_class, without_class
@@ -76,7 +80,7 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up, with_none
+from .steps import ONE, Record, detector_for, learn_shifts, make_record, run_passes, score_unknown, set_up, with_none
 from .verdicts import Verdict, Verdicts
 
 
@@ -94,6 +98,7 @@ class OpenSetClassifier:
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
     added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
+    shifts: Shifts | None = None  # how known images look that have changed; None where that was not looked at
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     def __repr__(self) -> str:
@@ -131,8 +136,7 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        added = {"added": self.added} if self.added else {}
-        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
+        return saving.digest(things | self._more | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -527,13 +531,23 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
-        if self.added:
-            things["added"] = self.added
+        things |= self._more
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         saving.write(folder, things, about=about, files=files)
+
+    @property
+    def _more(self) -> dict[str, Any]:
+        """What not every one has, to be saved."""
+        kept = {"added": self.added, "shifts": self.shifts}
+        return {name: thing for name, thing in kept.items() if thing}
+
+    @cached_property
+    def telling(self) -> Telling | None:
+        """Tells by its `shift` what a batch of images looks like; None where `fit` did not look at changes."""
+        return None if self.shifts is None else Telling.of(self.shifts, self.calibration)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
@@ -582,7 +596,7 @@ class OpenSetClassifier:
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-        member_p = np.full((n, m), np.nan)
+        member_p, told = np.full((n, m), np.nan), None if self.shifts is None else np.full(n, -1)
         if len(fine):
             with one_blas_thread():
                 scores, member_scores, senseless = self._scored(activations)
@@ -604,6 +618,8 @@ class OpenSetClassifier:
                 [p_values(ref, part) for ref, part in zip(self.references, member_scores.T, strict=True)], axis=1
             )
             score[rows], closed[rows] = scores, predicted
+            if told is not None and self.shifts is not None:
+                told[rows] = self.shifts.tell(activations)
             confidence[rows] = softmax(activations.logits).max(axis=1)
         made = Verdicts(
             ids=tuple(batch.ids),
@@ -617,6 +633,8 @@ class OpenSetClassifier:
             members=self.detector.members,
             class_names=self.names,
             promise=self.promise,
+            told=told,
+            telling=self.telling,
         )
         return batch, made, activations, fine
 
@@ -650,6 +668,7 @@ def fit(
     batch_size: int | None = None,
     thumbnails: int = 512,
     allow_low_accuracy: bool = False,
+    shifts: Any = None,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -710,6 +729,13 @@ def fit(
     allow_low_accuracy : bool, default False
         Whether to fit a classifier too that is hardly right more often on its own classes than by chance; that is a
         LabelsError else, because labels or preprocessing are then wrong as a rule.
+    shifts : bool, str, callable, or sequence or dict of them, optional
+        Which changes of known images are looked at, by forward passes over changed copies of up to 300 calibration
+        images: so that `predict` says when a batch looks changed, and how many known images changed so would be called
+        unknown. By default the usual ones (compression, blur, size, noise, light, colour, sharpness; see
+        `docs/how-to/shifts.md`) where that costs at most half as many forward passes as the fit; True: whatever it
+        costs; False: none; else names of changes or of their families, or functions of yours, uint8 [n, h, w, 3] -> the
+        same.
     seed : int, default 0
         Of all that is random: which images are held out, which rank.
     progress : bool, default True
@@ -741,6 +767,7 @@ def fit(
     whole("thumbnails", thumbnails)
     options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
     options.check()
+    changes = asked_for(shifts)
     opened = open_model(model, head=head, stages=stages)
     if not opened.capabilities.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
@@ -758,12 +785,15 @@ def fit(
     asked, passes = detector_for(model, detector), PassOptions(batch_size, progress, allow_low_accuracy)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
-    passed = run_passes(job, shown, watching)
+    sample = Sample() if changes else Sample(0)
+    passed = run_passes(job, shown, sample, watching)
     if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.capabilities.classes))
+    kept, notes = learn_shifts(passed, sample, shifts, changes, decided.detector)
     record = make_record(passed, choice, decided, begin)
+    record = replace(record, notes=(*record.notes, *notes))
     if watching:
         record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
@@ -776,6 +806,7 @@ def fit(
         bank=shown.bank(),
         record=record,
         second=job.second,
+        shifts=kept,
     )
 
 
@@ -815,5 +846,5 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {
-    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass, Shifts, Kind)
 }

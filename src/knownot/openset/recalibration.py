@@ -55,6 +55,8 @@ def recalibrate(
     note = f"Calibrated anew on {len(scores):,} images; before, on {osc.record.calibration + osc.record.ranking:,}."
     if contents.repeats:
         note += f" {contents.repeats:,} others were the same images again, which count once."
+    if osc.shifts is not None:
+        note += " How changed images look was told from the images of before, and is no longer told."
     record = replace(
         osc.record, calibration=count,
         ranking=len(scores) - count if decided.detector.needs_reference else 0, held_out=0,
@@ -64,8 +66,9 @@ def recalibrate(
         unreadable_count=osc.record.unreadable_count + len(walk.unreadable),
     )  # fmt: skip
     return replace(
-        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record
-    )
+        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record,
+        shifts=None,
+    )  # fmt: skip
 
 
 def _rule(osc: OpenSetClassifier) -> dict[str, Any]:

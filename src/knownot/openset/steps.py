@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import saving
 from ..arrays import Preprocess
-from ..detectors import beside_default, classes, resolve
+from ..detectors import Detector, beside_default, classes, resolve
 from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
@@ -34,9 +34,13 @@ from ..fitting.thumbnails import Thumbnails
 from ..fitting.trial import Trial
 from ..images import open_images
 from ..images.disjoint import CURE, VOID
+from ..outliers.changes import Changed
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
+from ..shifts.base import Shifts
+from ..shifts.learn import copied, learn
+from ..shifts.sample import Sample
 from ..version import __version__
 
 NOTHING = {
@@ -141,15 +145,17 @@ class Passed:
     void: str = ""
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
-    """One pass over the known images, and one over the calibration images if there are any."""
+def run_passes(job: FitJob, thumbnails: Thumbnails, sample: Sample, none: tuple[NoneShare, ...] = ()) -> Passed:
+    """One pass over the known images, and one over the calibration images if there are any. sample: sees those that
+    calibrate."""
     watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
         hold = hold_out(job, RANKING[0], watch)
+        hold.also = sample
         found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
         return Passed(found, _held_out(found, hold, contents))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, none if watch is None else (*none, watch))
+    found = score_calibration(known, (*none, sample, *(() if watch is None else (watch,))))
     assert found.held_contents is not None
     counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
     member_scores = {name: part[counts] for name, part in found.member_scores.items()}
@@ -225,6 +231,28 @@ def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
     batches = strange.run(open_images(unknown), "unknown", labelled=False)
     (member_scores,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
     return member_scores
+
+
+def learn_shifts(
+    passed: Passed, sample: Sample, shifts: Any, changes: Mapping[str, Changed], detector: Detector
+) -> tuple[Shifts | None, tuple[str, ...]]:
+    """(what is kept on changed images, notes). shifts: as given to `fit`, None where nothing was asked for."""
+    found, begin = passed.found, time.perf_counter()
+    passes = found.known.images + len(found.predicted)
+    images = copied(changes, sample, passes, always=shifts is not None)
+    if not images:
+        return None, ()
+    job = found.job
+    kept, notes = learn(
+        changes, sample, images, job.extractor(detector.passes), detector, job.options.seed, job.progress
+    )
+    if kept is None:
+        return None, notes
+    note = (
+        f"Copies of {images:,} calibration images under {len(kept.kinds)} changes ({kept.passes:,} forward passes, "
+        f"{time.perf_counter() - begin:.1f} s) tell when incoming images look changed (shifts=False: without)."
+    )
+    return kept, (note, *notes)
 
 
 def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:

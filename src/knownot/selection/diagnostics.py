@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..arrays import Activations, Capabilities, Head, Preprocess
+from ..arrays import Activations, Capabilities, Head
 from ..detectors import Detector, Recipe
 from ..detectors.base import to_namespace
 from ..errors import KnownotError
 from ..fitting.extraction import Extractor
-from ..images import open_images
-from ..images.preprocess import apply
+from ..fitting.remade import Remade
 from ..measure import auroc
 from ..outliers import OUTLIERS, make
 from ..stats import Statistic, StatisticRequest, gather
@@ -115,28 +115,6 @@ def checked(names: Iterable[str], member_scores: np.ndarray) -> tuple[Check, ...
 # Made outliers
 
 
-def pixels_of(x: np.ndarray, way: Preprocess | None) -> tuple[np.ndarray, Preprocess] | None:
-    """(pictures uint8 [m, h, w, 3], how they become the classifier's input), of inputs x [m, h, w, k].
-
-    way: how x was made. Of float arrays that is not known: their smallest number is taken for 0, their largest for 255.
-    None when the input has other than 1 or 3 channels: then it is no picture.
-    """
-    k = x.shape[-1]
-    if k not in (1, 3) or not len(x):
-        return None
-    if way is None:
-        low, high = float(x.min()), float(x.max())
-        way = Preprocess(
-            scale=(high - low) / 255 or 1.0, mean=(-low,), channels="grey" if k == 1 else "rgb", name="min–max"
-        )
-    way = replace(way, height=None, width=None)  # these have the size already
-    raw = (x.astype(np.float64) * np.asarray(way.std) + np.asarray(way.mean)) / (way.scale or 1.0)
-    pictures = np.clip(np.rint(raw), 0, 255).astype(np.uint8)
-    if k == 1:
-        pictures = np.repeat(pictures, 3, axis=-1)
-    return np.ascontiguousarray(pictures[..., ::-1] if way.channels == "bgr" else pictures), way
-
-
 def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, seed: int) -> dict[str, Activations]:
     """{kind: what the classifier computes for `each` made outliers}, made from known images and passed the same way.
 
@@ -145,25 +123,14 @@ def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, se
     made images, each preprocessed in its own way. A kind for which one of them computes nothing but NaN is left out;
     all of them, with other than 1 or 3 channels.
     """
-    second = walk.second
-    pictures = pixels_of(x, second.preprocess if second is not None and walk.second_is_larger else walk.way)
-    if pictures is None:
+    remade = Remade.of(walk, x)
+    if remade is None:
         return {}
-    images, way = pictures
-    if second is not None and second.preprocess is not None:
-        second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
-    # Pictures are cut out already: what is left is their size, of the network that they were not taken from.
-    again = None if walk.way is None else replace(walk.way, crop_share=1.0)
-    own = Extractor(walk.model, again, walk.size, second)
     found: dict[str, Activations] = {}
     for kind in KINDS:
-        made = make(kind, each, like=images, labels=labels, seed=seed)
-        source = open_images(np.stack([apply(image, way) for image in made]) if walk.way is None else made)
-        try:
-            batches = [a for a, _ in own.run(source, kind, labelled=False)]
-        except KnownotError:
-            continue
-        found[kind] = Activations.concat(batches)
+        made = make(kind, each, like=remade.pictures, labels=labels, seed=seed)
+        with suppress(KnownotError):
+            found[kind] = remade.run(made, kind)
     return found
 
 
