@@ -93,7 +93,9 @@ def test_nothing_is_resized_where_nothing_has_to_be():
     assert len(trials) == 1
 
 
-@pytest.mark.parametrize(("framework", "how"), [("keras", "stretched to 16 × 16"), ("torch", "scaled to cover, and cut")])
+@pytest.mark.parametrize(
+    ("framework", "how"), [("keras", "stretched to 16 × 16"), ("torch", "scaled to cover, and cut")]
+)
 def test_a_classifier_that_says_nothing_gets_the_resizing_of_its_framework(framework, how):
     model = open_model(brightest_side, size=(SIDE, SIDE))
     model.framework = framework
