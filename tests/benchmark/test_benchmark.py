@@ -75,7 +75,7 @@ class Nowhere(Detector):
     needs = frozenset({"probabilities"})
 
     @classmethod
-    def fit(cls, seen, head, *, at=0.0, wide=1e-4):
+    def fit(cls, statistics, head, *, at=0.0, wide=1e-4):
         return cls(at, wide)
 
     def score(self, batch: Array) -> Array:
@@ -290,3 +290,43 @@ def test_the_command(sets, tmp_path, capsys):
         main([*arguments, "--far", "green=another"])
     assert done.value.code == 1
     assert "twice" in capsys.readouterr().err
+
+
+def test_the_page_shows_every_number_and_the_images_of_disagreement(found, tmp_path):
+    from knownot.benchmark.benchmark_page import benchmark_page, disagreements
+    from knownot.images import open_images
+
+    text = benchmark_page(found, plots=True)
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    for d in NAMES:
+        assert f'data-name="{d}"' in text
+        assert f'data-by="{-found.group(d, "near").values["auroc"]}"' in text
+    assert text.count("<figcaption>ROC: ") == 3
+    one = found.networks[0]
+    (pair,) = [p for p in disagreements(found) if (p.first, p.second) == ("knn", "msp")]
+    known = {d: one.sets["test"].scores[d] for d in ("knn", "msp")}
+    gaps = [
+        (np.mean(known["msp"] >= x.scores["msp"][i]) - np.mean(known["knn"] >= x.scores["knn"][i]), s, i)
+        for s, x in one.sets.items()
+        for i in range(len(x))
+    ]
+    gap, name, i = max(gaps)
+    assert f"{name}: p {np.mean(known['knn'] >= one.sets[name].scores['knn'][i]):.2g} and" in pair.pictures
+    assert gap > 0
+    # The picture is that of the image: its source is read again at its place.
+    from knownot.plots import data_uri
+
+    source = open_images(found.sources[name])
+    (batch,) = source.only(one.sets[name].rows[[i]]).batches(1, found.preprocess, thumbs=64)
+    assert data_uri(batch.thumbs[0]) in pair.pictures
+
+
+def test_names_on_the_page_are_text(sets, tmp_path):
+    odd = "<b>x</b>"
+    found = run(sets, detectors={odd: "msp", "knn": "knn"}, near={}, shifted={}, far={"<i>set</i>": toy.unknown(12)})
+    found.write(tmp_path, plots=False)
+    text = (tmp_path / "benchmark.html").read_text(encoding="utf-8")
+    assert odd not in text
+    assert "<i>set" not in text
+    assert "&lt;b&gt;x" in text
+    assert not list(tmp_path.glob("leaderboard/**/*<*"))

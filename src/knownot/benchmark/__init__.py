@@ -6,10 +6,11 @@ import sys
 from types import ModuleType
 
 from .compare import Comparison, Line, compare
+from .protocol import openood
 from .result import BenchmarkResult
 from .run import benchmark
 
-__all__ = ["BenchmarkModule", "BenchmarkResult", "Comparison", "Line", "benchmark", "compare"]
+__all__ = ["BenchmarkModule", "BenchmarkResult", "Comparison", "Line", "benchmark", "compare", "openood"]
 
 
 class BenchmarkModule(ModuleType):
@@ -19,6 +20,7 @@ class BenchmarkModule(ModuleType):
     __call__ = staticmethod(benchmark)
     benchmark = staticmethod(benchmark)
     compare = staticmethod(compare)
+    openood = staticmethod(openood)
     BenchmarkResult = BenchmarkResult
     Comparison = Comparison
     Line = Line

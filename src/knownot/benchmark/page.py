@@ -12,7 +12,6 @@ from ..plots import Measured, dots, percent
 
 if TYPE_CHECKING:
     from .compare import Comparison
-    from .result import BenchmarkResult
 
 
 def intervals(found: Comparison) -> dict[str, dict[str, Measured]]:
@@ -50,10 +49,6 @@ def page(found: Comparison, title: str) -> str:
         "benchmark", "page.html.j2", title=title, plot=plot(found), rows=told,
         sets=list(next(iter(rows.values()), {})), known=next(iter(found.accuracy)), left_out=found.left_out,
     )  # fmt: skip
-
-
-def benchmark_page(found: BenchmarkResult, plots: bool) -> str:
-    return ""
 
 
 def _mean(sets: Mapping[str, Measured]) -> float:

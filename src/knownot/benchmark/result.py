@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Preprocess
 from ..fitting.cache import FORWARD
 from ..images import Images
 from ..measure import Areas, all_metrics, area_difference, areas, aurc, excess_aurc, holm, mean_areas, wilson
@@ -115,6 +116,7 @@ class BenchmarkResult:
     members: Mapping[str, tuple[str, ...]] = field(repr=False)  # of the groups
     shifted: tuple[str, ...] = ()
     sources: Mapping[str, Images] = field(default_factory=dict, repr=False)
+    preprocess: Preprocess | None = None  # of the first network
 
     @classmethod
     def of(
@@ -151,6 +153,7 @@ class BenchmarkResult:
             members=members,
             shifted=shifted,
             sources=sources,
+            preprocess=networks[0].preprocess,
         )
 
     @property

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..arguments import public
-from ..arrays import DetectorLike, ImagesLike, LabelsLike, ModelLike, Offers, Preprocess, PreprocessLike
-from ..detectors import Recipe, resolve
+from ..arrays import DetectorLike, ImagesLike, LabelsLike, ModelLike, Preprocess, PreprocessLike
+from ..detectors import Recipe
 from ..detectors.plugged import all_rows
-from ..errors import CalibrationError, KnownotError, OptionError
+from ..errors import CalibrationError, OptionError
 from ..fitting.cache import Cache
 from ..fitting.labels import class_order
 from ..fitting.many import RANKING, CalibratedDetector, PassResults, fit_known, score_calibration
@@ -25,6 +25,7 @@ from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..selection.choice import watch
 from ..selection.decision import decide, hold_out, subsample
+from .compare import resolved
 from .result import BenchmarkResult
 from .scoring import NetworkScores, SetScores, rejected, score_set
 from .tuning import Tuned, candidates
@@ -217,33 +218,19 @@ def asked_for(detectors: Any) -> dict[str, Any]:
     return {one if isinstance(one, str) else f"{one.kind.__name__}": one for one in several}
 
 
-def resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
-    """({name: recipe}, {name: why it cannot be used here}, notes)."""
-    recipes: dict[str, Recipe] = {}
-    left_out: dict[str, str] = {}
-    notes: list[str] = []
-    for name, one in asked.items():
-        try:
-            recipes[name], said = resolve(one, offers)
-            notes += [f"{name}: {sentence}" for sentence in said]
-        except KnownotError as error:
-            left_out[name] = str(error)
-    return recipes, left_out, notes
-
-
 def _run(name: str, model: Model, sets: Sets, settings: Settings) -> NetworkScores:
     """Everything with one network."""
     sources = open_sources(model, sets.known, sets.calibration, settings.features)
     if sources.again:
         warnings.warn(f"{sources.again} What is measured on them looks better than it is.", UserWarning, stacklevel=4)
-    recipes, left_out, notes = resolved(asked_for(settings.detectors), sources.offers)
+    recipes, left_out, notes = resolved(asked_for(settings.detectors), sources.capabilities)
     if sources.held is None:
         for one in [one for one, recipe in recipes.items() if recipe.kind.passes_by_fit]:
             del recipes[one]
             left_out[one] = "Its passes depend on what it has learnt, so calibration images have to be given."
     if not recipes:
         raise OptionError(f"None of the detectors can be used here: {'; '.join(left_out.values())}")
-    options = candidates(recipes, sources.offers) if settings.tuning else {}
+    options = candidates(recipes, sources.capabilities) if settings.tuning else {}
     every = recipes | {key: recipe for group in options.values() for key, recipe in group.items()}
     way = as_preprocess(settings.preprocess, channels=model.input.channels)
     job = set_up(sources, every, settings.options, way, settings.class_names, settings.passes)
@@ -330,4 +317,5 @@ def _measure(name: str, decided: _Decided, sets: Sets, tuned: Mapping[str, Tuned
         costs=cache.costs,
         fitted_on=found.known.images,
         calibrated_on=len(found.predicted),
+        preprocess=found.job.way,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Activations, Preprocess
 from ..detectors import Detector
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..fitting.cache import Cost
 from ..fitting.extraction import Extracted, Observer
 from ..fitting.labels import class_order
@@ -77,6 +77,7 @@ class NetworkScores:
     costs: Mapping[str, Cost]
     fitted_on: int
     calibrated_on: int
+    preprocess: Preprocess | None = None
 
 
 class _Places(Observer):
@@ -105,7 +106,7 @@ def score_set(
     extractor = job.extractor([one for detector in detectors.values() for one in detector.passes])
     extractor.way = preprocess or extractor.way
     order = class_order(source, job.model, job.names)[1] if known else None
-    quick: tuple[Detector, ...] = moved(tuple(detectors.values()), np, np.float32)
+    quick: tuple[Detector, ...] = to_namespace(tuple(detectors.values()), np, np.float32)
     parts: dict[str, list[np.ndarray]] = {one: [] for one in detectors}
     predicted, labels, places = [], [], _Places()
 
@@ -115,7 +116,7 @@ def score_set(
         predicted.append(np.argmax(batch.logits, axis=1))
         with one_blas_thread():
             for begin in range(0, len(batch), ROWS):
-                some = batch.take(slice(begin, begin + ROWS)).sharing()
+                some = batch.take(slice(begin, begin + ROWS)).with_cache()
                 for one, detector in zip(parts, quick, strict=True):
                     start = time.perf_counter()
                     parts[one].append(np.asarray(detector.score(some)))

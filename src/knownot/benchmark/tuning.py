@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Offers
+from ..arrays import Capabilities
 from ..detectors import Recipe, resolve
 from ..detectors.ranges import ranges_of, variations
 from ..errors import CalibrationError, KnownotError
@@ -32,18 +32,18 @@ class Tuned:
     def rule(self, found: PassResults, evidence: int) -> CalibratedDetector:
         """evidence: how many calibration images it was chosen by, which set no threshold."""
         return calibrate(
-            found.fitted[self.key], found.parts[self.key], found.predicted, found.job.options, numbers=found.numbers,
-            evidence=evidence,
+            found.fitted[self.key], found.member_scores[self.key], found.predicted, found.job.options,
+            numbers=found.numbers, evidence=evidence,
         )  # fmt: skip
 
 
-def candidates(recipes: Mapping[str, Recipe], offers: Offers) -> dict[str, dict[str, Recipe]]:
+def candidates(recipes: Mapping[str, Recipe], capabilities: Capabilities) -> dict[str, dict[str, Recipe]]:
     """{detector: {name in the run: recipe}} of the options that detectors with ranges may have on this classifier."""
     found: dict[str, dict[str, Recipe]] = {}
     for name, recipe in recipes.items():
         for said, changed in variations(recipe, ranges_of(name, recipe)):
             try:
-                found.setdefault(name, {})[f"{name} ({said})"] = resolve(changed, offers)[0]
+                found.setdefault(name, {})[f"{name} ({said})"] = resolve(changed, capabilities)[0]
             except KnownotError:
                 continue
     return found
@@ -60,7 +60,7 @@ def tune(
     if not options:
         return {}, 0
     job, n = found.job, len(found.predicted)
-    evidence = min(n // 2, n - job.options.of_classes(job.offers.classes) - RANKING[0])
+    evidence = min(n // 2, n - job.options.of_classes(job.capabilities.classes) - RANKING[0])
     if evidence < FEWEST:
         raise CalibrationError(
             f"{n:,} calibration images are too few to tune by: {FEWEST} or more choose options, and others set the "
@@ -72,7 +72,7 @@ def tune(
     unknown = score_set(fitted, job, "validation", validation, known=False).scores
     chosen = {}
     for name, keys in tried.items():
-        known = {key: np.asarray(found.fitted[key].join(found.parts[key][rows])) for key in keys}
+        known = {key: np.asarray(found.fitted[key].combine(found.member_scores[key][rows])) for key in keys}
         fine = [key for key in keys if not (np.isnan(known[key]).any() or np.isnan(unknown[key]).any())]
         aurocs = {key: auroc(known[key], unknown[key]) for key in fine}
         if aurocs:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plots.writing import put
-from .page import benchmark_page
+from .benchmark_page import benchmark_page
 
 if TYPE_CHECKING:
     from .result import BenchmarkResult, GroupRow

@@ -34,6 +34,11 @@ from .common import (
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write."
 )
 @click.option("--known-test", help="Known images that the classifier was NOT trained on, with labels.")
+@click.option(
+    "--openood",
+    metavar="NAME=FOLDER",
+    help="A benchmark of OpenOOD v1.5 and its data folder, instead of KNOWN and all sets.",
+)
 @click.option("--near", multiple=True, metavar="NAME=IMAGES", help="Unknown images of classes like the known ones.")
 @click.option("--far", multiple=True, metavar="NAME=IMAGES", help="Unknown images of other kinds.")
 @click.option(
@@ -63,8 +68,8 @@ from .common import (
 @seed_option
 @image_limits
 @machine_options
-def command(model: str, known: str | None, output: Path, known_test: str | None, near: tuple[str, ...],
-            far: tuple[str, ...], shifted: tuple[str, ...], calibration: str | None, validation_unknown: str | None,
+def command(model: str, known: str | None, output: Path, known_test: str | None, openood: str | None,
+            near: tuple[str, ...], far: tuple[str, ...], shifted: tuple[str, ...], calibration: str | None, validation_unknown: str | None,
             detectors: str, networks: tuple[str, ...], tune: bool, alpha: float, cache: Path | None, resume: bool,
             preprocess: str | None, size: str | None, class_names: Path | None, head: str | None,
             stages: tuple[str, ...], batch_size: int | None, unsafe_pickle: bool, seed: int, as_json: bool,
@@ -74,10 +79,13 @@ def command(model: str, known: str | None, output: Path, known_test: str | None,
     knownot benchmark MODEL KNOWN --known-test val/ --near street=street/ --far noise=noise/ -o out/
     """
     from ..benchmark import benchmark
+    from ..benchmark import openood as protocol
     from ..errors import OptionError
 
-    if known is None or known_test is None:
-        raise OptionError("Give KNOWN and --known-test: the images that the classifier was trained on, and new ones.")
+    if (openood is None) == (known is None or known_test is None):
+        raise OptionError(
+            "Give KNOWN and --known-test, the images that the classifier was trained on and new ones; or --openood."
+        )
     asked = size_of(size)
     options: dict[str, Any] = {
         "head": head, "stages": list(stages) or None, "size": asked, "unsafe_pickle": unsafe_pickle,
@@ -86,13 +94,23 @@ def command(model: str, known: str | None, output: Path, known_test: str | None,
     kept = cache or output / "cache"
     if not resume:
         shutil.rmtree(kept, ignore_errors=True)
+    way = preprocess_of(preprocess, asked, opened.input.channels or 3)
+    if openood is None:
+        sets: dict[str, Any] = {
+            "known": known, "test": known_test, "near": pairs("--near", near), "far": pairs("--far", far),
+            "shifted": pairs("--shifted", shifted), "calibration": calibration,
+            "validation_unknown": validation_unknown, "preprocess": way,
+        }  # fmt: skip
+    else:
+        if near or far or shifted or calibration or validation_unknown:
+            raise OptionError("--openood says which images are near, far, shifted and for validation: leave those out.")
+        ((name, folder),) = pairs("--openood", (openood,)).items()
+        sets = protocol(name, folder)
+        sets |= {} if way is None else {"preprocess": way, "preprocess_of": {}}
     found = benchmark(
-        opened, known, test=known_test, near=pairs("--near", near), far=pairs("--far", far),
-        shifted=pairs("--shifted", shifted), calibration=calibration, validation_unknown=validation_unknown,
-        detectors=detectors if detectors in ("all", "forward") else [name.strip() for name in detectors.split(",")],
+        opened, **sets, detectors=detectors if detectors in ("all", "forward") else detectors.split(","),
         networks={name: model_of(path, **options) for name, path in named(networks).items()}, tune=tune, alpha=alpha,
-        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3), class_names=names_from(class_names),
-        batch_size=batch_size, cache=kept, seed=seed, progress=not quiet,
+        class_names=names_from(class_names), batch_size=batch_size, cache=kept, seed=seed, progress=not quiet,
     )  # fmt: skip
     files = found.write(output)
     facts = {"output": str(output), "files": [str(path) for path in files], "detectors": list(found.detectors)}

@@ -64,7 +64,8 @@ class Cache:
             x = probe(model.input)
             logits = np.asarray(model.forward(x).logits, np.float64)
             answer = np.round(logits / max(float(np.abs(logits).max()), 1e-30), 4) + 0.0
-            said = (__version__, model.framework, model.fingerprint, repr(model.input), model.offers.stages, answer)
+            form = (model.framework, repr(model.input), model.capabilities.stages)
+            said = (__version__, model.fingerprint, form, answer)
             self._networks[id(model)] = model, _digest(said)  # the model is held, so that no other has its id
         return self._networks[id(model)][1]
 

@@ -4,7 +4,7 @@ The histogram and thumbnails need nothing that the light install lacks; the othe
 extra `[audit]`.
 """
 
-from .charts import Measured, bars, confusion, dots, reliability, scatter
+from .charts import Measured, bars, confusion, curves, dots, reliability, scatter
 from .drawing import need
 from .histogram import bins_of, histogram, tails
 from .palette import PALETTE, Tone, stylesheet
@@ -19,6 +19,7 @@ __all__ = [
     "bars",
     "bins_of",
     "confusion",
+    "curves",
     "data_uri",
     "dots",
     "gallery",
