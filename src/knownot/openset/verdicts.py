@@ -159,7 +159,7 @@ class Verdicts:
             adapted_images=int((self.shift_kind > 0).sum()),
         )
 
-    def shift_columns(self) -> dict[str, list[Any]]:
+    def shift_columns(self) -> dict[str, Any]:
         """The columns of `SHIFT_COLUMNS` by name, where verdicts were adapted; else none."""
         if self.shift_kind is None or self.telling is None:
             return {}
@@ -171,7 +171,7 @@ class Verdicts:
         closed = [self.name_of(k) for k in self.shift_closed_label]
         told = [kinds[max(k, 0)] for k in self.shift_kind.tolist()]
         return dict(
-            zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value.tolist(), closed), strict=True)
+            zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True)
         )
 
     def columns(self) -> dict[str, Any]:
