@@ -265,6 +265,17 @@ class Preprocess:
         return replace(self, height=height, width=width)
 
 
+LARGE = 128  # pixels of a side from which evaluation usually cuts images from a larger size
+
+
+def usual_resizing(stretches: bool, height: int | None, width: int | None) -> dict[str, Any]:
+    """Fields of Preprocess: what loaders do with photographs. Keras' stretch them; torchvision's, timm's and most of
+    Hugging Face's evaluation cuts them from 8/7 of the size."""
+    if stretches:
+        return {"fit": "stretch"}
+    return {"crop_share": 0.875} if height and width and min(height, width) >= LARGE else {}
+
+
 def _numbers(name: str, given: Any) -> tuple[float, ...]:
     if isinstance(given, tuple) and all(type(v) is float for v in given):
         return given
