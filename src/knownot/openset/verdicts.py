@@ -170,9 +170,7 @@ class Verdicts:
         kinds = ("", *(kind.name for kind in self.telling.shifts.kinds))
         closed = [self.name_of(k) for k in self.shift_closed_label]
         told = [kinds[max(k, 0)] for k in self.shift_kind.tolist()]
-        return dict(
-            zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True)
-        )
+        return dict(zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True))
 
     def columns(self) -> dict[str, Any]:
         """The columns of `COLUMNS`, by name."""

@@ -50,19 +50,19 @@ def copied(changes: Mapping[str, Changed], sample: Sample, passes: int, *, alway
 
 def learn(
     changes: Mapping[str, Changed],
-    sample: Sample,
-    images: int,
+    images: tuple[np.ndarray, np.ndarray],
     walk: Extractor,
     detector: Detector,
     seed: int,
     progress: bool = False,
 ) -> tuple[Shifts | None, tuple[str, ...]]:
-    """(the kinds, notes), from one forward pass over copies of so many images under each change.
+    """(the kinds, notes), from one forward pass over copies under each change.
 
-    walk: as of the calibration images. None with other than 1 or 3 channels: these are no pictures. A kind of which the
-    classifier computes nothing finite is left out, with a note.
+    images: (x [m, h, w, k] as the walk gave it, labels [m], -1 where unknown). walk: as of the calibration images. None
+    with other than 1 or 3 channels: these are no pictures. A kind of which the classifier computes nothing finite is
+    left out, with a note.
     """
-    x, labels = sample.first(images)
+    x, labels = images
     remade = Remade.of(walk, x)
     if remade is None:
         return None, ()
