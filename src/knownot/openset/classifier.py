@@ -238,8 +238,6 @@ class OpenSetClassifier:
         shown = so_far or Gallery()
         size = batch_size or (1 if live else None)
         batches = self.batches(source, size, start=start, thumbs=SIDE if gallery else 0, ahead=not live)
-        if source.ready and self.preprocess is not None:
-            batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
@@ -589,15 +587,17 @@ class OpenSetClassifier:
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
-        `Images.batches`. Raises ImagesError for images in another form than those of `fit`."""
+        `Images.batches`. Raises ImagesError for images in another form than those of `fit`, and warns of float arrays
+        that look prepared in another way."""
         self._fits(source)
-        return source.batches(
+        batches = source.batches(
             size or batch_size_for(self.model, self.preprocess, self.second),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             **options,
         )
+        return first_checked(batches, self.preprocess) if source.ready and self.preprocess is not None else batches
 
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:
