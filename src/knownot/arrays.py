@@ -268,11 +268,10 @@ class Preprocess:
 LARGE = 128  # pixels of a side from which evaluation usually cuts images from a larger size
 
 
-def usual_resizing(framework: str, layout: str, height: int | None, width: int | None) -> dict[str, Any]:
-    """Fields of Preprocess: what a framework's own loaders do with photographs. Keras' stretch them (an ONNX file with
-    channels last comes from there); torchvision's, timm's and most of Hugging Face's evaluation cuts them from 8/7 of
-    the size."""
-    if framework == "keras" or (framework == "onnx" and layout == "NHWC"):
+def usual_resizing(stretches: bool, height: int | None, width: int | None) -> dict[str, Any]:
+    """Fields of Preprocess: what loaders do with photographs. Keras' stretch them; torchvision's, timm's and most of
+    Hugging Face's evaluation cuts them from 8/7 of the size."""
+    if stretches:
         return {"fit": "stretch"}
     return {"crop_share": 0.875} if height and width and min(height, width) >= LARGE else {}
 

@@ -464,6 +464,8 @@ def test_grey_images_without_an_axis_of_channels() -> None:
     assert opened.input.channels == 1
     assert opened.preprocess is not None
     assert opened.preprocess.channels == "grey"
+    assert opened.preprocess.fit == "stretch", "as Keras' loaders do"
+    assert opened.stretches
     np.testing.assert_allclose(softmax(opened.activations(x).logits), own_output(model, x[..., 0]), atol=1e-6)
 
 

@@ -495,6 +495,7 @@ def test_layouts_that_cannot_be_told_must_be_said() -> None:
     with pytest.raises(ModelError, match="layout='NCHW'"):
         open_model(proto)
     assert open_model(proto, layout="NHWC").input.height == 3
+    assert open_model(proto, layout="NHWC").stretches, "as from Keras"
     assert open_model(proto, layout="NCHW").input.height == 8
     with pytest.raises(OptionError, match="layout='CHWN'"):
         open_model(proto, layout="CHWN")

@@ -69,7 +69,8 @@ from .common import (
 @image_limits
 @machine_options
 def command(model: str, known: str | None, output: Path, known_test: str | None, openood: str | None,
-            near: tuple[str, ...], far: tuple[str, ...], shifted: tuple[str, ...], calibration: str | None, validation_unknown: str | None,
+            near: tuple[str, ...], far: tuple[str, ...], shifted: tuple[str, ...], calibration: str | None,
+            validation_unknown: str | None,
             detectors: str, networks: tuple[str, ...], tune: bool, alpha: float, cache: Path | None, resume: bool,
             preprocess: str | None, size: str | None, class_names: Path | None, head: str | None,
             stages: tuple[str, ...], batch_size: int | None, unsafe_pickle: bool, seed: int, as_json: bool,

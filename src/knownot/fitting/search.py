@@ -91,7 +91,7 @@ def search(
     for a table."""
     sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     resized = images.size != (height, width)
-    base = usual_resizing(model.framework, model.input.layout, height, width) if resized else {}
+    base = usual_resizing(model.stretches, height, width) if resized else {}
     usual = tuple(replace(way, **base) for way in candidates(model.input.channels or 3, height, width))
     read, notes, reading = readings(model, sample, usual, order, batch_size)
     usual = tuple(with_reading(way, read) for way in usual)

@@ -38,6 +38,7 @@ class Model(ABC):
     stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
         the last included; `capabilities.stages` holds the earlier ones only, which detectors read.
     gradients: the paths of activations that `gradient` takes ("logits", "features", "stages/<name>").
+    stretches: whether the loaders that usually feed it stretch photographs, as Keras' do, instead of cutting them.
     trainable: whether its weights are at hand, so that a remedy can train a copy of it.
     notes: what was found at opening, one sentence each, for people.
     opened_with: the options that `open_model` was given.
@@ -51,6 +52,7 @@ class Model(ABC):
     preprocess: Preprocess | None = None
     stage_layers: Mapping[str, str]
     gradients: tuple[str, ...] = ()
+    stretches: bool = False
     trainable: bool = False
     notes: tuple[str, ...] = ()
     opened_with: Mapping[str, Any] = {}

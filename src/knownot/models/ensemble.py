@@ -40,6 +40,7 @@ class EnsembleModel(Model):
         self.input = _one_input(self.members)
         self.preprocess = _same(self.members, "preprocess", "preprocessed in different ways")
         self.class_names = _same([m for m in self.members if m.class_names] or [first], "class_names", "of other names")
+        self.stretches = first.stretches
         capabilities = [m.capabilities for m in self.members]
         if len({o.classes for o in capabilities}) > 1:
             raise ModelError(

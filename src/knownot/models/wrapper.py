@@ -23,6 +23,7 @@ class Wrapper(Model):
         )
         self.class_names, self.preprocess, self.stage_layers = inner.class_names, inner.preprocess, inner.stage_layers
         self.gradients, self.notes, self.opened_with = inner.gradients, inner.notes, inner.opened_with
+        self.stretches = inner.stretches
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         return self.inner.gradient(batch, toward)

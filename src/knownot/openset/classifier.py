@@ -70,6 +70,7 @@ from ..shifts.sample import Sample
 from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
+from .adapting import Windows, check_adapt
 from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
@@ -151,7 +152,13 @@ class OpenSetClassifier:
 
     @public
     def predict(
-        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self,
+        images: ImagesLike,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        gallery: bool = True,
+        adapt: str | None = None,
     ) -> Verdicts:
         """One verdict per image of `images`, in its order; one forward pass.
 
@@ -168,6 +175,9 @@ class OpenSetClassifier:
             Whether to show a progress bar.
         gallery : bool, default True
             Keep thumbnails of the most unknown and the borderline images for the report.
+        adapt : {"batch"}, optional
+            Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns
+            beside the others (`shift_label` and others), which stay what they are; see `openset.adapting`.
 
         Returns
         -------
@@ -178,6 +188,8 @@ class OpenSetClassifier:
         ------
         ImagesError
             The source cannot be read at all, or is given in another form than the images of `fit`.
+        OptionError
+            There is nothing to adapt to.
 
         Examples
         --------
@@ -185,7 +197,7 @@ class OpenSetClassifier:
         >>> len(verdicts), verdicts.p_value.shape
         (100, (100,))
         """
-        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
+        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery, adapt=adapt))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
     @public
@@ -209,21 +221,23 @@ class OpenSetClassifier:
         gallery: bool = False,
         so_far: Gallery | None = None,
         live: bool = False,
+        adapt: str | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
 
         live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
         before the next image is asked for. Otherwise images are read ahead, which is faster.
+        adapt: as of `predict`; if live, each image gets the kind of the window before it.
         """
         check_process(self.process)
+        check_adapt(self, adapt)
+        windows = None if adapt is None else Windows(self, live)
         source = open_images(images)
         for note in source.order_notes:
             warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         size = batch_size or (1 if live else None)
         batches = self.batches(source, size, start=start, thumbs=SIDE if gallery else 0, ahead=not live)
-        if source.ready and self.preprocess is not None:
-            batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
@@ -235,9 +249,15 @@ class OpenSetClassifier:
                     rows = verdicts.take(batch.rows[fine])
                     shown = shown.with_batch(rows, thumbs, embed(activations), max(self.calibration.p_threshold, 1e-12))
                 now = time.perf_counter()
-                yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
+                verdicts = replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
+                if windows is None:
+                    yield verdicts
+                else:
+                    yield from windows.push(verdicts, activations, batch.rows[fine])
                 advance(len(batch))
+            if windows is not None:
+                yield from windows.flush()
 
     @public
     def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
@@ -567,15 +587,17 @@ class OpenSetClassifier:
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
-        `Images.batches`. Raises ImagesError for images in another form than those of `fit`."""
+        `Images.batches`. Raises ImagesError for images in another form than those of `fit`, and warns of float arrays
+        that look prepared in another way."""
         self._fits(source)
-        return source.batches(
+        batches = source.batches(
             size or batch_size_for(self.model, self.preprocess, self.second),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             **options,
         )
+        return first_checked(batches, self.preprocess) if source.ready and self.preprocess is not None else batches
 
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:

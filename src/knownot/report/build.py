@@ -91,6 +91,12 @@ def build(
             *(note for note in record.notes if note != record.preprocessing),
             *(f"{c.detector}: {flag}" for c in record.checks if c.detector in osc.detector.members for flag in c.flags),
         ),
+        changed=()
+        if osc.telling is None
+        else tuple(
+            (kind.words, kind.accuracy, rejected)
+            for kind, rejected in zip(osc.telling.shifts.kinds, osc.telling.expected, strict=True)
+        ),
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 and images else None,
         version=__version__,

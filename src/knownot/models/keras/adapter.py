@@ -74,7 +74,7 @@ class KerasModel(Model):
         if getattr(self._op, "quantization_mode", None):
             self._reads_head = False
             notes += ("The last layer is quantised, so it is no exact linear layer; its weights are not read.",)
-        self.preprocess = own_preprocess(calls, self.input)
+        self.preprocess, self.stretches = own_preprocess(calls, self.input), True
         self.class_names, more = class_names_of(model, path, self._classes)
         self.notes = notes + more
         self._make: Callable[[Any], Any] = lambda function: compiled(function, lambda: model.variables)

@@ -96,7 +96,7 @@ def own_preprocess(calls: list[Call], spec: InputSpec) -> Preprocess | None:
     if found is None:
         return None
     channels = "grey" if spec.channels == 1 else "rgb"
-    usual = usual_resizing("keras", spec.layout, height, width)
+    usual = usual_resizing(True, height, width)
     return Preprocess(height, width, channels, scale=found[1], name=found[0], **usual)
 
 

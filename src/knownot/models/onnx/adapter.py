@@ -101,6 +101,7 @@ class OnnxModel(Model):
             reading.layers,
         )
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
+        self.stretches = spec.layout == "NHWC"  # such files come from Keras and TensorFlow
         self._reading, self._file, self._who = reading, reading.file, reading.file.who
         self._run, self._dtype = run, reading.dtype
         self.input_name = run.get_inputs()[0].name

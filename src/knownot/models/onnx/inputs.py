@@ -80,7 +80,7 @@ def preprocess(graph: Graph, value: ValueInfoProto, spec: InputSpec) -> Preproce
     A graph that itself brings 0–255 to a few units is fed raw pixels; one that does so with 0–1 is fed pixels / 255.
     """
     channels = "grey" if spec.channels == 1 else "rgb"
-    usual = usual_resizing("onnx", spec.layout, spec.height, spec.width)
+    usual = usual_resizing(spec.layout == "NHWC", spec.height, spec.width)
     if dtype_of(value).kind in "iu":
         return Preprocess(spec.height, spec.width, channels, name="raw 0-255 (integer input)", **usual)
     factor, offset, steps = np.ones(1), np.zeros(1), 0
