@@ -16,11 +16,11 @@ from markupsafe import Markup
 
 from ..measure import curve, risk_coverage
 from ..plots import curves, data_uri, gallery, histogram, percent
+from .words import TEST, columns, passes
 
 if TYPE_CHECKING:
     from .result import BenchmarkResult
 
-TEST = "test"
 PLOTTED = 5  # detectors in a plot, and that are compared image by image
 SHOWN = 8  # images of a pair and direction
 SIDE = 64  # pixels of a thumbnail
@@ -29,7 +29,6 @@ SIDE = 64  # pixels of a thumbnail
 def benchmark_page(found: BenchmarkResult, plots: bool) -> str:
     """One HTML file that fetches nothing. plots: also what matplotlib draws, which has to be installed then."""
     from ..plots.page import render
-    from .writing import columns
 
     script = files(__package__).joinpath("benchmark.js").read_text(encoding="utf-8")
     best = found.detectors[:PLOTTED]
@@ -43,8 +42,6 @@ def benchmark_page(found: BenchmarkResult, plots: bool) -> str:
 
 def _heads(found: BenchmarkResult) -> list[tuple[str, str]]:
     """(heading, what it means) of the columns after the detector's name."""
-    from .writing import columns
-
     heads = [(f"{said} AUROC", "interval: DeLong, 95 %") for *_, said in columns(found)]
     heads += [(f"{group} p", "paired test against the best, Holm") for group in found.members]
     heads += [(f"{group} FPR@95", "known images rejected when 95 % of unknown ones are") for group in found.members]
@@ -57,8 +54,6 @@ def _heads(found: BenchmarkResult) -> list[tuple[str, str]]:
 
 def _rows(found: BenchmarkResult) -> Iterator[tuple[str, list[tuple[str, float, str]]]]:
     """(detector, [(text, what it is sorted by, smaller text beside it)])."""
-    from .writing import columns, passes
-
     costs = {row.detector: row for row in found.costs}
     for d in found.detectors:
         own = {(r.group, r.known): r for r in found.groups if r.detector == d}

@@ -14,8 +14,8 @@ from ..fitting.cache import FORWARD
 from ..images import Images
 from ..measure import Areas, all_metrics, area_difference, areas, aurc, excess_aurc, holm, mean_areas, wilson
 from .scoring import NetworkScores, SetScores
+from .words import FULL, TEST
 
-TEST, FULL = "test", "full spectrum"
 METRICS = (
     "auroc", "aupr_unknown", "aupr_known", "aupr_unknown_trapezoid", "aupr_known_trapezoid",
     "fpr_at_95_unknown_recall", "fpr_at_95_known_recall", "oscr", "ccr_at_fpr_0.1", "ccr_at_fpr_0.01", "caught",

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..plots.writing import put
 from .benchmark_page import benchmark_page
+from .words import FULL, TEST, columns, passes
 
 if TYPE_CHECKING:
     from .result import BenchmarkResult, GroupRow
 
-TEST, FULL = "test", "full spectrum"
 LEADERBOARD = {  # OpenOOD's columns and what they are here
     "FPR@95": "fpr_at_95_unknown_recall",
     "AUROC": "auroc",
@@ -117,12 +117,6 @@ def _line(
     return ",".join([name, *cells])
 
 
-def columns(found: BenchmarkResult) -> list[tuple[str, str, str]]:
-    """(group, known, heading) of the groups that a short table shows."""
-    both = [(TEST, "")] + ([(FULL, ", full spectrum")] if found.shifted else [])
-    return [(group, known, f"{group}{said}") for known, said in both for group in found.members]
-
-
 def markdown(found: BenchmarkResult) -> str:
     """The table that a README or a report shows, best mean rank first."""
     shown = columns(found)
@@ -151,13 +145,6 @@ def auroc(row: GroupRow) -> str:
 
 def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.1f}"
-
-
-def passes(forward: float, back: float) -> str:
-    """Of each image, beside the one that all share."""
-    if math.isnan(forward):
-        return "cached"
-    return "1" if not forward else f"1 + {forward:.3g}" + (f" and {back:.3g} back" if back else "")
 
 
 def latex(found: BenchmarkResult) -> str:
