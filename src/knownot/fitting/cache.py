@@ -190,9 +190,13 @@ def _feed(found: Any, thing: Any) -> None:
         found.update(f"{type(thing).__module__}.{type(thing).__qualname__}(".encode())
         for f in fields(thing):
             _feed(found, getattr(thing, f.name))
-    elif isinstance(thing, tuple):
+    elif isinstance(thing, tuple | list):
         found.update(f"({len(thing)}".encode())
         for x in thing:
             _feed(found, x)
+    elif isinstance(thing, Mapping):
+        _feed(found, tuple(thing.items()))
+    elif hasattr(thing, "__dict__") and not callable(thing):
+        _feed(found, (type(thing).__qualname__, vars(thing)))
     else:
         found.update(f"{type(thing).__name__}:{thing!r};".encode())
