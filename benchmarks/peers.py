@@ -83,7 +83,7 @@ class Encoder(torch.nn.Module):
 
 def pytorch_ood() -> Any:
     """Its detectors."""
-    if importlib.util.find_spec("torchvision") is None:
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         for name in ("torchvision", "torchvision.transforms", "torchvision.datasets", "torchvision.models",
                      "torchvision.transforms.functional", "torchvision.datasets.utils", "torchvision.ops",
                      "torchvision.models.resnet", "torchvision.datasets.folder"):  # fmt: skip
