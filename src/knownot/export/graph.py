@@ -13,7 +13,9 @@ from ..arrays import Activations, Preprocess, softmax
 from ..calibration import Calibration, share
 from ..detectors import moved
 from ..errors import UnsoundError
+from ..fitting.thumbnails import eyes
 from ..models import Model
+from ..openset.added import claimed
 from ..stats import maps_of, reduced
 from . import namespace as xp
 from .pixels import own_input
@@ -55,13 +57,7 @@ def build(osc: OpenSetClassifier, model: Model, second: Model | None, *, resize:
 
 
 def refuse(osc: OpenSetClassifier) -> None:
-    """Raise UnsoundError where the detector reads what one pass forward does not give, or classes were added."""
-    if osc.added:
-        names = ", ".join(a.name for a in osc.added)
-        raise UnsoundError(
-            f"The classes added by with_class ({names}) are not written into an exported file, which would call their "
-            "images unknown without saying so. Export without_class(name), or serve the saved folder."
-        )
+    """Raise UnsoundError where the detector reads what one pass forward does not give."""
     if osc.detector.passes:
         names = ", ".join(osc.detector.members)
         passes = "; ".join(sorted({type(p).__name__ for p in osc.detector.passes}))
@@ -128,6 +124,10 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
     # p and the threshold are of the form j / (m + 1), rounded: the slack keeps equal ones equal up to m = 500,000
     unknown = ~(p > threshold * (np.float32(1) + SLACK))
     label = xp.where(unknown, xp.asarray(np.int64(-1)), closed)
+    if osc.added:
+        which = claimed(osc.added, eyes(seen))
+        label = xp.where(unknown & (which >= 0) & (p >= 0), which + len(osc.class_names), label)
+        unknown = label < 0
     named = (label, unknown, p, score, closed, softmax(seen.logits))
     return dict(zip(OUTPUTS, named, strict=True))
 
