@@ -1,6 +1,6 @@
 """Decisions over many images, simulated from real scores: false discoveries, shares, false alarms and delays.
 
-    python benchmarks/streams.py [batches] [clean] [delays] [since] [--draws 1000] [--sizes N …] [--cache FILE.npz]
+    python benchmarks/streams.py [batches] [clean] [delays] [since] [long] [--draws 1000] [--sizes N …] [--cache FILE.npz]
 
 Scores of `stream_scores.py`. Every calibration set and every stream is drawn with replacement from them, with a jitter
 of 1e-4 that breaks ties. river, when it is installed, gives ADWIN.
@@ -186,7 +186,7 @@ def delays(scores: dict[str, np.ndarray], draws: int, n: int = 1000, start: int 
     print(f"n = {n}; {draws} streams each; in 500 clean streams of {length:,}: knownot's promise realises "
           f"{rates[0]:.1%} and {rates[1]:.1%}\n")  # fmt: skip
     print("| what comes | method | median delay | 90 % | missed | before it came |\n|---|---|---|---|---|---|")
-    cases = [(u, s) for u in ("mnist", "textures", "tiny-imagenet") for s in (0.01, 0.05, 0.1, 0.2)]
+    cases = [(u, s) for u in UNKNOWN for s in (0.01, 0.05, 0.1, 0.2)]
     for name, share in [*cases, ("jpeg", 1.0), ("blur", 1.0)]:
         rng = np.random.default_rng([2, int(100 * share), len(name)])
         streams = Streams(rng, scores["known"], draws, n, 0.05)
@@ -292,7 +292,37 @@ def since(scores: dict[str, np.ndarray], draws: int, n: int = 1000, start: int =
               f"{took / images * 1e6:.0f} |", flush=True)  # fmt: skip
 
 
-PARTS = {"batches": batches, "clean": clean, "delays": delays, "since": since}
+def long(scores: dict[str, np.ndarray], draws: int, n: int = 1000) -> None:
+    """One monitor over 1,000,000 known images: memory, time, and the file of its state."""
+    import resource
+    import tempfile
+
+    from knownot.monitoring import Monitor
+    from knownot.openset.verdicts import Verdicts
+
+    rng = np.random.default_rng(4)
+    calibration = drawn(rng, scores["known"], n)
+    monitor = Monitor(calibration, class_names=("one",), members=("all",))
+    print("| images | µs / image | largest memory of the process, MB | state, kB |\n|---|---|---|---|")
+    took, size = 0.0, 1000
+    with tempfile.TemporaryDirectory() as folder:
+        for done in range(size, 1_000_001, size):
+            x = drawn(rng, scores["known"], size).astype(np.float32)
+            p, zero = p_values(calibration, x), np.zeros(size, np.int64)
+            verdicts = Verdicts(tuple(map(str, range(size))), np.where(p <= 0.03, -1, 0), p, x, zero,
+                                np.ones(size, np.float32), (None,) * size, p[:, None], ("all",), ("one",))  # fmt: skip
+            begin = time.process_time()
+            monitor.update(verdicts)
+            took += time.process_time() - begin
+            if done in (10_000, 100_000, 300_000, 1_000_000):
+                monitor.save(Path(folder, "state.json"))
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+                kilobytes = Path(folder, "state.json").stat().st_size / 1000
+                print(f"| {done:,} | {took / done * 1e6:.0f} | {memory:.1f} | {kilobytes:.0f} |", flush=True)
+    print(f"\n{len(monitor.alarms)} alarms")
+
+
+PARTS = {"batches": batches, "clean": clean, "delays": delays, "since": since, "long": long}
 
 
 def main() -> None:

@@ -83,6 +83,15 @@ def read_state(path: Path, monitor: Monitor) -> None:
         ) from error
 
 
+def options_of(path: Path) -> dict[str, Any]:
+    """The options of the monitor that a state was saved by: false_alarms and seed. Raises OptionError."""
+    try:
+        state = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        return {"false_alarms": float(state["false_alarms"]), "seed": int(state["seed"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"{path} is no state of a monitor that can be read: {error}.") from error
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """The whole file or nothing: a draft beside it takes its place."""
     draft = path.with_name(path.name + ".new")
