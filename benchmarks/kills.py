@@ -5,7 +5,8 @@ written whole, and of one classifier?
 
 Two open-set classifiers of one network take turns, images change between runs, and an output is compared with that of a
 run in one go. Also saves that are killed: is there a whole folder at every moment, and is nothing left behind? And
-`knownot watch` killed: are the alarms those of a run in one go? Each run is a process of its own, forked from this one, which opens no network.
+`knownot watch` killed: are the alarms those of a run in one go? Each run is a process of its own, forked from this one,
+which opens no network.
 """
 
 from __future__ import annotations

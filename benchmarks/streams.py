@@ -1,6 +1,6 @@
 """Decisions over many images, simulated from real scores: false discoveries, shares, false alarms and delays.
 
-    python benchmarks/streams.py [batches] [clean] [delays] [since] [long] [--draws 1000] [--sizes N …] [--cache FILE.npz]
+    python benchmarks/streams.py [batches] [clean] [delays] [since] [long] [--draws N] [--sizes N …] [--cache FILE.npz]
 
 Scores of `stream_scores.py`. Every calibration set and every stream is drawn with replacement from them, with a jitter
 of 1e-4 that breaks ties. river, when it is installed, gives ADWIN.

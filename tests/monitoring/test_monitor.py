@@ -126,6 +126,18 @@ def test_the_beta_mixture_is_the_integral():
     assert beta_mixture(np.array(s), np.array(t), rate) == pytest.approx(math.log(whole), rel=1e-6)
 
 
+@pytest.mark.parametrize(("s", "t"), [(1_600, 100_000), (200, 60_000), (0, 200_000), (16_000, 1_000_000)])
+def test_the_beta_mixture_of_a_long_quiet_stream_is_the_integral(s, t):
+    """Where P(theta > rate) is smaller than floating point holds: the capital is not."""
+    rate = 0.0127 * 2
+
+    def integrand(x):
+        return math.exp(s * math.log(x / rate) + (t - s) * math.log((1 - x) / (1 - rate))) / (1 - rate)
+
+    whole = integrate.quad(integrand, rate, rate + 60 / ((t - s) / (1 - rate) - s / rate), epsabs=0)[0]
+    assert beta_mixture(np.array(s), np.array(t), rate) == pytest.approx(math.log(whole), abs=1e-4)
+
+
 def test_the_jumper_is_the_recursion_of_the_paper():
     shares, log = np.full(3, 1 / 3), np.zeros(())
     capital = np.full(3, 1 / 3)

@@ -84,18 +84,17 @@ def beta_mixture(flags: np.ndarray, images: np.ndarray, rate: float | np.ndarray
 
     It depends on counts only, so it is the same in any order, and counts of several streams may be added.
     """
-    from scipy.special import betaln
+    from scipy.special import betainc, betaln
 
     s, t = np.asarray(flags, dtype=np.float64), np.asarray(images, dtype=np.float64)
-    above = _log_beta_tail(s + 1, t - s + 1, rate)
-    return betaln(s + 1, t - s + 1) + above - np.log1p(-rate) - s * np.log(rate) - (t - s) * np.log1p(-rate)
-
-
-def _log_beta_tail(a: np.ndarray, b: np.ndarray, x: float | np.ndarray) -> np.ndarray:
-    """log P(Beta(a, b) > x), by -700 where it is smaller than floating point holds (capital that is lost anyway)."""
-    from scipy.special import betainc
-
-    return np.log(np.maximum(betainc(b, a, 1 - x), 1e-304))
+    tail = betainc(t - s + 1, s + 1, 1 - rate)  # P(Beta(s + 1, t - s + 1) > rate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = betaln(s + 1, t - s + 1) + np.log(tail) - np.log1p(-rate) - s * np.log(rate) - (t - s) * np.log1p(-rate)
+        # where that is too small for floating point, the capital falls steeply from 1 at theta = rate: by Laplace, with
+        # the next term, which is negative
+        slope, bend = (t - s) / (1 - rate) - s / rate, (t - s) / (1 - rate) ** 2 + s / np.square(rate)
+        steep = -np.log(slope) + np.log1p(-bend / slope**2) - np.log1p(-rate)
+    return np.where(tail > 1e-290, log, steep)
 
 
 @dataclass
