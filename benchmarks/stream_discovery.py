@@ -100,7 +100,9 @@ def withheld(minutes: float, weights: Path | None) -> None:
         preprocess=way, progress=False,
     )  # fmt: skip
     sets = {"known": x[1400:]} | {f"class {k}": test[classes == k] for k in out}
-    clusters(osc, sets, ({"known": 4000} | {f"class {k}": 600 for k in out},))
+    for alpha in (0.05, 0.3):  # the second rejects many known images too, and so catches more of what is near
+        print(f"\nalpha = {alpha:g}")
+        clusters(osc.with_alpha(alpha), sets, ({"known": 4000} | {f"class {k}": 600 for k in out},))
 
 
 def added(osc, sets: dict[str, np.ndarray], seeds: int) -> None:
