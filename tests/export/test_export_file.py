@@ -122,6 +122,18 @@ def test_added_classes(osc: Any, tmp_path: Path) -> None:
         more.export(tmp_path / "half.onnx", precision="float16", calibration=NEW)
 
 
+def test_images_are_not_cut_out_twice(tmp_path: Path) -> None:
+    """Of a classifier that looks at the middle of an image: the file takes the middle, and Python the whole image."""
+    osc = fit(preprocess=replace(WAY, crop_share=0.5), detector="msp")
+    home = toy.written(tmp_path / "images", MIXED)
+    made = osc.export(tmp_path / "osc.onnx", check=home)
+    assert made.parity.images == len(MIXED)
+    ours, theirs = osc.predict(home, gallery=False), knownot.load(tmp_path / "osc.onnx").predict(home)
+    np.testing.assert_array_equal(theirs.label, ours.label)
+    np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-5, atol=1e-5)
+    assert osc.export(tmp_path / "large.onnx", check=home, resize=True).parity.agrees
+
+
 def test_float_images(tmp_path: Path) -> None:
     osc = fit(known=(floats(KNOWN), LABELS), new=(floats(NEW), TRUE), preprocess=None, detector="maxlogit")
     made = osc.export(tmp_path / "osc.onnx", check=floats(MIXED))

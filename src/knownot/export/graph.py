@@ -152,9 +152,10 @@ def _rounded_down(scores: np.ndarray) -> np.ndarray:
 
 
 def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelProto:
-    """Constants as initializers, a default for the threshold, and outputs of known shapes."""
+    """Constants as initializers, no node that nothing is made of, a default for the threshold, and outputs of known
+    shapes."""
     graph = proto.graph
-    nodes = list(graph.node)
+    nodes = _needed(_under_their_names(list(graph.node)))
     del graph.node[:]
     for node in nodes:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
@@ -174,3 +175,30 @@ def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelPro
     graph.name, proto.producer_name = "knownot", "knownot"
     onnx.checker.check_model(proto)
     return proto
+
+
+def _under_their_names(nodes: list[Any]) -> list[Any]:
+    """What makes an output under its name, without the Identity that spox puts behind it."""
+    made = {output for node in nodes for output in node.output}
+    names: dict[str, str] = {}
+    for node in nodes:
+        if node.op_type == "Identity" and node.output[0] in OUTPUTS and node.input[0] in made - names.keys():
+            names[node.input[0]] = node.output[0]
+    kept = [node for node in nodes if node.op_type != "Identity" or names.get(node.input[0]) != node.output[0]]
+    for node in kept:
+        for places in (node.input, node.output):
+            for i, name in enumerate(places):
+                places[i] = names.get(name, name)
+    return kept
+
+
+def _needed(nodes: list[Any]) -> list[Any]:
+    """Those that an output is made of: of the classifier's stages a detector may look at some only."""
+    wanted, kept = set(OUTPUTS), list[Any]()
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            for part in node.attribute:
+                wanted.update(name for inner in part.g.node for name in inner.input)
+            kept.append(node)
+    return kept[::-1]

@@ -97,12 +97,23 @@ def compare(
     resizes: whether the file takes images of any size. Raises ImagesError when none can be read.
     """
     made = images is None
-    rows = [_beside(osc, run, ids, x) for ids, x in (_made(osc) if made else _given(osc, images, resizes))]
+    ours = osc if resizes else _as_it_takes_them(osc)
+    rows = [_beside(ours, run, ids, x) for ids, x in (_made(osc) if made else _given(osc, images, resizes))]
     if not rows:
         raise OptionError("There is no image to compare by that can be read.")
     ids = [i for row in rows for i in row["ids"]]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "ids"}
     return _judged(osc, ids, joined, made, runtime)
+
+
+def _as_it_takes_them(osc: OpenSetClassifier) -> OpenSetClassifier:
+    """`osc` for images that were resized and cut out already, as the file takes them: nothing is cut off again."""
+    if osc.preprocess is None or osc.preprocess.crop_share == 1:
+        return osc
+    second = osc.second
+    if second is not None and second.preprocess is not None:
+        second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
+    return replace(osc, preprocess=replace(osc.preprocess, crop_share=1.0), second=second)
 
 
 def _beside(osc: OpenSetClassifier, run: Run, ids: list[str], x: np.ndarray) -> dict[str, Any]:
