@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..plots import data_uri, gallery, number, percent
+from ..plots import changes, data_uri, gallery, number, percent
 from ..plots.page import render as fill
 from ..plots.page import write
 from .pictures import charts
@@ -42,7 +42,7 @@ class Audit:
         return self.record.findings
 
     def to_json(self) -> str:
-        """Every number, in the schema of docs/audit.md."""
+        """Every number, in the schema of docs/how-to/audit.md."""
         return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: str | Path, json_path: str | Path | None = None) -> None:
@@ -95,6 +95,7 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         questions=QUESTIONS,
         weakest=weakest[:CLASSES],
         kinds=_gallery(data, uris),
+        changed=_changed(data["changed"]),
         mistakes=gallery(
             [
                 (
@@ -109,6 +110,11 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         if data["classes"]["mistakes"]
         else "",
     )
+
+
+def _changed(section: dict[str, Any]) -> Markup:
+    rows = [(line["words"], line["accuracy"]["share"], line["rejected"]["share"]) for line in section["lines"]]
+    return changes(rows, alpha=section["alpha"]) if rows else Markup("")
 
 
 def _gallery(data: dict[str, Any], uris: Mapping[str, str]) -> Markup:

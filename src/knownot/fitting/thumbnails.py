@@ -14,7 +14,7 @@ from .extraction import Extracted, Observer
 SIDE = 64  # pixels of a thumbnail's longer side
 
 
-def eyes(batch: Activations) -> Array:
+def embed(batch: Activations) -> Array:
     """What neighbours are looked up by, rows of unit length, [n, d] float32: features, or probabilities without."""
     rows = batch.features if batch.features is not None else softmax(batch.logits)
     xp = array_namespace(rows)
@@ -60,7 +60,7 @@ class Thumbnails(Observer):
             return images
         numbers = self._draw.random(len(thumbs))
         worst = self._kept[-1][0] if len(self._kept) >= self.most else 2.0
-        looks = eyes(images.activations)
+        looks = embed(images.activations)
         for i in np.flatnonzero(numbers < worst):
             self._kept.append((float(numbers[i]), squared(thumbs[int(i)]), looks[i], int(images.labels[i])))
         self._kept.sort(key=lambda x: x[0])

@@ -23,6 +23,7 @@ READERS: tuple[
 ] = (  # asked in turn; each module has `opened(source, labels, class_names)`, None if not its kind
     "parquet",
     "array",
+    "lists",
     "files",
     "stream",  # last: any iterable
 )
@@ -31,8 +32,8 @@ READERS: tuple[
 GROUP = "knownot.readers"  # entry points by which other packages add readers: `opened`, or a module that has it
 
 MANY = (
-    "Give an array, a folder, a list of paths, a glob, a parquet file, a DataLoader, a tf.data.Dataset, or another "
-    "iterable of batches"
+    "Give an array, a folder, a list of paths, a glob, an image list, a parquet file, a DataLoader, a tf.data.Dataset, "
+    "or another iterable of batches"
 )
 
 
@@ -45,8 +46,9 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
     source : ImagesLike
         An array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input; a pair
         (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of files'
-        bytes); parquet files with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of
-        batches: arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read.
+        bytes); an image list, a .txt or .lst file with a line "path label" for each image; parquet files with image
+        bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of batches: arrays, (images, labels), or
+        dicts with "image" and "label"; what readers of other packages read.
     labels : LabelsLike, optional
         Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.

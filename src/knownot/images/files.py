@@ -49,7 +49,7 @@ class FileImages(Entries):
     @property
     def size(self) -> tuple[int, int] | None:
         if isinstance(self._size, str):
-            self._size = common_size(self._files)
+            self._size = common_size(self._files[:: max(1, len(self._files) // 32)])
         return self._size
 
     @property
@@ -163,6 +163,11 @@ def _list(paths: list[Any], labels: Any, names: Names, skipped: int = 0) -> File
         raise ImagesError("One of the paths is an empty text, which names no image. Leave it out.")
     ids = [f"#{i}" if isinstance(path, bytes) else os.fspath(path) for i, path in enumerate(paths)]
     files = [path if isinstance(path, bytes) else os.fspath(path) for path in paths]
+    return in_list(ids, files, labels, names, skipped)
+
+
+def in_list(ids: list[str], files: Sequence[str | bytes], labels: Any, names: Names, skipped: int = 0) -> FileImages:
+    """Files under these ids, with labels as `open_images` takes them."""
     keys = [(name, os.path.basename(name), Path(name).stem) for name in ids]
     numbers, names = resolve(labels, len(ids), names, keys)
     return FileImages(ids, files, numbers, names, skipped=skipped)

@@ -14,6 +14,7 @@ import numpy as np
 from ..arguments import public
 from ..errors import OptionError, RowError, missing_extra
 from ..images.names import printable
+from ..shifts.seen import Shift, Telling
 from .cells import BYTES, as_bytes, csv_cell, lossless, utf8
 
 COLUMNS = (
@@ -54,6 +55,8 @@ class Verdicts:
     p_value: share of held-out known images that look at least as unknown; NaN where unreadable.
     score: the detector's, larger = more unknown. closed_label, confidence: what the classifier alone says
     (its class and its softmax probability). error: why an image could not be read, None where it could.
+    shift_kind, shift_p_value, shift_label, shift_closed_label: the same adapted to the kind of change of a window of
+    images, where that was asked for (`predict(adapt="batch")`); None otherwise.
     members, member_p_values: for each detector that took part, its own p-values, [n, m].
     """
 
@@ -68,6 +71,12 @@ class Verdicts:
     members: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     promise: str = ""  # the guarantee, in words
+    told: np.ndarray | None = None  # [n] int64, the kind of change that each looks like, see `shifts.base.Shifts`
+    shift_kind: np.ndarray | None = None  # [n] int64, the kind of change adapted to; 0: none, -1: unreadable
+    shift_p_value: np.ndarray | None = None  # [n] float64
+    shift_label: np.ndarray | None = None  # [n] int64
+    shift_closed_label: np.ndarray | None = None  # [n] int64
+    telling: Telling | None = field(default=None, compare=False, repr=False)
     seconds: float = 0.0
     gallery: Any = field(default=None, compare=False, repr=False)
 
@@ -129,7 +138,39 @@ class Verdicts:
         """One sentence for people."""
         known, unknown, bad = (int(x.sum()) for x in (self.known, self.unknown, self.unreadable))
         text = f"{len(self):,} image{'s' * (len(self) != 1)}: {known:,} known, {unknown:,} unknown, {bad:,} unreadable"
-        return f"{text}; {self.promise}" if self.promise else text
+        text = f"{text}; {self.promise}" if self.promise else text
+        shift = self.shift
+        return text if shift is None or not shift.matters else f"{text}; {shift.sentence}"
+
+    @property
+    def shift(self) -> Shift | None:
+        """What these images look like, if they look changed; None where they do not, are too few to tell, or `fit` did
+        not look at changes."""
+        if self.told is None or self.telling is None:
+            return None
+        fine = len(self) - int(self.unreadable.sum())
+        found = self.telling.shift(self.telling.shifts.counts(self.told), int(self.unknown.sum()), fine)
+        if found is None or self.shift_kind is None or self.shift_label is None:
+            return found
+        readable = self.shift_kind >= 0
+        return replace(
+            found,
+            adapted=float((self.shift_label[readable] < 0).mean()),
+            adapted_images=int((self.shift_kind > 0).sum()),
+        )
+
+    def shift_columns(self) -> dict[str, Any]:
+        """The columns of `SHIFT_COLUMNS` by name, where verdicts were adapted; else none."""
+        if self.shift_kind is None or self.telling is None:
+            return {}
+        assert self.shift_label is not None
+        assert self.shift_p_value is not None
+        assert self.shift_closed_label is not None
+        own = replace(self, label=self.shift_label)
+        kinds = ("", *(kind.name for kind in self.telling.shifts.kinds))
+        closed = [self.name_of(k) for k in self.shift_closed_label]
+        told = [kinds[max(k, 0)] for k in self.shift_kind.tolist()]
+        return dict(zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True))
 
     def columns(self) -> dict[str, Any]:
         """The columns of `COLUMNS`, by name."""
@@ -171,6 +212,7 @@ class Verdicts:
             for f in fields(self)
             if f.name in PER_IMAGE
             for x in [getattr(self, f.name)]
+            if x is not None
         }
         return replace(self, **chosen, gallery=None)
 
@@ -184,7 +226,7 @@ class Verdicts:
         joined: dict[str, Any] = {}
         for f in fields(cls):
             given = [getattr(p, f.name) for p in parts]
-            if f.name in PER_IMAGE:
+            if f.name in PER_IMAGE and given[0] is not None:
                 joined[f.name] = (
                     np.concatenate(given) if isinstance(given[0], np.ndarray) else tuple(x for g in given for x in g)
                 )
@@ -200,6 +242,8 @@ class Verdicts:
         except ImportError as error:
             raise missing_extra("pandas", "parquet", "to_pandas()") from error
         frame = pd.DataFrame({k: _texts(x) if isinstance(x, list) else x for k, x in self.columns().items()})
+        for name, column in self.shift_columns().items():
+            frame[name] = column
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             frame[f"p_value: {name}"] = p
         return frame
@@ -214,7 +258,7 @@ class Verdicts:
             raise missing_extra("pyarrow", "parquet", "to_parquet()") from error
         columns = {
             name: pa.array(_texts(x), type=pa.string()) if isinstance(x, list) else pa.array(x, from_pandas=False)
-            for name, x in self.columns().items()
+            for name, x in (self.columns() | self.shift_columns()).items()
         }
         if not all(map(utf8, self.ids)):
             columns["id"] = pa.array([as_bytes(name) for name in self.ids], type=pa.binary())
@@ -234,9 +278,12 @@ class Verdicts:
         members = self.members if explain else ()
         with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *(csv_cell(f"p_value: {name}", raw) for name in members)])
-            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+            shifted = self.shift_columns()
+            writer.writerow([*COLUMNS, *shifted, *(csv_cell(f"p_value: {name}", raw) for name in members)])
+            rows = zip(*shifted.values(), strict=True) if shifted else [()] * len(self)
+            for v, row, own in zip(self, rows, self.member_p_values.tolist(), strict=True):
                 cells = [csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS]
+                cells += [csv_cell(x, raw) for x in row]
                 writer.writerow([*cells, *(csv_cell(p, raw) for p in own[: len(members)])])
 
     @public
@@ -246,19 +293,27 @@ class Verdicts:
         import json
 
         with Path(path).open("w", encoding="utf-8") as file:
-            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+            shifted = self.shift_columns()
+            for i, (v, own) in enumerate(zip(self, self.member_p_values.tolist(), strict=True)):
                 each = {name: None if p != p else p for name, p in zip(self.members, own, strict=False)}
-                more = {"member_p_values": each} if explain else {}
+                more: dict[str, Any] = {"member_p_values": each} if explain else {}
+                more |= plain({name: column[i] for name, column in shifted.items()})
                 file.write(json.dumps(printed(row_of(v)) | more) + "\n")
 
 
 SHOWN = 10  # rows of the table in notebooks
-PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values")
+SHIFT_COLUMNS = ("shift", "shift_status", "shift_class_name", "shift_p_value", "shift_closed_class")
+PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values", "told",
+             "shift_kind", "shift_p_value", "shift_label", "shift_closed_label")  # fmt: skip
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain JSON values, NaN as None."""
-    row = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
+    return plain({f.name: getattr(verdict, f.name) for f in fields(verdict)})
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The same with NaN as None."""
     return {name: None if isinstance(x, float) and x != x else x for name, x in row.items()}
 
 
