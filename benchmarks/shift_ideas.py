@@ -70,9 +70,7 @@ def main() -> None:
         kinds = ("clean", *DECLARED, *STRANGERS)
         known = {kind: bench.seen("test", kind).take(slice(0, EACH)) for kind in kinds}
         unknown = {name: bench.seen(name, "clean").take(slice(0, 3 * EACH)) for name in bench.unknown}
-        print(
-            "| idea | near: clean → full | far: clean → full | false alarms: clean, declared, strangers | caught near, far |"
-        )
+        print("| idea | near: clean → full | far: clean → full | false alarms: clean, declared, strangers | caught |")
         print("|---|---|---|---|---|")
         show("as it is", lambda x: x, (bench, train, labels, held), known, unknown)
         for removed in (1, 2, 4):
