@@ -20,7 +20,7 @@ from .sections import Record
 
 CLASSES = 20  # rows of the table of classes
 QUESTIONS = {
-    "inputs": "Is it fed as it was trained?",
+    "inputs": "Are images prepared as in training?",
     "probabilities": "Are its outputs probabilities?",
     "classes": "Is every class recognised?",
     "unknown": "How sure is it of things of no class?",

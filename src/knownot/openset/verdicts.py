@@ -130,7 +130,15 @@ class Verdicts:
         return [self.name_of(k) for k in self.closed_label]
 
     def name_of(self, k: int) -> str:
-        """The name of an output of the classifier."""
+        """The name of an output of the classifier.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.name_of(2)
+        'red'
+        """
         return "" if k < 0 else self.class_names[k] if k < len(self.class_names) else str(int(k))
 
     @property
@@ -173,7 +181,15 @@ class Verdicts:
         return dict(zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True))
 
     def columns(self) -> dict[str, Any]:
-        """The columns of `COLUMNS`, by name."""
+        """The columns of `COLUMNS`, by name.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> list(verdicts.columns())[:3]
+        ['id', 'status', 'label']
+        """
         return {
             "id": list(self.ids),
             "status": self.status,
@@ -205,7 +221,15 @@ class Verdicts:
 
     def take(self, rows: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Verdicts:
         """The verdicts of some rows, chosen as NumPy does: numbers (negative ones from the end), a mask [n] of bools,
-        or a slice. Raises RowError (an OptionError and an IndexError) for anything else."""
+        or a slice. Raises RowError (an OptionError and an IndexError) for anything else.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> len(verdicts.take(verdicts.unknown))
+        40
+        """
         index = _rows(rows, len(self))
         chosen: dict[str, Any] = {
             f.name: x[index] if isinstance(x, np.ndarray) else tuple(x[i] for i in index)
@@ -236,7 +260,15 @@ class Verdicts:
         return cls(**{**joined, "gallery": first.gallery, **changes})
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame`, one row per image."""
+        """A `pandas.DataFrame`, one row per image.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> len(verdicts.to_pandas())
+        100
+        """
         try:
             import pandas as pd
         except ImportError as error:
@@ -250,7 +282,14 @@ class Verdicts:
 
     @public
     def to_parquet(self, path: str | Path) -> None:
-        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts."""
+        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_parquet("verdicts.parquet")
+        """
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -274,6 +313,12 @@ class Verdicts:
         A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has "./" before it if it is
         an image's path, and an apostrophe otherwise, unless raw. Bytes of a file's name that are no UTF-8 are written
         as they are: read them with errors="surrogateescape". explain: also the p-value of each detector that took part.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_csv("verdicts.csv", explain=True)
         """
         members = self.members if explain else ()
         with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
@@ -289,7 +334,14 @@ class Verdicts:
     @public
     def to_jsonl(self, path: str | Path, *, explain: bool = False) -> None:
         """One JSON object per line and image; null where there is no number. explain: also "member_p_values", of each
-        detector that took part."""
+        detector that took part.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_jsonl("verdicts.jsonl")
+        """
         import json
 
         with Path(path).open("w", encoding="utf-8") as file:

@@ -29,7 +29,14 @@ STEPS = 60  # of the slider
 
 @public
 def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
-    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
+    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> verdicts = osc.predict("incoming/")
+    >>> knownot.write_report(osc, verdicts, "report.html", source="incoming")
+    """
     readable = ~verdicts.unreadable
     classes: dict[str, list[int]] = {}
     for row in np.flatnonzero(readable):
