@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("quick_graphs")
 def the_problem_stays_as_it_is() -> Iterator[None]:
     """All detectors are given one and the same: one that wrote into it would be noticed here."""
     yield
-    for again, classes in ((problem(), 5), (problem(classes=2, dtype=np.float64), 2)):
-        fresh = problem.__wrapped__(classes=classes)
+    for again, count in ((problem(), 5), (problem(classes=2, dtype=np.float64), 2)):
+        fresh = problem.__wrapped__(classes=count)
         for name in ("train", "new", "known", "unknown"):
             for path, x in getattr(fresh, name).named().items():
                 np.testing.assert_array_equal(getattr(again, name).named()[path], x, err_msg=f"{name} {path}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ..arrays import Head, Offers
@@ -125,7 +127,8 @@ class Recipe:
         return flat
 
 
+@functools.cache  # a signature is slow to read, and every fit asks for each thousands of times
 def options_of(kind: type[Any]) -> Mapping[str, Any]:
     """{option: its default, or REQUIRED} of a detector or shaper: the keyword-only parameters of its `fit`."""
     parameters = inspect.signature(kind.fit).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    return MappingProxyType({p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY})
