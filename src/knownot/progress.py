@@ -70,6 +70,7 @@ class Lines:
             return
         self.said = now
         speed = self.done / (now - self.began)
-        of = f"{self.done:,} of {self.total:,}" if self.total else f"{self.done:,}"
-        left = f", {(self.total - self.done) / speed:,.0f} s left" if speed and self.done < (self.total or 0) else ""
+        total = self.total or 0
+        of = f"{self.done:,} of {total:,}" if total else f"{self.done:,}"
+        left = f", {(total - self.done) / speed:,.0f} s left" if speed and self.done < total else ""
         say(f"{self.what}: {of} images, {speed:,.0f} images/s{left}", True)

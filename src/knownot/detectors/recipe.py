@@ -127,8 +127,12 @@ class Recipe:
         return flat
 
 
-@functools.cache  # a signature is slow to read, and every fit asks for each thousands of times
 def options_of(kind: type[Any]) -> Mapping[str, Any]:
     """{option: its default, or REQUIRED} of a detector or shaper: the keyword-only parameters of its `fit`."""
-    parameters = inspect.signature(kind.fit).parameters.values()
+    return _keywords(kind.fit)
+
+
+@functools.cache  # a signature is slow to read, and a fit asks for the same ones thousands of times
+def _keywords(function: Any) -> Mapping[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
     return MappingProxyType({p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY})
