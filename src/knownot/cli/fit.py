@@ -49,13 +49,13 @@ from .common import (
     type=click.Choice(["pac", "marginal", "class-conditional", "class-conditional-or-marginal"]),
     default="pac",
     show_default=True,
-    help="With confidence 1 - delta; on average; on average within each predicted class.",
+    help="With confidence 1 - delta, on average, or on average within each predicted class.",
 )
 @click.option("--delta", type=Share(), default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
 @preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
-@click.option("--features-preprocess", help="How the second network wants its images, when it does not say.")
+@click.option("--features-preprocess", help="How the second network expects its images, when it does not say.")
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @class_names_option
@@ -67,6 +67,13 @@ from .common import (
     "--thumbnails", type=click.IntRange(0), default=512, show_default=True, help="Known images kept as small pictures."
 )
 @click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
+@click.option(
+    "--shifts/--no-shifts",
+    default=None,
+    help="Whether changed copies of calibration images are looked at, to tell when incoming images look changed.  "
+    "[where that costs at most half as many forward passes as the fit]",
+)
+@click.option("--shift", "changes", multiple=True, help="One such change, or a family of them (several times).")
 @click.option("--allow-low-accuracy", is_flag=True, help="Fit a classifier too that is hardly better than chance.")
 @pickle_option
 @seed_option
@@ -76,8 +83,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
             class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...],
-            batch_size: int | None, thumbnails: int, include_model: bool, allow_low_accuracy: bool, unsafe_pickle: bool,
-            seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+            batch_size: int | None, thumbnails: int, include_model: bool, shifts: bool | None, changes: tuple[str, ...],
+            allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -95,7 +102,8 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
         class_names=names_from(class_names), none_classes=list(none_classes) or None, batch_size=batch_size,
-        thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, seed=seed, progress=not quiet,
+        thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, shifts=_shifts(shifts, changes), seed=seed,
+        progress=not quiet,
     )  # fmt: skip
     osc.save(output, include_model=include_model)
     check_saved(osc, output, include_model=include_model, code=":" in model)
@@ -128,6 +136,12 @@ def check_saved(osc: Any, output: Path, *, include_model: bool, code: bool) -> N
 
 def _asked(detectors: tuple[str, ...]) -> Any:
     return None if not detectors else detectors[0] if len(detectors) == 1 else list(detectors)
+
+
+def _shifts(shifts: bool | None, changes: tuple[str, ...]) -> Any:
+    if changes and shifts is False:
+        raise OptionError("--no-shifts and --shift contradict each other: give one of them.")
+    return list(changes) or shifts
 
 
 def _second(features: str | None, preprocess: str | None, size: str | None, embedding: bool) -> dict[str, Any]:
@@ -165,6 +179,16 @@ def _words(osc: Any, output: Path) -> str:
     return "\n".join([*lines, f"Saved to {output}. Next: knownot predict {output} IMAGES -o verdicts.csv"])
 
 
+def _changed(osc: Any) -> list[dict[str, Any]]:
+    """The kinds of change that are told, for `--json`."""
+    if osc.telling is None:
+        return []
+    return [
+        {"kind": kind.name, "accuracy": kind.accuracy, "rejected": rejected, "adapts": kind.adapts}
+        for kind, rejected in zip(osc.shifts.kinds, osc.telling.expected, strict=True)
+    ]
+
+
 def facts(osc: Any) -> dict[str, Any]:
     """What `--json` tells of a fit."""
     record = osc.record
@@ -187,6 +211,7 @@ def facts(osc: Any) -> dict[str, Any]:
         ],
         "second": record.second or None,
         "notes": list(record.notes),
+        "shifts": _changed(osc),
         "checks": [
             {
                 "detector": c.detector,

@@ -3,18 +3,24 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from ..calibration import KnownBound
 from ..errors import ImagesError, OptionError
-from .batch import BatchDecisions
+from .batch import BatchDecisions, bound_of
 from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
 from .journal import Journal, Plan
+from .tables import write_metadata
+
+if TYPE_CHECKING:
+    from ..shifts.seen import Shift
 
 
 @click.command("predict")
@@ -36,6 +42,12 @@ from .journal import Journal, Plan
     help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
     "they are written beside the output as <output>.selected.csv.",
 )
+@click.option(
+    "--strangest",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Also say how many of the K strangest images may be known, with 95 % confidence, whatever made you choose K.",
+)
 @network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
@@ -50,12 +62,18 @@ from .journal import Journal, Plan
     is_flag=True,
     help="Also the p-value of each detector that takes part, as columns of a CSV file; other formats have them.",
 )
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
-            fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
-            raw_cells: bool, explain: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            fdr: float | None, strangest: int | None, model: str | None, features: str | None, batch_size: int | None,
+            restart: bool, raw_cells: bool, explain: bool, adapt: bool, strict: bool, as_json: bool,
+            quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -77,11 +95,13 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         output,
         report=report,
         fdr=fdr,
+        strangest=strangest,
         batch_size=batch_size,
         restart=restart,
         quiet=quiet,
         raw=raw_cells,
         explain=explain,
+        adapt="batch" if adapt else None,
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -104,6 +124,11 @@ class Run:
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     batch: BatchDecisions | None = None
+    strangest: tuple[int, KnownBound] | None = None  # so many, and how many of any of them may be known
+    told: Counter[int] = field(default_factory=Counter)  # how many look like each kind of change
+    adapted: int = 0  # called unknown by adapted verdicts
+    changed: int = 0  # whose verdict was adapted to a change
+    shift: Shift | None = None
 
     @property
     def images(self) -> int:
@@ -113,12 +138,16 @@ class Run:
         if row["error"] is not None:
             self.unreadable += 1
             self.bad.append((row["id"], row["error"]))
+            row.pop("told", -1)
             return
         unknown = row["status"] == "unknown"
         self.numbers.append(self.images)
         self.scores.append(row["score"])
         self.p.append(row["p_value"])
         self.strange.append(unknown)
+        self.told[row.pop("told", -1)] += 1
+        self.adapted += row.get("shift_status") == "unknown"
+        self.changed += bool(row.get("shift"))
         self.known, self.unknown = self.known + (not unknown), self.unknown + unknown
         self.classes.setdefault(row["closed_class"], [0, 0])[unknown] += 1
 
@@ -136,13 +165,23 @@ class Run:
             f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {self.shift.sentence}."] if self.shift is not None and self.shift.matters else []
         lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
+        lines += [f"- {self.strangest[1].sentence(self.strangest[0])}"] if self.strangest else []
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
 
     def facts(self, osc: Any, output: Path, report: Path | None) -> dict[str, Any]:
-        return {
+        more: dict[str, Any] = {} if self.batch is None else {"batch": self.batch.facts()}
+        if self.strangest:
+            k, bound = self.strangest
+            more["strangest"] = {
+                "images": k,
+                "known_at_most": int(bound.curve()[k - 1]),
+                "confidence": bound.confidence,
+            }
+        return more | {
             "images": self.images,
             "known": self.known,
             "unknown": self.unknown,
@@ -155,7 +194,8 @@ class Run:
             "resumed": self.resumed,
             "notes": list(self.notes),
             "seconds": self.seconds,
-        } | ({} if self.batch is None else {"batch": self.batch.facts()})
+            "shift": None if self.shift is None else asdict(self.shift),
+        }
 
 
 def predict_to(
@@ -165,14 +205,17 @@ def predict_to(
     *,
     report: Path | None = None,
     fdr: float | None = None,
+    strangest: int | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
     raw: bool = False,
     explain: bool = False,
+    adapt: str | None = None,
 ) -> Run:
     """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
-    still the same, are kept, all others computed, and that is told on standard error."""
+    still the same, are kept, all others computed, and that is told on standard error. adapt: as of `predict`; what is
+    adapted to depends on all images of a window, so nothing of an unfinished run is kept."""
     from ..images import open_images
 
     begin = time.perf_counter()
@@ -180,43 +223,63 @@ def predict_to(
         raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
     if report is not None and not hasattr(osc, "calibration"):
         raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
+    if (fdr or strangest) and not hasattr(osc, "calibration"):
+        raise OptionError("--fdr and --strangest are for saved folders: an exported file holds no calibration scores.")
     source = open_images(images[0] if len(images) == 1 else images)
-    with Journal(output, osc.digest, restart) as journal:
+    if adapt and not hasattr(osc, "shifts"):
+        raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
+    with Journal(output, osc.digest + (f" {adapt}" if adapt else ""), restart or bool(adapt)) as journal:
         plan = journal.plan(source)
         _tell(journal, plan)
         run = Run(resumed=plan.used, notes=_notes(source))
-        shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
+        options = {"batch_size": batch_size, "progress": not quiet} | ({"adapt": adapt} if adapt else {})
+        shown = _looked(osc, source, journal, plan, report is not None, options)
         _whole(source, journal)
-        journal.write(run.counted(journal.rows()), osc.members, raw, explain)
+        journal.write(run.counted(journal.rows()), osc.members, raw, explain, bool(adapt))
+        run.shift = _shift(osc, run, bool(adapt))
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))
         if fdr is not None:
             run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
+        if strangest and len(run.p):
+            run.strangest = min(strangest, len(run.p)), bound_of(osc, np.array(run.p), np.array(run.scores))
         journal.publish()
+        write_metadata(output, run.shift)
         journal.close(remove=True)
     return run
 
 
-def _looked(
-    osc: Any, source: Any, journal: Journal, plan: Plan, batch_size: int | None, quiet: bool, report: bool
-) -> Any:
+def _looked(osc: Any, source: Any, journal: Journal, plan: Plan, report: bool, options: dict[str, Any]) -> Any:
     """Look at what the plan leaves to be done; the gallery, of a source in which its images cannot be looked up later.
 
     New images first and by themselves, so that they share their batches with the same ones as in a run in one go."""
     shown = None
     if plan.new is None:
-        for verdicts in osc.stream(source, batch_size=batch_size, progress=not quiet, gallery=report):
+        for verdicts in osc.stream(source, gallery=report, **options):
             journal.add(verdicts, None)
             shown = verdicts.gallery
         return shown
     for numbers in (plan.new, plan.again):
         at = 0
         part = source if len(numbers) == source.count else source.only(numbers)
-        for verdicts in osc.stream(part, batch_size=batch_size, progress=not quiet) if len(numbers) else ():
+        for verdicts in osc.stream(part, **options) if len(numbers) else ():
             journal.add(verdicts, numbers[at : at + len(verdicts)])
             at += len(verdicts)
     return None
+
+
+def _shift(osc: Any, run: Run, adapted: bool) -> Shift | None:
+    """What all images together look like, where that is told."""
+    telling = getattr(osc, "telling", None)
+    if telling is None:
+        return None
+    counts = np.array([run.told[kind] for kind in range(1 + len(telling.shifts.kinds))])
+    images = run.known + run.unknown
+    found: Shift | None = telling.shift(counts, run.unknown, images)
+    if found is None or not adapted:
+        return found
+    return replace(found, adapted=run.adapted / images, adapted_images=run.changed)
 
 
 def _whole(source: Any, journal: Journal) -> None:
@@ -253,7 +316,7 @@ def _report(osc: Any, source: Any, run: Run, shown: Any, report: Path, title: st
     """shown: the gallery, None where its images are looked at again."""
     from ..openset.gallery import Gallery
     from ..report import write_report
-    from ..report.build import build
+    from ..report.build import build, with_shift
 
     scores = np.array(run.scores)
     if shown is None and len(scores):
@@ -262,7 +325,8 @@ def _report(osc: Any, source: Any, run: Run, shown: Any, report: Path, title: st
         for verdicts in osc.stream(source.only(np.array(run.numbers, dtype=np.int64)[wanted]), gallery=True):
             shown = verdicts.gallery
     counts = (run.known, run.unknown, run.unreadable)
-    write_report(report, build(osc, scores, counts, run.classes, run.bad, shown, run.seconds, title))
+    data = build(osc, scores, counts, run.classes, run.bad, shown, run.seconds, title)
+    write_report(report, with_shift(data, run.shift))
 
 
 def _notes(source: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..arrays import Activations, Offers
+from ..arrays import Activations, Capabilities
 from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
-from ..detectors.base import moved
-from ..errors import CalibrationError, UnsoundError
+from ..detectors.base import to_namespace
+from ..errors import CalibrationError, OptionError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import gather, one_blas_thread, raised
@@ -36,49 +37,56 @@ def fitted_on(
     recipes: Sequence[Recipe],
     batches: Iterable[tuple[Activations, np.ndarray]],
     model: Model,
-    offers: Offers | None = None,
+    capabilities: Capabilities | None = None,
     refused: dict[int, str] | None = None,
+    seconds: dict[int, float] | None = None,
 ) -> list[Detector]:
-    """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own.
+    """Every recipe, fitted from one pass; what several want is gathered once.
 
-    refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
-    out of the result; without it, the first one raises UnsoundError.
+    capabilities: if more than the model's own.
+
+    refused: filled with {which recipe: why} for those that the known images show to be unsound here, or their options
+    to be out of range, and these are left out of the result; without it, the first one raises its error. seconds:
+    filled with {which recipe: what fitting it took by the clock}, statistics apart.
     """
-    offers = offers or model.offers
-    wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
+    capabilities = capabilities or model.capabilities
+    wanted = [want for recipe in recipes for want in recipe.required_statistics(capabilities).values()]
     found = gather((batch for batch in batches), wanted, overlapped)
     fitted = []
     narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
+            begin = time.perf_counter()
             try:
-                fitted.append(recipe.fit(found, model.head, offers))
-            except UnsoundError as error:
+                fitted.append(recipe.fit(found, model.head, capabilities))
+            except (UnsoundError, OptionError) as error:
                 if refused is None:
                     raise
                 refused[i] = str(error)
+            if seconds is not None:
+                seconds[i] = time.perf_counter() - begin
     return fitted
 
 
 def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:
     """(for each detector its members' scores [n, m], the predicted classes [n]) of calibration images."""
-    quick: tuple[Detector, ...] = moved(tuple(detectors), np, np.float32)
-    parts: list[list[np.ndarray]] = [[] for _ in quick]
+    in_float32: tuple[Detector, ...] = to_namespace(tuple(detectors), np, np.float32)
+    member_scores: list[list[np.ndarray]] = [[] for _ in in_float32]
     predicted: list[np.ndarray] = []
 
     def measure(batch: Activations) -> None:
         for begin in range(0, len(batch), ROWS):
-            some = batch.take(slice(begin, begin + ROWS)).sharing()
+            some = batch.take(slice(begin, begin + ROWS)).with_cache()
             with one_blas_thread():
-                for mine, detector in zip(parts, quick, strict=True):
-                    mine.append(np.asarray(detector.parts(some)))
+                for mine, detector in zip(member_scores, in_float32, strict=True):
+                    mine.append(np.asarray(detector.member_scores(some)))
             predicted.append(np.argmax(some.logits, axis=1))
 
     for _ in overlapped(measure, (batch for batch in batches)):
         pass
     if not predicted:
         raise CalibrationError("There is no calibration image that could be read.")
-    return [np.concatenate(mine) for mine in parts], np.concatenate(predicted)
+    return [np.concatenate(mine) for mine in member_scores], np.concatenate(predicted)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,10 @@ class PassResults:
     held_contents: Contents | None = None  # and in those that are only there to calibrate
     calibration: Extractor | None = None  # the pass over images that are only there to calibrate
     watch: Subsample | None = None  # some of the images that calibrate, where they are kept
-    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
+    member_scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
     numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that fitting each one took
 
 
 def fit_known(
@@ -118,14 +127,17 @@ def fit_known(
     names = job.names if judges else None
     batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
     refused: dict[int, str] = {}
-    fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.offers, None if strict else refused)
+    seconds: dict[int, float] = {}
+    recipes = list(job.recipes.values())
+    fitted = fitted_on(recipes, batches, job.model, job.capabilities, None if strict else refused, seconds)
     for _ in batches:  # where nobody has walked yet, as nothing is gathered
         pass
     if judges:
         known.judge(job.names, job.trials)
     fine = [name for i, name in enumerate(job.recipes) if i not in refused]
     left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
-    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents)
+    took = dict(zip(job.recipes, seconds.values(), strict=True))
+    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents, seconds=took)
 
 
 def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
@@ -135,7 +147,7 @@ def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *,
     own, contents, watch = None, None, None if hold is None else hold.watch
     if job.held is None:
         kept = [] if hold is None or not hold.kept else [hold.activations()]
-        parts, predicted = measured_on(detectors, kept)
+        member_scores, predicted = measured_on(detectors, kept)
         numbers = np.empty(0) if hold is None else hold.numbers
     else:
         own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
@@ -144,13 +156,13 @@ def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *,
         batches = own.run(
             job.held, "calibration", observers, order=order, names=job.names if judges else None, contents=contents
         )
-        parts, predicted = measured_on(detectors, (activations for activations, _ in batches))
+        member_scores, predicted = measured_on(detectors, (activations for activations, _ in batches))
         if judges:
             own.judge(job.names, job.trials)
         numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
-    scores = dict(zip(found.fitted, parts, strict=True))
+    scores = dict(zip(found.fitted, member_scores, strict=True))
     found = replace(found, held_contents=contents)
-    return replace(found, calibration=own, watch=watch, parts=scores, predicted=predicted, numbers=numbers)
+    return replace(found, calibration=own, watch=watch, member_scores=scores, predicted=predicted, numbers=numbers)
 
 
 def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
@@ -169,7 +181,7 @@ class CalibratedDetector:
 
 def calibrate(
     detector: Detector,
-    parts: np.ndarray,
+    member_scores: np.ndarray,
     predicted: np.ndarray,
     options: CalibrationOptions,
     *,
@@ -184,12 +196,12 @@ def calibrate(
     many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = random_numbers(len(parts), options.seed) if numbers is None else numbers
-    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, options)
-    ranked = detector.rank(parts[rank]) if len(rank) else detector
-    scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
+    numbers = random_numbers(len(member_scores), options.seed) if numbers is None else numbers
+    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.needs_reference, evidence, options)
+    ranked = detector.fit_reference(member_scores[rank]) if len(rank) else detector
+    scores = np.asarray(to_namespace(ranked, np, np.float32).combine(member_scores[rest]))
     calibration = Calibration.of(scores, predicted[rest], **options.rule)
-    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in member_scores[rest].T))
 
 
 def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:

@@ -1,4 +1,4 @@
-"""How the classifier wants its input: given, said by the model, or found on labelled known images."""
+"""How the classifier expects its input: given, said by the model, or found on labelled known images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..images.ways import as_preprocess
 from ..models.base import Model
 from .labels import Confusion, class_order, in_order, judge, named_rows
 from .race import SURELY, TRIAL_IMAGES, Tried, race
-from .search import STRETCHED, alternatives, readings, search, swapped, traits, with_reading
+from .search import alternatives, readings, resizings, search, swapped, traits, with_reading
 from .trial import Trial
 
 __all__ = ["Confusion", "Trial", "choose", "class_order", "in_order", "judge", "size_for"]
@@ -59,7 +59,7 @@ def choose(
         return _doubted(model, images, said, order, batch_size, seed, progress)
     if not images.labelled:
         raise OptionError(
-            "How this classifier wants its input is not known: the model does not say, and without labels the usual "
+            "How this classifier expects its input is not known: the model does not say, and without labels the usual "
             "conventions cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
         )
     found = search(model, images, *size, order, batch_size=batch_size, seed=seed, progress=progress)
@@ -67,7 +67,7 @@ def choose(
     assert best.way is not None  # raw images are fed some way
     if not best.confusion.images:
         raise OptionError(
-            "How this classifier wants its input is not known, and none of the known images drawn at random has a "
+            "How this classifier expects its input is not known, and none of the known images drawn at random has a "
             "label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
             "preprocess=knownot.Preprocess(…)."
         )
@@ -116,17 +116,14 @@ def _doubted(
     seed: int,
     progress: bool,
 ) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
-    """What `choose` returns for a model that says how it wants its input. Layers can say it wrongly: a network with a
+    """What `choose` returns for a model that says how it expects its input. Layers can say it wrongly: a network with a
     Rescaling layer that was trained on images scaled before, as happens by mistake, wants them scaled twice."""
     sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     read, notes, reading = readings(model, sample, [said], order, batch_size)
     said = with_reading(said, read)
-    trials = race(model, sample, [said], order, batch_size, progress=progress)
-    if images.size != (said.height, said.width) and said.fit == "crop":
-        other = replace(said, fit="stretch", name=said.name + ", stretched")
-        trials = race(model, sample, [other], order, batch_size, best=trials[0], patience=STRETCHED, progress=progress)
-    longest = max(t.looked for t in trials)
-    trial = max((t for t in trials if t.looked == longest), key=lambda t: t.accuracy)
+    (trial,) = trials = race(model, sample, [said], order, batch_size, progress=progress)
+    if images.size != (said.height, said.width):
+        trials, trial = resizings(model, sample, trials, trial, order, batch_size, False)
     assert trial.way is not None  # raw images are fed some way
     said = trial.way
     if trial.accuracy < SURELY and trial.confusion.images >= 20:
@@ -152,7 +149,7 @@ def _doubted(
         else ("Were its images scaled before they met that layer in training, so that they were scaled twice?")
     )
     note = (
-        f"The model says how it wants its input ({said.name or said}), but fed so it is right on "
+        f"The model says how it expects its input ({said.name or said}), but fed so it is right on "
         f"{trial.accuracy:.1%} of {n} labelled known images, and on {best.accuracy:.1%} as "
         f"{best.way.name}: taken instead. ({why}) With preprocess= you decide."
     )

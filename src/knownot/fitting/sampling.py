@@ -78,6 +78,7 @@ class HoldOut(Observer):
         self, count: int | None, needed: int, options: CalibrationOptions, watch: Subsample | None = None
     ) -> None:
         self.watch = watch
+        self.also: Observer | None = None  # sees those held out, too
         self._rng = np.random.default_rng([options.seed, 1])
         self._chosen: np.ndarray | None = None
         self._sides: dict[int, bool] = {}  # of images by their keys: held out?
@@ -101,6 +102,8 @@ class HoldOut(Observer):
         if self.watch is not None:
             out = images.take(held)
             self.watch.add(out.activations, out.labels, out.x, self.latest)
+        if self.also is not None:
+            self.also.see(images.take(held))
         return images.take(stay)
 
     def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

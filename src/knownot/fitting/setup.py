@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Offers, Preprocess
+from ..arrays import Capabilities, Preprocess
 from ..detectors import Recipe
-from ..detectors.passes import Pass, each_once, passing
+from ..detectors.passes import Pass, each_once, with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import OptionError
 from ..images import Images, check_disjoint, open_images
 from ..models import Model
 from .auxiliary import Auxiliary, open_auxiliary
+from .cache import Cache
 from .extraction import Extractor, batch_size_for
 from .labels import class_order
 from .options import CalibrationOptions
@@ -46,9 +47,9 @@ class Sources:
     again: str = ""  # that the calibration images are the known ones again
 
     @property
-    def offers(self) -> Offers:
+    def capabilities(self) -> Capabilities:
         """Of classifier and second network together, and whether the known images have labels."""
-        own = self.model.offers
+        own = self.model.capabilities
         return replace(own if self.second is None else self.second.beside(own), labels=self.images.labelled)
 
 
@@ -58,7 +59,7 @@ def open_sources(
     calibration: tuple[Any, Any],
     features: tuple[Any, Preprocess | None] = (None, None),
 ) -> Sources:
-    """known, calibration: (images, labels). features: a second network, and how it wants its images."""
+    """known, calibration: (images, labels). features: a second network, and how it expects its images."""
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
     again = check_disjoint(images, held)
@@ -74,7 +75,7 @@ class FitJob:
     """Agreed on, and nothing fitted yet."""
 
     model: Model
-    offers: Offers
+    capabilities: Capabilities
     recipes: Mapping[str, Recipe]
     images: Images
     held: Images | None
@@ -89,11 +90,17 @@ class FitJob:
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()  # how the preprocessing was found
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
+    cache: Cache | None = None  # of what the networks compute
 
     def extractor(self, passes: Iterable[Pass] = (), progress: bool | None = None) -> Extractor:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""
-        reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.offers)]
-        model = passing(reducing(self.model, reductions), each_once(passes), self.way)
+        reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.capabilities)]
+        extra: Sequence[Pass] = each_once(passes)
+        if self.cache is None:
+            model = reducing(self.model, reductions)
+        else:
+            model, extra = self.cache.model(self.model, reductions), self.cache.passes(self.model, extra)
+        model = with_extra_passes(model, extra, self.way)
         made = Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
         made.allow_low_accuracy = self.allow_low_accuracy
         return made
@@ -122,7 +129,7 @@ def set_up(
         second, said = second.prepared(images, second.preprocess, model, order, batch_size=size, seed=options.seed)
     return FitJob(
         model=model,
-        offers=sources.offers,
+        capabilities=sources.capabilities,
         recipes=recipes,
         images=images,
         held=sources.held,

@@ -42,8 +42,8 @@ from ..calibration import (
     unknown_share,
 )
 from ..detectors import Detector, classes
-from ..detectors.base import moved
-from ..detectors.passes import passing
+from ..detectors.base import to_namespace
+from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
@@ -51,7 +51,7 @@ from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
 from ..fitting.none_classes import NoneShare, apart, takes_for_none
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import PassOptions, open_sources
-from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, embed
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
@@ -64,8 +64,13 @@ from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.decision import decide
 from ..selection.diagnostics import Check
+from ..shifts.base import Kind, Shifts
+from ..shifts.kinds import asked_for
+from ..shifts.sample import Sample
+from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
+from .adapting import Windows, check_adapt
 from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
@@ -76,7 +81,7 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Record, detector_for, make_record, run_passes, score_unknown, set_up, with_none
+from .steps import ONE, Record, detector_for, learn_shifts, make_record, run_passes, score_unknown, set_up, with_none
 from .verdicts import Verdict, Verdicts
 
 
@@ -94,6 +99,7 @@ class OpenSetClassifier:
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
     added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
+    shifts: Shifts | None = None  # how known images look that have changed; None where that was not looked at
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     def __repr__(self) -> str:
@@ -131,8 +137,7 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        added = {"added": self.added} if self.added else {}
-        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
+        return saving.digest(things | self._more | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -147,7 +152,13 @@ class OpenSetClassifier:
 
     @public
     def predict(
-        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self,
+        images: ImagesLike,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        gallery: bool = True,
+        adapt: str | None = None,
     ) -> Verdicts:
         """One verdict per image of `images`, in its order; one forward pass.
 
@@ -164,6 +175,9 @@ class OpenSetClassifier:
             Whether to show a progress bar.
         gallery : bool, default True
             Keep thumbnails of the most unknown and the borderline images for the report.
+        adapt : {"batch"}, optional
+            Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns
+            beside the others (`shift_label` and others), which stay what they are; see `openset.adapting`.
 
         Returns
         -------
@@ -174,6 +188,8 @@ class OpenSetClassifier:
         ------
         ImagesError
             The source cannot be read at all, or is given in another form than the images of `fit`.
+        OptionError
+            There is nothing to adapt to.
 
         Examples
         --------
@@ -181,7 +197,7 @@ class OpenSetClassifier:
         >>> len(verdicts), verdicts.p_value.shape
         (100, (100,))
         """
-        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
+        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery, adapt=adapt))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
     @public
@@ -190,6 +206,12 @@ class OpenSetClassifier:
 
         image: a file's path or bytes, a Pillow image, or an array [h, w, k], raw uint8 or the classifier's own input.
         Of many images `predict` takes less time for each. From many threads at once it is right as well.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> osc.predict_one("incoming/00065.png").status
+        'unknown'
         """
         (verdicts,) = self.stream([image], live=True)
         return verdicts[0]
@@ -205,21 +227,29 @@ class OpenSetClassifier:
         gallery: bool = False,
         so_far: Gallery | None = None,
         live: bool = False,
+        adapt: str | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
 
         live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
         before the next image is asked for. Otherwise images are read ahead, which is faster.
+        adapt: as of `predict`; if live, each image gets the kind of the window before it.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> sum(len(verdicts) for verdicts in osc.stream("incoming/", batch_size=32))
+        100
         """
         check_process(self.process)
+        check_adapt(self, adapt)
+        windows = None if adapt is None else Windows(self, live)
         source = open_images(images)
         for note in source.order_notes:
             warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         size = batch_size or (1 if live else None)
         batches = self.batches(source, size, start=start, thumbs=SIDE if gallery else 0, ahead=not live)
-        if source.ready and self.preprocess is not None:
-            batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
@@ -229,17 +259,30 @@ class OpenSetClassifier:
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
-                    shown = shown.with_batch(rows, thumbs, eyes(activations), max(self.calibration.p_threshold, 1e-12))
+                    shown = shown.with_batch(rows, thumbs, embed(activations), max(self.calibration.p_threshold, 1e-12))
                 now = time.perf_counter()
-                yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
+                verdicts = replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
+                if windows is None:
+                    yield verdicts
+                else:
+                    yield from windows.push(verdicts, activations, batch.rows[fine])
                 advance(len(batch))
+            if windows is not None:
+                yield from windows.flush()
 
     @public
     def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
         """The verdicts, and what stands behind each (None where unreadable); one forward pass for all images together.
 
         top: so many classes by the classifier's probability; nearest: so many of the known images most alike to it.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts, (why,) = osc.explain("incoming/00065.png")
+        >>> len(why.nearest), sorted(why.members)[0]
+        (3, 'fdbd')
         """
         return explain(self, images, top=top, nearest=nearest)
 
@@ -248,6 +291,12 @@ class OpenSetClassifier:
         """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
 
         images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> strangest = verdicts.take(osc.select(verdicts, fdr=0.2).rows)
         """
         return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
 
@@ -256,6 +305,13 @@ class OpenSetClassifier:
         """How many known images there are at most among any that one picks, however they are picked afterwards.
 
         images: as for `select`. See `calibration.fdr.known_bound`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> bound = osc.known_bound("incoming/")
+        >>> bound.among([60, 61, 62]) <= 3
+        True
         """
         return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
@@ -264,6 +320,13 @@ class OpenSetClassifier:
         """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
 
         See `calibration.prevalence.unknown_share`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> share = osc.unknown_share("incoming/")
+        >>> share.low <= 0.4 <= share.high
+        True
         """
         return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
@@ -272,6 +335,12 @@ class OpenSetClassifier:
         """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
 
         See `calibration.two_sample.two_sample_test`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> osc.compare_windows("data/val", "incoming/", permutations=99).p_value
+        0.01
         """
         windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
         return two_sample_test(*windows, permutations=permutations, seed=seed)
@@ -281,6 +350,11 @@ class OpenSetClassifier:
         """What new things are among the images called unknown: clusters of at least `smallest` images.
 
         Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> found = osc.discover("incoming/")
         """
         return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
 
@@ -294,18 +368,37 @@ class OpenSetClassifier:
         be given to it; with m images nothing below 1 / (m + 1) can be held. Other new things that lie as near come to
         it too; a class of many looks takes most of what is unknown. What may be expected is in `added[-1].sentence`.
         Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> more = osc.with_class("green", "incoming/0006*.png")
+        >>> more.names[-1]
+        'green'
         """
         return with_class(self, name, images, alpha)
 
     @public
     def without_class(self, name: str) -> OpenSetClassifier:
-        """This classifier without a class that `with_class` added."""
+        """This classifier without a class that `with_class` added.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> more = osc.with_class("green", "incoming/0006*.png")
+        >>> more.without_class("green").names == osc.names
+        True
+        """
         return without_class(self, name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all classes: the classifier's own, then those added."""
-        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        own = (
+            self.class_names or tuple(map(str, range(self.model.capabilities.classes)))
+            if self.added
+            else self.class_names
+        )
         return (*own, *(a.name for a in self.added))
 
     @public
@@ -316,6 +409,12 @@ class OpenSetClassifier:
 
         false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> [alarm.kind for alarm in osc.monitor().update(osc.predict("incoming/"))]
+        ['more unknown']
         """
         monitor = Monitor(
             self.calibration.scores, class_names=self.names, members=self.detector.members,
@@ -331,14 +430,14 @@ class OpenSetClassifier:
 
         Raises ActivationsError if a score is NaN or infinite.
         """
-        scores, parts, senseless = self._scored(activations)
+        scores, member_scores, senseless = self._scored(activations)
         for i, why in enumerate(senseless):
             if why:
                 raise ActivationsError(
                     f"T{why[1:]} for image {i} of the batch. Such a score means nothing; please report this with "
                     "the detector and the classifier."
                 )
-        return scores, parts
+        return scores, member_scores
 
     def decided(self, scores: np.ndarray, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations."""
@@ -347,8 +446,8 @@ class OpenSetClassifier:
         label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
         strange = label < 0
         if self.added and strange.any():
-            which = claimed(self.added, eyes(activations)[strange])
-            label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+            which = claimed(self.added, embed(activations)[strange])
+            label[strange] = np.where(which >= 0, self.model.capabilities.classes + which, -1)
         if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
             nothing = takes_for_none(activations.logits, activations.extra)
             label[nothing] = -1
@@ -358,14 +457,14 @@ class OpenSetClassifier:
 
     def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         """(scores [n], members' scores [n, m], why a score means nothing [n], None where it does)."""
-        parts = np.asarray(self._quick.parts(activations))
-        scores = np.asarray(self._quick.join(parts))
+        member_scores = np.asarray(self._in_float32.member_scores(activations))
+        scores = np.asarray(self._in_float32.combine(member_scores))
         senseless: list[str | None] = [None] * len(scores)
-        named = (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores))
+        named = (*zip(self.detector.members, member_scores.T, strict=True), ("the detector", scores))
         for name, x in reversed(named):  # a member explains the whole
             for i in np.flatnonzero(~np.isfinite(x)):
                 senseless[i] = f"the score of {name} is {x[i]}"
-        return scores, parts, senseless
+        return scores, member_scores, senseless
 
     @public
     def with_alpha(
@@ -462,7 +561,7 @@ class OpenSetClassifier:
         batch_size: int | None = None,
         progress: bool = False,
     ) -> Evaluation:
-        """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
+        """Accuracy, realised false alarms against the guarantee, and the share of unknown images caught.
 
         One forward pass over each source.
 
@@ -505,6 +604,11 @@ class OpenSetClassifier:
         include_features: whether the second network is, if there is one; as include_model when not said.
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> folder = osc.save("another")
         """
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
@@ -515,6 +619,11 @@ class OpenSetClassifier:
         """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
 
         check: images to compare the file with Python by before it is written.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> exported = osc.export("osc.onnx", check="incoming/")
         """
         # By name: what exports stands above what is exported.
         return importlib.import_module("knownot.export").export(self, path, check=check, **options)
@@ -523,39 +632,53 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
-        if self.added:
-            things["added"] = self.added
+        things |= self._more
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         saving.write(folder, things, about=about, files=files)
 
+    @property
+    def _more(self) -> dict[str, Any]:
+        """What not every one has, to be saved."""
+        kept = {"added": self.added, "shifts": self.shifts}
+        return {name: thing for name, thing in kept.items() if thing}
+
+    @cached_property
+    def telling(self) -> Telling | None:
+        """Tells by its `shift` what a batch of images looks like; None where `fit` did not look at changes."""
+        return None if self.shifts is None else Telling.of(self.shifts, self.calibration)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
         return from_files, (load, as_files(self._write))
 
     @cached_property
-    def _quick(self) -> Detector:
+    def _in_float32(self) -> Detector:
         """The detector with its state in float32, as scores are computed."""
-        return moved(self.detector, np, np.float32)
+        return to_namespace(self.detector, np, np.float32)
 
     @cached_property
     def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
-        return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
+        return with_extra_passes(
+            reducing(self.model, self.detector.map_reductions), self.detector.passes, self.preprocess
+        )
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
-        `Images.batches`. Raises ImagesError for images in another form than those of `fit`."""
+        `Images.batches`. Raises ImagesError for images in another form than those of `fit`, and warns of float arrays
+        that look prepared in another way."""
         self._fits(source)
-        return source.batches(
+        batches = source.batches(
             size or batch_size_for(self.model, self.preprocess, self.second),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             **options,
         )
+        return first_checked(batches, self.preprocess) if source.ready and self.preprocess is not None else batches
 
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:
@@ -576,23 +699,30 @@ class OpenSetClassifier:
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-        member_p = np.full((n, m), np.nan)
+        member_p, told = np.full((n, m), np.nan), None if self.shifts is None else np.full(n, -1)
         if len(fine):
             with one_blas_thread():
-                scores, parts, senseless = self._scored(activations)
+                scores, member_scores, senseless = self._scored(activations)
             usable = np.array([why is None for why in senseless])
             if not usable.any() and len(fine) > 1:
                 self.scores(activations)  # of no image at all: an error
             for i in np.flatnonzero(~usable):
                 errors[batch.rows[fine[i]]] = f"{senseless[i]}: it means nothing"
-            activations, fine, scores, parts = activations.take(usable), fine[usable], scores[usable], parts[usable]
+            activations, fine, scores, member_scores = (
+                activations.take(usable),
+                fine[usable],
+                scores[usable],
+                member_scores[usable],
+            )
             rows = batch.rows[fine]
             predicted = np.argmax(activations.logits, axis=1)
             p[rows], label[rows] = self.decided(scores, activations)
             member_p[rows] = np.stack(
-                [p_values(ref, part) for ref, part in zip(self.references, parts.T, strict=True)], axis=1
+                [p_values(ref, part) for ref, part in zip(self.references, member_scores.T, strict=True)], axis=1
             )
             score[rows], closed[rows] = scores, predicted
+            if told is not None and self.shifts is not None:
+                told[rows] = self.shifts.tell(activations)
             confidence[rows] = softmax(activations.logits).max(axis=1)
         made = Verdicts(
             ids=tuple(batch.ids),
@@ -606,6 +736,8 @@ class OpenSetClassifier:
             members=self.detector.members,
             class_names=self.names,
             promise=self.promise,
+            told=told,
+            telling=self.telling,
         )
         return batch, made, activations, fine
 
@@ -639,6 +771,7 @@ def fit(
     batch_size: int | None = None,
     thumbnails: int = 512,
     allow_low_accuracy: bool = False,
+    shifts: Any = None,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -699,6 +832,13 @@ def fit(
     allow_low_accuracy : bool, default False
         Whether to fit a classifier too that is hardly right more often on its own classes than by chance; that is a
         LabelsError else, because labels or preprocessing are then wrong as a rule.
+    shifts : bool, str, callable, or sequence or dict of them, optional
+        Which changes of known images are looked at, by forward passes over changed copies of up to 300 calibration
+        images: so that `predict` says when a batch looks changed, and how many known images changed so would be called
+        unknown. By default the usual ones (compression, blur, size, noise, light, colour, sharpness; see
+        `docs/how-to/shifts.md`) where that costs at most half as many forward passes as the fit; True: whatever it
+        costs; False: none; else names of changes or of their families, or functions of yours, uint8 [n, h, w, 3] -> the
+        same.
     seed : int, default 0
         Of all that is random: which images are held out, which rank.
     progress : bool, default True
@@ -730,8 +870,9 @@ def fit(
     whole("thumbnails", thumbnails)
     options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
     options.check()
+    changes = asked_for(shifts)
     opened = open_model(model, head=head, stages=stages)
-    if not opened.offers.classes:
+    if not opened.capabilities.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
@@ -747,12 +888,15 @@ def fit(
     asked, passes = detector_for(model, detector), PassOptions(batch_size, progress, allow_low_accuracy)
     job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
     shown = Thumbnails(thumbnails, seed)
-    passed = run_passes(job, shown, watching)
+    sample = Sample() if changes else Sample(0)
+    passed = run_passes(job, shown, sample, watching)
     if passed.void and not sources.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=3)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
-    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    decided = replace(decided, calibration=decided.calibration.among(job.capabilities.classes))
+    kept, notes = learn_shifts(passed, sample, shifts, changes, decided.detector)
     record = make_record(passed, choice, decided, begin)
+    record = replace(record, notes=(*record.notes, *notes))
     if watching:
         record = with_none(record, named, watching[0].share)
     return OpenSetClassifier(
@@ -765,6 +909,7 @@ def fit(
         bank=shown.bank(),
         record=record,
         second=job.second,
+        shifts=kept,
     )
 
 
@@ -804,5 +949,5 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {
-    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass, Shifts, Kind)
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import saving
 from ..arrays import Preprocess
-from ..detectors import beside_default, classes, resolve
+from ..detectors import Detector, beside_default, classes, resolve
 from ..errors import CalibrationError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
@@ -34,9 +34,13 @@ from ..fitting.thumbnails import Thumbnails
 from ..fitting.trial import Trial
 from ..images import open_images
 from ..images.disjoint import CURE, VOID
+from ..outliers.changes import Changed
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
+from ..shifts.base import Shifts
+from ..shifts.learn import copied, learn
+from ..shifts.sample import Sample
 from ..version import __version__
 
 NOTHING = {
@@ -107,12 +111,12 @@ def set_up(
     unknown: bool,
 ) -> FitJob:
     """Agree on everything before any image is walked over. unknown: whether unknown images were given."""
-    recipe, notes = resolve(detector, sources.offers)
+    recipe, notes = resolve(detector, sources.capabilities)
     if unknown and not recipe.kind.chooses:
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
-    _checked_first(sources, recipe.kind.ranks, options, class_names)
+    _checked_first(sources, recipe.kind.needs_reference, options, class_names)
     job = agree(sources, {ONE: recipe}, options, preprocess, class_names, passes)
     of_sources = [note for s in (job.images, job.held) if s is not None for note in (*s.notes, *s.label_notes)]
     return replace(job, notes=(*job.notes, *notes, *of_sources))
@@ -141,19 +145,23 @@ class Passed:
     void: str = ""
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
-    """One pass over the known images, and one over the calibration images if there are any."""
+def run_passes(job: FitJob, thumbnails: Thumbnails, sample: Sample, none: tuple[NoneShare, ...] = ()) -> Passed:
+    """One pass over the known images, and one over the calibration images if there are any. sample: sees those that
+    calibrate."""
     watch, contents, needed = subsample(job), Contents(), job.options.needed
     if job.held is None:
         hold = hold_out(job, RANKING[0], watch)
+        hold.also = sample
         found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
         return Passed(found, _held_out(found, hold, contents))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, none if watch is None else (*none, watch))
+    found = score_calibration(known, (*none, sample, *(() if watch is None else (watch,))))
     assert found.held_contents is not None
     counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
-    parts = {name: part[counts] for name, part in found.parts.items()}
-    found = replace(found, parts=parts, predicted=found.predicted[counts], numbers=found.numbers[counts])
+    member_scores = {name: part[counts] for name, part in found.member_scores.items()}
+    found = replace(
+        found, member_scores=member_scores, predicted=found.predicted[counts], numbers=found.numbers[counts]
+    )
     return Passed(found, notes, void)
 
 
@@ -221,14 +229,36 @@ def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
         return None
     strange = found.job.extractor(found.fitted[ONE].passes)
     batches = strange.run(open_images(unknown), "unknown", labelled=False)
-    (parts,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
-    return parts
+    (member_scores,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
+    return member_scores
+
+
+def learn_shifts(
+    passed: Passed, sample: Sample, shifts: Any, changes: Mapping[str, Changed], detector: Detector
+) -> tuple[Shifts | None, tuple[str, ...]]:
+    """(what is kept on changed images, notes). shifts: as given to `fit`, None where nothing was asked for."""
+    found, begin = passed.found, time.perf_counter()
+    passes = found.known.images + len(found.predicted)
+    images = copied(changes, sample, passes, always=shifts is not None)
+    if not images:
+        return None, ()
+    job = found.job
+    kept, notes = learn(
+        changes, sample.first(images), job.extractor(detector.passes), detector, job.options.seed, job.progress
+    )
+    if kept is None:
+        return None, notes
+    note = (
+        f"Copies of {images:,} calibration images under {len(kept.kinds)} changes ({kept.passes:,} forward passes, "
+        f"{time.perf_counter() - begin:.1f} s) tell when incoming images look changed (shifts=False: without)."
+    )
+    return kept, (note, *notes)
 
 
 def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
     """begin: when the fit began, by `time.perf_counter`."""
     found = passed.found
-    job, parts, known, new = found.job, found.parts[ONE], found.known, found.calibration
+    job, member_scores, known, new = found.job, found.member_scores[ONE], found.known, found.calibration
     right, of = _accuracy(found)
     notes = [*job.notes, *passed.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
@@ -259,9 +289,9 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         )
     return Record(
         known=known.images,
-        held_out=len(parts) if job.held is None else 0,
+        held_out=len(member_scores) if job.held is None else 0,
         calibration=len(decided.calibration.scores),
-        ranking=len(parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
+        ranking=len(member_scores) - len(decided.calibration.scores) if decided.detector.needs_reference else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
@@ -273,7 +303,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         unreadable=tuple(unreadable[:1000]),
         unreadable_count=len(unreadable),
         notes=tuple(notes),
-        checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
+        checks=checked(found.fitted[ONE].members, member_scores) if choice is None else choice.checks,
         low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - begin,

@@ -4,7 +4,8 @@ The histogram and thumbnails need nothing that the light install lacks; the othe
 extra `[audit]`.
 """
 
-from .charts import Measured, bars, confusion, dots, reliability, scatter
+from .changes import changes
+from .charts import Measured, bars, confusion, curves, dots, reliability, scatter
 from .drawing import need
 from .histogram import bins_of, histogram, tails
 from .palette import PALETTE, Tone, stylesheet
@@ -18,7 +19,9 @@ __all__ = [
     "Tone",
     "bars",
     "bins_of",
+    "changes",
     "confusion",
+    "curves",
     "data_uri",
     "dots",
     "gallery",

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ..arguments import public
-from ..calibration import p_values
+from ..calibration import KnownBound, known_bound, p_values
 from ..errors import MissingExtraError
 from ..openset.classifier import OpenSetClassifier
 from ..openset.discovery import Cluster, find_clusters
 from ..openset.gallery import Gallery
 from ..openset.verdicts import Verdicts
+from ..shifts.seen import Shift
 from ..version import __version__
 from .data import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData
 from .html import write_report as write
@@ -29,7 +30,14 @@ STEPS = 60  # of the slider
 
 @public
 def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
-    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
+    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> verdicts = osc.predict("incoming/")
+    >>> knownot.write_report(osc, verdicts, "report.html", source="incoming")
+    """
     readable = ~verdicts.unreadable
     classes: dict[str, list[int]] = {}
     for row in np.flatnonzero(readable):
@@ -38,7 +46,16 @@ def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *
     bad = [(i, e) for i, e in zip(verdicts.ids, verdicts.error, strict=True) if e is not None]
     counts = (int(verdicts.known.sum()), int(verdicts.unknown.sum()), len(bad))
     scores = verdicts.score[readable].astype(np.float64)
-    write(path, build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source))
+    data = build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source)
+    write(path, with_shift(data, verdicts.shift))
+
+
+def with_shift(data: ReportData, shift: Shift | None) -> ReportData:
+    """With what the images look like, where they look changed, as the first note."""
+    if shift is None:
+        return data
+    said = f"{shift.sentence[0].upper()}{shift.sentence[1:]}."
+    return replace(data, notes=(said, *data.notes))
 
 
 def build(
@@ -55,13 +72,14 @@ def build(
     (known, unknown)}."""
     record, images = osc.record, sum(counts)
     shown = gallery or Gallery()
+    bound = known_bound(p_values(osc.calibration.scores, scores), len(osc.calibration.scores))
     p_threshold = osc.calibration.p_threshold if osc.calibration.score_threshold is not None else None
     return ReportData(
         title=f"Known or not: {source}" if source else "Known or not",
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         model=ModelDescription(
             name=f"{osc.model.framework} classifier" + (f"; {record.second}" if record.second else ""),
-            classes=osc.model.offers.classes,
+            classes=osc.model.capabilities.classes,
             detector=" + ".join(osc.detector.members),
             preprocessing=record.preprocessing,
             accuracy=record.accuracy,
@@ -74,13 +92,20 @@ def build(
         threshold=osc.calibration.score_threshold,
         p_threshold=p_threshold,
         groups=_groups(osc, shown),
-        steps=_steps(osc.calibration.scores, scores, p_threshold),
+        steps=_steps(osc.calibration.scores, bound, p_threshold),
+        strangest=tuple(bound.some(counts[1])),
         borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
         unreadable=tuple(unreadable),
         class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
         notes=(
             *(note for note in record.notes if note != record.preprocessing),
             *(f"{c.detector}: {flag}" for c in record.checks if c.detector in osc.detector.members for flag in c.flags),
+        ),
+        changed=()
+        if osc.telling is None
+        else tuple(
+            (kind.words, kind.accuracy, rejected)
+            for kind, rejected in zip(osc.telling.shifts.kinds, osc.telling.expected, strict=True)
         ),
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 and images else None,
@@ -122,16 +147,18 @@ def _named(card: Card) -> tuple[Neighbour, ...]:
     return tuple(Neighbour(near.class_name) for near in card.neighbours)
 
 
-def _steps(calibration: np.ndarray, scores: np.ndarray, threshold: float | None) -> tuple[tuple[float, int], ...]:
-    """(a p-value, how many images have one up to it), from the smallest that there can be to twice the threshold."""
-    if threshold is None or not threshold > 0 or not len(scores):
+def _steps(calibration: np.ndarray, bound: KnownBound, threshold: float | None) -> tuple[tuple[float, int, int], ...]:
+    """(a p-value, how many images have one up to it, how many of those may be known), from the smallest that there can
+    be to twice the threshold."""
+    if threshold is None or not threshold > 0 or not len(bound.p):
         return ()
-    p = np.sort(p_values(calibration, scores))
+    p, curve = np.sort(bound.p), np.append(0, bound.curve())
     at = np.geomspace(1 / (len(calibration) + 1), min(1.0, 2 * threshold), STEPS)
     if at[0] >= at[-1]:
         return ()
     at = np.unique(np.append(at, threshold))
-    return tuple(zip(at.tolist(), np.searchsorted(p, at, side="right").tolist(), strict=True))
+    counts = np.searchsorted(p, at, side="right")
+    return tuple(zip(at.tolist(), counts.tolist(), curve[counts].tolist(), strict=True))
 
 
 def _cards(

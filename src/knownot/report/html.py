@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ..plots import bins_of, data_uri, histogram, p_value, pixels_of, tails
+from ..plots import bins_of, changes, data_uri, histogram, p_value, pixels_of, tails
 from ..plots.page import render as fill
 from ..plots.page import write
 from .data import Card, ReportData
@@ -52,10 +52,11 @@ def render(data: ReportData) -> str:
         tails=tails(bins_of(*scores)),
         galleries=galleries(data),
         map=drawn(data.groups),
+        changed=changes(data.changed, alpha=data.alpha) if data.changed else "",
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         tiles=sum(len(group.cards) for group in data.groups),
-        start=max((i for i, (p, _) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
+        start=max((i for i, (p, *_) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
         classes=ordered[:CLASSES],
         more_classes=ordered[CLASSES:],
         largest_class=max((c.total for c in ordered), default=0) or 1,

@@ -1,8 +1,9 @@
 """One-pass statistics that merge, and the one loop that gathers them."""
 
+from ..renamed import old_names
 from .base import Statistic
 from .blas import one_blas_thread
-from .gather import Want, gather, reductions_of
+from .gather import StatisticRequest, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
 from .ranges import ClassRange
@@ -19,7 +20,7 @@ __all__ = [
     "Reduction",
     "Reservoir",
     "Statistic",
-    "Want",
+    "StatisticRequest",
     "gather",
     "maps_of",
     "one_blas_thread",
@@ -27,3 +28,5 @@ __all__ = [
     "reduced",
     "reductions_of",
 ]
+
+__getattr__ = old_names(__name__, {"Want": "StatisticRequest"})
