@@ -250,7 +250,7 @@ def test_unknown_images_are_a_grid_grouped_and_linked(page):
         Group("Alike 1: most taken for Bag", (card(id="g1.png"), card(id="g2.png", p_value=0.01))),
         Group("Taken for Boot", (card(id="g3.png", closed_class="Boot", thumb=None),)),
     )
-    report = page(data(groups=groups, p_threshold=0.03, steps=((0.002, 40), (0.03, 160), (0.06, 190))))
+    report = page(data(groups=groups, p_threshold=0.03, steps=((0.002, 40, 3), (0.03, 160, 50), (0.06, 190, 70))))
     tiles = [a for a in report.all("details") if a["class"] == "tile"]
     assert [a["data-name"] for a in tiles] == ["g1.png", "g2.png", "g3.png"]
     assert [float(a["data-p"]) for a in tiles] == [0.00372, 0.01, 0.00372]
@@ -260,7 +260,10 @@ def test_unknown_images_are_a_grid_grouped_and_linked(page):
     lines = {float(re.search(r"left: ([\d.]+)%", a["style"])[1]) for a in report.all("b") if a.get("class") == "line"}
     assert lines == {round(100 * math.log(1 / 0.03) / math.log(614), 1)}
     (slider,) = [a for a in report.all("input") if a["type"] == "range"]
-    assert (json.loads(slider["data-steps"]), slider["value"]) == ([[0.002, 40], [0.03, 160], [0.06, 190]], "1")
+    assert (json.loads(slider["data-steps"]), slider["value"]) == (
+        [[0.002, 40, 3], [0.03, 160, 50], [0.06, 190, 70]],
+        "1",
+    )
     links = {a["data-class"]: a["href"] for a in report.all("a") if "data-class" in a}
     assert links == {"Bag": "#unknown-images", "Boot": "#unknown-images"}
     tools = next(a for a in report.all("div") if a.get("id") == "tools")
@@ -269,7 +272,7 @@ def test_unknown_images_are_a_grid_grouped_and_linked(page):
 
 def test_only_the_script_of_the_package_may_run(page, tmp_path):
     bad = Group(HOSTILE, (card(id=HOSTILE, closed_class=HOSTILE),))
-    report = page(data(groups=(bad,), p_threshold=0.03, steps=((0.03, 160),)))
+    report = page(data(groups=(bad,), p_threshold=0.03, steps=((0.03, 160, 50),)))
     html = (tmp_path / "new folder" / "report.html").read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     assert script.startswith("(() => {")
@@ -287,7 +290,7 @@ def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
         Group("one", (card(id="b.png", p_value=0.004), card(id="c.png", p_value=0.02))),
         Group("two", (card(id="a.png", closed_class="Boot", p_value=0.01, thumb=None),)),
     )
-    steps = ((0.005, 40), (0.015, 100), (0.03, 160))
+    steps = ((0.005, 40, 3), (0.015, 100, 9), (0.03, 160, 50))
     write_report(tmp_path / "r.html", data(groups=groups, p_threshold=0.03, steps=steps))
     browser = Browser(tmp_path / "home")
     try:
@@ -298,7 +301,10 @@ def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
             "(() => {{ const x = document.getElementById('{}'); x.value = '{}'; x.dispatchEvent(new Event('{}')); }})()"
         )
         assert look(names) == "b.png,c.png,a.png"
-        assert look("document.getElementById('limit').textContent") == "p ≤ 0.030: 160 of 1,201 unknown"
+        assert (
+            look("document.getElementById('limit').textContent")
+            == "p ≤ 0.030: 160 of 1,201 unknown, at most 50 of them known"
+        )
         look(change.format("by", "name", "change"))
         assert look(names) == "a.png,b.png,c.png"
         look(change.format("search", "C.P", "input"))
@@ -309,7 +315,9 @@ def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
         assert look(names) == "a.png"
         look(change.format("only", "", "change"))
         look(change.format("slider", "1", "input"))
-        assert look("document.getElementById('limit').textContent") == "p ≤ 0.015: 100 of 1,201 unknown"
+        assert look("document.getElementById('limit').textContent").endswith(
+            "100 of 1,201 unknown, at most 9 of them known"
+        )
         assert look("[...document.querySelectorAll('.beyond')].map(t => t.dataset.name).join()") == "c.png"
         assert look("document.documentElement.scrollWidth") <= 390
         assert look.troubles == []

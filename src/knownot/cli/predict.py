@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from ..calibration import KnownBound
 from ..errors import ImagesError, OptionError
-from .batch import BatchDecisions
+from .batch import BatchDecisions, bound_of
 from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
 from .journal import Journal, Plan
 from .tables import write_metadata
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
     "they are written beside the output as <output>.selected.csv.",
 )
+@click.option(
+    "--strangest",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Also say how many of the K strangest images may be known, with 95 % confidence, whatever made you choose K.",
+)
 @network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option("--restart", is_flag=True, help="Do not go on with an unfinished run: begin again.")
@@ -64,8 +71,9 @@ if TYPE_CHECKING:
 @image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
-            fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
-            raw_cells: bool, explain: bool, adapt: bool, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            fdr: float | None, strangest: int | None, model: str | None, features: str | None, batch_size: int | None,
+            restart: bool, raw_cells: bool, explain: bool, adapt: bool, strict: bool, as_json: bool,
+            quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -87,6 +95,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         output,
         report=report,
         fdr=fdr,
+        strangest=strangest,
         batch_size=batch_size,
         restart=restart,
         quiet=quiet,
@@ -115,6 +124,7 @@ class Run:
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     batch: BatchDecisions | None = None
+    strangest: tuple[int, KnownBound] | None = None  # so many, and how many of any of them may be known
     told: Counter[int] = field(default_factory=Counter)  # how many look like each kind of change
     adapted: int = 0  # called unknown by adapted verdicts
     changed: int = 0  # whose verdict was adapted to a change
@@ -157,12 +167,21 @@ class Run:
         ]
         lines += [f"- {self.shift.sentence}."] if self.shift is not None and self.shift.matters else []
         lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
+        lines += [f"- {self.strangest[1].sentence(self.strangest[0])}"] if self.strangest else []
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
 
     def facts(self, osc: Any, output: Path, report: Path | None) -> dict[str, Any]:
-        return {
+        more: dict[str, Any] = {} if self.batch is None else {"batch": self.batch.facts()}
+        if self.strangest:
+            k, bound = self.strangest
+            more["strangest"] = {
+                "images": k,
+                "known_at_most": int(bound.curve()[k - 1]),
+                "confidence": bound.confidence,
+            }
+        return more | {
             "images": self.images,
             "known": self.known,
             "unknown": self.unknown,
@@ -176,7 +195,7 @@ class Run:
             "notes": list(self.notes),
             "seconds": self.seconds,
             "shift": None if self.shift is None else asdict(self.shift),
-        } | ({} if self.batch is None else {"batch": self.batch.facts()})
+        }
 
 
 def predict_to(
@@ -186,6 +205,7 @@ def predict_to(
     *,
     report: Path | None = None,
     fdr: float | None = None,
+    strangest: int | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
@@ -203,6 +223,8 @@ def predict_to(
         raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
     if report is not None and not hasattr(osc, "calibration"):
         raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
+    if (fdr or strangest) and not hasattr(osc, "calibration"):
+        raise OptionError("--fdr and --strangest are for saved folders: an exported file holds no calibration scores.")
     source = open_images(images[0] if len(images) == 1 else images)
     if adapt and not hasattr(osc, "shifts"):
         raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
@@ -220,6 +242,8 @@ def predict_to(
             _report(osc, source, run, shown, report, ", ".join(images))
         if fdr is not None:
             run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
+        if strangest and len(run.p):
+            run.strangest = min(strangest, len(run.p)), bound_of(osc, np.array(run.p), np.array(run.scores))
         journal.publish()
         write_metadata(output, run.shift)
         journal.close(remove=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from ..arrays import Activations, Capabilities
 from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import to_namespace
-from ..errors import CalibrationError, UnsoundError
+from ..errors import CalibrationError, OptionError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import gather, one_blas_thread, raised
@@ -38,13 +39,15 @@ def fitted_on(
     model: Model,
     capabilities: Capabilities | None = None,
     refused: dict[int, str] | None = None,
+    seconds: dict[int, float] | None = None,
 ) -> list[Detector]:
     """Every recipe, fitted from one pass; what several want is gathered once.
 
     capabilities: if more than the model's own.
 
-    refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
-    out of the result; without it, the first one raises UnsoundError.
+    refused: filled with {which recipe: why} for those that the known images show to be unsound here, or their options
+    to be out of range, and these are left out of the result; without it, the first one raises its error. seconds:
+    filled with {which recipe: what fitting it took by the clock}, statistics apart.
     """
     capabilities = capabilities or model.capabilities
     wanted = [want for recipe in recipes for want in recipe.required_statistics(capabilities).values()]
@@ -53,12 +56,15 @@ def fitted_on(
     narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
+            begin = time.perf_counter()
             try:
                 fitted.append(recipe.fit(found, model.head, capabilities))
-            except UnsoundError as error:
+            except (UnsoundError, OptionError) as error:
                 if refused is None:
                     raise
                 refused[i] = str(error)
+            if seconds is not None:
+                seconds[i] = time.perf_counter() - begin
     return fitted
 
 
@@ -99,6 +105,7 @@ class PassResults:
     member_scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
     numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that fitting each one took
 
 
 def fit_known(
@@ -120,14 +127,17 @@ def fit_known(
     names = job.names if judges else None
     batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
     refused: dict[int, str] = {}
-    fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.capabilities, None if strict else refused)
+    seconds: dict[int, float] = {}
+    recipes = list(job.recipes.values())
+    fitted = fitted_on(recipes, batches, job.model, job.capabilities, None if strict else refused, seconds)
     for _ in batches:  # where nobody has walked yet, as nothing is gathered
         pass
     if judges:
         known.judge(job.names, job.trials)
     fine = [name for i, name in enumerate(job.recipes) if i not in refused]
     left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
-    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents)
+    took = dict(zip(job.recipes, seconds.values(), strict=True))
+    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents, seconds=took)
 
 
 def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:

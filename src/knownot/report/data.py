@@ -97,7 +97,8 @@ class ReportData:
     threshold: images with a larger score are unknown; None where each class has its own.
     incoming_scores: NaN for unreadable images, which are left out of the histogram.
     p_threshold: images with a p-value up to it are unknown. groups: unknown images, all of which are shown.
-    steps: (a p-value, how many images have one up to it), ascending, for the slider.
+    steps: (a p-value, how many images have one up to it, how many of those may be known), ascending, for the slider.
+    strangest: (k, of the k strangest images at most so many are known), with 95 % confidence for all k at once.
     most_unknown (where there are no groups), borderline: the first 24 of each are shown, in the order given.
     unreadable: (file, reason); the first 200 are shown, and `counts.unreadable` tells how many there are.
     notes: what the reader should be warned of.
@@ -117,7 +118,8 @@ class ReportData:
     threshold: float | None
     p_threshold: float | None = None
     groups: tuple[Group, ...] = ()
-    steps: tuple[tuple[float, int], ...] = ()
+    steps: tuple[tuple[float, int, int], ...] = ()
+    strangest: tuple[tuple[int, int], ...] = ()
     most_unknown: tuple[Card, ...] = ()
     borderline: tuple[Card, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()

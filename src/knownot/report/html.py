@@ -54,7 +54,7 @@ def render(data: ReportData) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         tiles=sum(len(group.cards) for group in data.groups),
-        start=max((i for i, (p, _) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
+        start=max((i for i, (p, *_) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
         classes=ordered[:CLASSES],
         more_classes=ordered[CLASSES:],
         largest_class=max((c.total for c in ordered), default=0) or 1,

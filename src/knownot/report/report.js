@@ -33,9 +33,9 @@
     }
     at("shown").textContent = shown + " of " + tiles.length + " shown";
     if (steps.length) {
-      const [p, count] = steps[slider.value];
+      const [p, count, known] = steps[slider.value];
       at("limit").textContent = "p ≤ " + p.toPrecision(2) + ": " + count.toLocaleString("en") + " of "
-        + total.toLocaleString("en") + " unknown";
+        + total.toLocaleString("en") + " unknown, at most " + known.toLocaleString("en") + " of them known";
     }
   }
   function sort() {
