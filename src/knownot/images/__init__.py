@@ -44,11 +44,11 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
     Parameters
     ----------
     source : ImagesLike
-        An array, raw uint8 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own input; a pair
-        (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths (or of files'
-        bytes); an image list, a .txt or .lst file with a line "path label" for each image; parquet files with image
-        bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of batches: arrays, (images, labels), or
-        dicts with "image" and "label"; what readers of other packages read.
+        An array, raw uint8 or uint16 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own
+        input; a pair (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths
+        (or of files' bytes); an image list, a .txt or .lst file with a line "path label" for each image; parquet files
+        with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of batches: arrays, (images,
+        labels), or dicts with "image" and "label"; what readers of other packages read.
     labels : LabelsLike, optional
         Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.

@@ -21,6 +21,7 @@ from ..shifts.seen import Shift
 from ..version import __version__
 from .data import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData
 from .html import write_report as write
+from .plane import places
 
 SMALLEST = 5  # images of a group
 PICTURED = 48  # images whose neighbours are shown as pictures, those of the others by name
@@ -121,6 +122,8 @@ def _groups(osc: OpenSetClassifier, shown: Gallery) -> tuple[Group, ...]:
         return ()
     # Pictures of the neighbours of all of them would be most of the page.
     cards = tuple(c if i < PICTURED else replace(c, neighbours=_named(c)) for i, c in enumerate(cards))
+    if at := places(shown.unknown_eyes):
+        cards = tuple(replace(c, at=place) for c, place in zip(cards, at, strict=True))
     closed = [card.closed_class for card in cards]
     left, groups = set(range(len(cards))), list[Group]()
     clusters: tuple[Cluster, ...] = ()

@@ -29,6 +29,7 @@ class Card:
     closed_class, confidence: the classifier's own answer and its softmax probability.
     member_p_values: of each detector that takes part, by its name; small means unknown.
     neighbours: the nearest known images, the nearest first; three are shown.
+    at: its place on the map of unknown images, 0 to 1 across and down; None: it is not on it.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Card:
     thumb: Thumb | None = None
     member_p_values: Mapping[str, float] = field(default_factory=dict)
     neighbours: tuple[Neighbour, ...] = ()
+    at: tuple[float, float] | None = None
 
     @property
     def verdict(self) -> str:
