@@ -87,6 +87,7 @@ WAYS: dict[str, Callable[[], Any]] = {
         knownot.open_model(toy.graph(), none_classes=1), detector="none-class",
         known=(KNOWN[LABELS < 3], LABELS[LABELS < 3]), new=(NEW[TRUE < 3], TRUE[TRUE < 3]),
     ),
+    "none-classes": lambda: fit(detector="msp", class_names=toy.CLASSES, none_classes=["red"]),
     "fixed batch": lambda: fit(toy.graph(batch=3), detector="msp"),
 }  # fmt: skip
 

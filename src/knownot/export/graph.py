@@ -15,6 +15,7 @@ from ..detectors import to_namespace
 from ..errors import UnsoundError
 from ..fitting.thumbnails import embed
 from ..models import Model
+from ..models.none_classes import NONE
 from ..openset.added import claimed
 from ..stats import maps_of, reduced
 from . import namespace as xp
@@ -127,6 +128,11 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
     if osc.added:
         which = claimed(osc.added, embed(seen))
         label = xp.where(unknown & (which >= 0) & (p >= 0), which + len(osc.class_names), label)
+        unknown = label < 0
+    if osc.record.none_classes:  # as `OpenSetClassifier.decided`
+        nothing = xp.max(seen.extra[NONE], axis=1) > xp.max(seen.logits, axis=1)
+        label = xp.where(nothing, xp.asarray(np.int64(-1)), label)
+        p = xp.where(nothing, xp.minimum(p, xp.asarray(np.float32(osc.least_p))), p)
         unknown = label < 0
     named = (label, unknown, p, score, closed, softmax(seen.logits))
     return dict(zip(OUTPUTS, named, strict=True))

@@ -451,8 +451,7 @@ class OpenSetClassifier:
         if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
             nothing = takes_for_none(activations.logits, activations.extra)
             label[nothing] = -1
-            least = max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
-            p[nothing] = np.minimum(p[nothing], least)
+            p[nothing] = np.minimum(p[nothing], self.least_p)
         return p, label
 
     def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
@@ -653,6 +652,11 @@ class OpenSetClassifier:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
         return from_files, (load, as_files(self._write))
+
+    @property
+    def least_p(self) -> float:
+        """The largest p-value of an image that the classifier takes for one of the classes that mean nothing."""
+        return max(self.record.none_share, 1 / (len(self.calibration.scores) + 1))
 
     @cached_property
     def _in_float32(self) -> Detector:
