@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -16,12 +16,12 @@ from ..detectors.base import moved
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread, raised
+from ..stats import Statistic, Want, gather, one_blas_thread, raised
 from .content import Contents
 from .extraction import Extractor, Observer
 from .labels import class_order
 from .options import CalibrationOptions
-from .sampling import HoldOut, Subsample
+from .sampling import HoldOut, Subsample, numbers_of
 from .setup import FitJob
 
 T = TypeVar("T")
@@ -33,26 +33,31 @@ ROWS = 1024  # that are scored at once, so that tables of them against a bank st
 
 
 def fitted_on(
+    recipes: Sequence[Recipe], batches: Iterable[tuple[Activations, np.ndarray]], model: Model
+) -> list[Detector]:
+    """Every recipe, fitted from one pass; what several want is gathered once. Raises UnsoundError."""
+    wanted = [want for recipe in recipes for want in recipe.wants(model.offers).values()]
+    return fit_from(recipes, gather((batch for batch in batches), wanted, overlapped), model, model.offers)
+
+
+def fit_from(
     recipes: Sequence[Recipe],
-    batches: Iterable[tuple[Activations, np.ndarray]],
+    statistics: Mapping[Want, Statistic],
     model: Model,
-    offers: Offers | None = None,
+    offers: Offers,
     refused: dict[int, str] | None = None,
 ) -> list[Detector]:
-    """Every recipe, fitted from one pass; what several want is gathered once. offers: if more than the model's own.
+    """Every recipe, fitted.
 
     refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
     out of the result; without it, the first one raises UnsoundError.
     """
-    offers = offers or model.offers
-    wanted = [want for recipe in recipes for want in recipe.wants(offers).values()]
-    found = gather((batch for batch in batches), wanted, overlapped)
     fitted = []
     narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
             try:
-                fitted.append(recipe.fit(found, model.head, offers))
+                fitted.append(recipe.fit(statistics, model.head, offers))
             except UnsoundError as error:
                 if refused is None:
                     raise
@@ -81,6 +86,37 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
     return [np.concatenate(mine) for mine in parts], np.concatenate(predicted)
 
 
+Scored = tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]
+
+
+def score_each(detectors: Sequence[Detector], batches: Iterable[Activations], seed: int) -> Scored:
+    """(for each detector its members' scores [n, m], the predicted classes [n], keys [n], numbers [n]) of calibration
+    images, each once, in the order of the numbers by which they rank and calibrate: no other order, and no division of
+    the images, changes anything."""
+    keys: list[np.ndarray] = []
+
+    def noted() -> Iterator[Activations]:
+        for batch in batches:
+            keys.append(np.asarray(batch.keys))
+            yield batch
+
+    parts, predicted = measured_on(detectors, noted())
+    found = np.concatenate(keys)
+    numbers, order = np.unique(numbers_of(found, seed), return_index=True)
+    return [part[order] for part in parts], predicted[order], found[order], numbers
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a pass over the known images, or over a part of them, gave; nothing is fitted yet."""
+
+    job: FitJob
+    known: Extractor
+    statistics: Mapping[Want, Statistic]
+    hold: HoldOut | None  # known images held out to calibrate
+    contents: Contents | None = None  # what was in the known images, where that was looked at
+
+
 @dataclass(frozen=True)
 class PassResults:
     """Detectors fitted on the known images, and their members' scores of the images that calibrate, by name."""
@@ -96,7 +132,49 @@ class PassResults:
     watch: Subsample | None = None  # some of the images that calibrate, where they are kept
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
-    numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] of their contents
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] ascending, to draw by
+
+
+def gather_known(
+    job: FitJob,
+    observers: Sequence[Observer] = (),
+    *,
+    judges: bool = True,
+    contents: Contents | None = None,
+    last: bool = True,
+) -> Gathered:
+    """One pass over the known images gathers what every detector of the job is fitted on. A `HoldOut` among the
+    observers keeps some images.
+
+    judges: raise LabelsError early where labels and outputs do not belong together. contents: looks at what is in the
+    images. last: False where another part of the known images follows.
+    """
+    hold = _first(HoldOut, observers)
+    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
+    names = job.names if judges else None
+    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents, last=last)
+    statistics = gather((batch for batch in batches), job.wanted, overlapped)
+    for _ in batches:  # where nobody has walked yet, as nothing is gathered
+        pass
+    return Gathered(job, known, statistics, hold, contents)
+
+
+def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -> PassResults:
+    """Every detector of the job, fitted.
+
+    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
+    raise LabelsError where labels and outputs do not belong together.
+    """
+    job, refused = found.job, {}  # type: ignore[var-annotated]
+    recipes = list(job.recipes.values())
+    fitted = fit_from(recipes, found.statistics, job.model, job.offers, None if strict else refused)
+    if judges:
+        found.known.judge(job.names, job.trials)
+    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
+    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
+    named = dict(zip(fine, fitted, strict=True))
+    return PassResults(job, found.known, named, left, found.hold, found.contents)
 
 
 def fit_known(
@@ -107,50 +185,40 @@ def fit_known(
     judges: bool = True,
     contents: Contents | None = None,
 ) -> PassResults:
-    """One pass over the known images fits every detector of the job. A `HoldOut` among the observers keeps some images.
-
-    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
-    raise LabelsError where labels and outputs do not belong together. contents: looks at what is in the images; those
-    that calibrate then count once each, and `held_contents` tells which are among the known ones.
-    """
-    hold = _first(HoldOut, observers)
-    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
-    names = job.names if judges else None
-    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
-    refused: dict[int, str] = {}
-    fitted = fitted_on(list(job.recipes.values()), batches, job.model, job.offers, None if strict else refused)
-    for _ in batches:  # where nobody has walked yet, as nothing is gathered
-        pass
-    if judges:
-        known.judge(job.names, job.trials)
-    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
-    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
-    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents)
+    """Both in one. The images that calibrate count once each where contents are looked at."""
+    found = gather_known(job, observers, judges=judges, contents=contents)
+    return fit_gathered(found, strict=strict, judges=judges)
 
 
 def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
     """With the scores of the images that calibrate: those held out, or else one pass over images of their own, for the
     observers. Raises CalibrationError when there is none."""
-    job, detectors, hold = found.job, list(found.fitted.values()), found.hold
-    own, contents, watch = None, None, None if hold is None else hold.watch
+    job = found.job
     if job.held is None:
-        kept = [] if hold is None or not hold.kept else [hold.activations()]
-        parts, predicted = measured_on(detectors, kept)
-        numbers = np.empty(0) if hold is None else hold.numbers
-    else:
-        own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
-        order = class_order(job.held, job.model, job.names, which="calibration")[1]
-        contents = None if found.contents is None else Contents(known=found.contents)
-        batches = own.run(
-            job.held, "calibration", observers, order=order, names=job.names if judges else None, contents=contents
-        )
-        parts, predicted = measured_on(detectors, (activations for activations, _ in batches))
-        if judges:
-            own.judge(job.names, job.trials)
-        numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
+        return score_held_out(found)
+    own = job.extractor([p for d in found.fitted.values() for p in d.passes])
+    contents = None if found.contents is None else Contents(once=True)
+    names = job.names if judges else None
+    order = class_order(job.held, job.model, job.names, which="calibration")[1]
+    batches = own.run(job.held, "calibration", observers, order=order, names=names, contents=contents)
+    found = with_scores(found, (activations for activations, _ in batches))
+    if judges:
+        own.judge(job.names, job.trials)
+    return replace(found, calibration=own, watch=_first(Subsample, observers), held_contents=contents)
+
+
+def score_held_out(found: PassResults) -> PassResults:
+    """With the scores of the known images that were held out."""
+    hold = found.hold
+    kept = [] if hold is None or not hold.rows else [hold.activations()]
+    return replace(with_scores(found, kept), watch=None if hold is None else hold.watch)
+
+
+def with_scores(found: PassResults, batches: Iterable[Activations]) -> PassResults:
+    """With the scores of these calibration images."""
+    parts, predicted, keys, numbers = score_each(list(found.fitted.values()), batches, found.job.options.seed)
     scores = dict(zip(found.fitted, parts, strict=True))
-    found = replace(found, held_contents=contents)
-    return replace(found, calibration=own, watch=watch, parts=scores, predicted=predicted, numbers=numbers)
+    return replace(found, parts=scores, predicted=predicted, keys=keys, numbers=numbers)
 
 
 def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
@@ -180,11 +248,11 @@ def calibrate(
 
     The images that rank the members of a combination and those that set its threshold are different ones, drawn at
     random: a known image to come is then exchangeable with the latter, and the guarantee holds.
-    numbers [n]: the random numbers to draw by, the smallest rank; drawn from the seed if not given. evidence: of how
-    many of the smallest the detector was chosen by. They set no threshold, but may rank.
+    numbers [n]: to draw by, see `numbers_of`, the smallest rank; those of places in a row, if not given. evidence: of
+    how many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = random_numbers(len(parts), options.seed) if numbers is None else numbers
+    numbers = numbers_of(np.arange(len(parts)), options.seed) if numbers is None else numbers
     rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, options)
     ranked = detector.rank(parts[rank]) if len(rank) else detector
     scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
@@ -198,11 +266,6 @@ def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:
         _split(np.arange(n), True, 0, options)
     elif options.guarantee in ("pac", "marginal"):
         Calibration.of(np.zeros(n), np.zeros(n, np.int64), **options.rule)
-
-
-def random_numbers(n: int, seed: int) -> np.ndarray:
-    """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
-    return np.random.default_rng([seed, 3]).random(n)
 
 
 def images_that_rank(n: int, options: CalibrationOptions) -> int:

@@ -15,6 +15,7 @@ from ..detectors.reducing import reducing
 from ..errors import OptionError
 from ..images import Images, check_disjoint, open_images
 from ..models import Model
+from ..stats import Want
 from .auxiliary import Auxiliary, open_auxiliary
 from .extraction import Extractor, batch_size_for
 from .labels import class_order
@@ -89,6 +90,11 @@ class FitJob:
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()  # how the preprocessing was found
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
+
+    @property
+    def wanted(self) -> list[Want]:
+        """What is gathered of the known images, each once, in an order that is the same everywhere."""
+        return list(dict.fromkeys(w for recipe in self.recipes.values() for w in recipe.wants(self.offers).values()))
 
     def extractor(self, passes: Iterable[Pass] = (), progress: bool | None = None) -> Extractor:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""

@@ -143,28 +143,36 @@ class Passed:
 
 def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any."""
-    watch, contents, needed = subsample(job), Contents(), job.options.needed
+    watch, contents = subsample(job), Contents()
     if job.held is None:
         hold = hold_out(job, RANKING[0], watch)
-        found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
-        return Passed(found, _held_out(found, hold, contents))
+        return checked_passes(score_calibration(fit_known(job, (*none, thumbnails, hold), contents=contents)))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, none if watch is None else (*none, watch))
-    assert found.held_contents is not None
-    counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
+    return checked_passes(score_calibration(known, none if watch is None else (*none, watch)))
+
+
+def checked_passes(found: PassResults) -> Passed:
+    """What was found, without images that calibrate nothing, and what there is to say about those."""
+    if found.held_contents is None:
+        return Passed(found, _held_out(found))
+    counts, notes, void = distinct(found, found.watch is None)
     parts = {name: part[counts] for name, part in found.parts.items()}
-    found = replace(found, parts=parts, predicted=found.predicted[counts], numbers=found.numbers[counts])
+    found = replace(
+        found, parts=parts, predicted=found.predicted[counts], keys=found.keys[counts], numbers=found.numbers[counts]
+    )
     return Passed(found, notes, void)
 
 
-def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[str, ...]:
-    left = len(found.predicted)
+def _held_out(found: PassResults) -> tuple[str, ...]:
+    left, hold, contents = len(found.predicted), found.hold, found.contents
+    assert hold is not None
+    assert contents is not None
     note = (
         f"No calibration images were given: {left:,} of the known images were held out instead. If the "
         "classifier was trained on them, it treats them better than new images and more than the promised share of "
         "new known images will be rejected. Give calibration= images that the classifier has never seen."
     )
-    if not hold.moved:
+    if not hold.copies:
         return (note,)
     copies = (
         f"{contents.repeats:,} of the {contents.images:,} known images are the same image again. Such "
@@ -174,28 +182,29 @@ def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[st
     return (note, copies)
 
 
-def distinct(
-    known: Contents, held: Contents, needed: int, droppable: bool = True
-) -> tuple[np.ndarray, tuple[str, ...], str]:
+def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tuple[str, ...], str]:
     """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
 
     Those that are among the known images do not. Where too few of them are left, or detectors were chosen by them
     already (not droppable), all count: there is a threshold, but nothing is promised of it.
     Raises CalibrationError when too few different images were given.
     """
+    known, held, needed = found.contents, found.held_contents, found.job.options.needed
+    assert known is not None
+    assert held is not None
     notes: list[str] = []
     void = ""
-    new = held.new
-    of, left = held.images, int(new.sum())
-    if held.repeats:
+    new = ~known.has(found.keys)
+    n, of, left = len(new), held.images, int(new.sum())
+    if repeats := held.repeats:
         notes.append(
-            f"{held.repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
-            f"the promise rests on {of - held.repeats:,} different ones."
+            f"{repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
+            f"the promise rests on {of - repeats:,} different ones."
         )
-        _enough_left(len(new), needed, notes[-1])
+        _enough_left(n, needed, notes[-1])
     if not new.all():
         said = (
-            f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
+            f"{n - left:,} of the {n:,} calibration images are among the known images that the "
             "detectors are fitted on: the same content, whatever their names."
         )
         void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"

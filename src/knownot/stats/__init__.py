@@ -2,6 +2,7 @@
 
 from .base import Statistic
 from .blas import one_blas_thread
+from .draws import drawn
 from .gather import Want, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
@@ -20,6 +21,7 @@ __all__ = [
     "Reservoir",
     "Statistic",
     "Want",
+    "drawn",
     "gather",
     "maps_of",
     "one_blas_thread",
