@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .extraction import Extracted, Observer
@@ -79,6 +82,27 @@ class Contents(Observer):
         self.times = {key: n for key, n in self.times.items() if key < self.end}
         self._looks |= other._looks
         self._trim()
+
+    def state(self) -> dict[str, Any]:
+        """As arrays and numbers, for a folder."""
+        looks = sorted(self._looks)[:LOOKS]
+        return {
+            "keys": np.array(sorted(self.times), np.uint64),
+            "times": np.array([self.times[key] for key in sorted(self.times)], np.int64),
+            "end": self.end,
+            "images": self.images,
+            "look_keys": np.array(looks, np.uint64),
+            "looks": np.stack([self._looks[key] for key in looks]) if looks else np.empty((0, 0), np.float32),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Contents:
+        """The inverse."""
+        made = cls()
+        made.times = dict(zip(state["keys"].tolist(), state["times"].tolist(), strict=True))
+        made.end, made.images = int(state["end"]), int(state["images"])
+        made._looks = dict(zip(state["look_keys"].tolist(), state["looks"], strict=True))
+        return made
 
 
 def look_of(x: np.ndarray) -> np.ndarray:

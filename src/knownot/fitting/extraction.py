@@ -186,6 +186,7 @@ class Extractor:
         self.allow_low_accuracy = False
         self.confusion = Confusion(model.offers.classes)
         self.unreadable: list[tuple[str, str]] = []
+        self.more_unreadable = 0  # that are not listed
         self.images = 0
 
     def run(
@@ -236,7 +237,7 @@ class Extractor:
             for count, given in extracted(self.model, batches, self.second, noted):
                 yield from given
                 advance(count)
-        if not used:
+        if not used and last:
             reasons = "; ".join(f"{i}: {e}" for i, e in self.unreadable[:3])
             raise ImagesError(f"None of the {seen} images ({what}) could be used{': ' + reasons if reasons else ''}.")
         if last:

@@ -44,12 +44,12 @@ class Subsample(Observer):
             rows = {**activations.named(), "label": labels, "key": np.asarray(activations.keys)}
             self.merge((pictures, Reservoir.of(rows, size=self._most[1], ranks=ranks)))
 
-    def merge(self, others: tuple[Reservoir, Reservoir] | None) -> None:
+    def merge(self, kept: tuple[Reservoir, Reservoir] | None) -> None:
         """Also what another pass kept."""
-        if self.kept is None or others is None:
-            self.kept = self.kept or others
+        if self.kept is None or kept is None:
+            self.kept = self.kept or kept
         else:
-            self.kept = self.kept[0].merge(others[0]), self.kept[1].merge(others[1])
+            self.kept = self.kept[0].merge(kept[0]), self.kept[1].merge(kept[1])
 
     def below(self, end: np.uint64) -> None:
         """Forget those of larger numbers."""

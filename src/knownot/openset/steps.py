@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import saving
+from ..arguments import whole
 from ..arrays import Preprocess
+from ..calibration import as_share
 from ..detectors import beside_default, classes, resolve
-from ..errors import CalibrationError, OptionError, SavedError
+from ..errors import CalibrationError, ModelError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
 from ..fitting.many import (
@@ -25,15 +27,18 @@ from ..fitting.many import (
     measured_on,
     score_calibration,
 )
-from ..fitting.none_classes import NoneShare
+from ..fitting.none_classes import NoneShare, apart
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
-from ..fitting.setup import FitJob, PassOptions, Sources
+from ..fitting.setup import FitJob, PassOptions, Sources, open_sources
 from ..fitting.setup import set_up as agree
 from ..fitting.thumbnails import Thumbnails
 from ..fitting.trial import Trial
 from ..images import open_images
 from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
+from ..images.ways import as_preprocess
+from ..models import open_model
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
@@ -130,6 +135,42 @@ def _checked_first(
             check_enough(sources.held.count, ranks, options)
     elif count is not None:
         HoldOut(count, options.needed + RANKING[0] * ranks, options)
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What a fit is to do. none: counts what the classifier takes for nothing; named: those classes; again: that the
+    calibration images are the known ones again. asked: the detector."""
+
+    job: FitJob
+    none: tuple[NoneShare, ...] = ()
+    named: tuple[str, ...] = ()
+    again: str = ""
+    asked: Any = None
+
+
+def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
+    """Open everything and agree on it before any image is walked over. known: (images, labels); asked: all further
+    arguments of `fit`."""
+    whole("thumbnails", asked["thumbnails"])
+    alpha, delta = (as_share(name, asked[name]) for name in ("alpha", "delta"))
+    options = CalibrationOptions(alpha, asked["guarantee"], delta, asked["seed"])
+    options.check()
+    opened = open_model(model, head=asked["head"], stages=asked["stages"])
+    if not opened.offers.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(asked["preprocess"], channels=opened.input.channels)
+    second = asked["features"], as_preprocess(asked["features_preprocess"], option="features_preprocess=")
+    class_names = names_of(asked["class_names"])
+    sources = open_sources(opened, known, (asked["calibration"], asked["calibration_labels"]), second)
+    again, named, none = sources.again, tuple[str, ...](), tuple[NoneShare, ...]()
+    if asked["none_classes"]:
+        sources, class_names, named = apart(sources, asked["none_classes"], class_names)
+        none = (NoneShare(),)
+    detector = detector_for(model, asked["detector"])
+    passes = PassOptions(asked["batch_size"], asked["progress"], asked["allow_low_accuracy"])
+    job = set_up(sources, detector, options, preprocess, class_names, passes, asked["unknown"] is not None)
+    return Agreed(job, none, named, again, detector)
 
 
 @dataclass(frozen=True)
@@ -268,19 +309,19 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         )
     return Record(
         known=known.images,
-        held_out=len(parts) if job.held is None else 0,
+        held_out=len(parts) if new is None else 0,
         calibration=len(decided.calibration.scores),
         ranking=len(parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
         accuracy_images=of,
-        calibration_is_new=job.held is not None and not passed.void,
+        calibration_is_new=new is not None and not passed.void,
         void=passed.void,
         preprocessing=" ".join(job.found),
         trials=job.trials,
         unreadable=tuple(unreadable[:1000]),
-        unreadable_count=len(unreadable),
+        unreadable_count=len(unreadable) + known.more_unreadable + (0 if new is None else new.more_unreadable),
         notes=tuple(notes),
         checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
         low_accuracy_allowed=job.allow_low_accuracy,
