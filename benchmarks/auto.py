@@ -52,10 +52,10 @@ class Remembered(Model):
                 self.facts, self.paths, self.known = pickle.load(file)
         else:
             model = self.opened()
-            offers = replace(model.offers, kinds=model.offers.kinds & ONE_PASS, maps=())
+            capabilities = replace(model.capabilities, outputs=model.capabilities.outputs & ONE_PASS, maps=())
             self.facts = {name: getattr(model, name) for name in
                           ("framework", "input", "head", "class_names", "preprocess", "notes")}  # fmt: skip
-            self.facts |= {"offers": offers, "stage_layers": dict(model.stage_layers)}
+            self.facts |= {"offers": capabilities, "stage_layers": dict(model.stage_layers)}
             self.paths = ()
         vars(self).update(self.facts)
 
@@ -68,20 +68,22 @@ class Remembered(Model):
         new = [i for i, key in enumerate(keys) if key not in self.known]
         if new:
             found = self.opened().forward(batch[new]).named()
-            wanted = {"logits", "features"} | {f"stages/{name}" for name in self.offers.stages}
+            wanted = {"logits", "features"} | {f"stages/{name}" for name in self.capabilities.stages}
             self.paths = tuple(path for path in found if path in wanted)
             for j, i in enumerate(new):
                 self.known[keys[i]] = tuple(np.asarray(found[path][j]) for path in self.paths)
             self.asked += len(new)
         rows = [self.known[key] for key in keys]
         named = {path: np.stack([row[i] for row in rows]) for i, path in enumerate(self.paths)}
-        return Activations.of({p: x for p, x in named.items() if not p.startswith("stages/") or self.offers.stages})
+        return Activations.of(
+            {p: x for p, x in named.items() if not p.startswith("stages/") or self.capabilities.stages}
+        )
 
     def bare(self) -> Remembered:
         """The same, showing no earlier stages."""
         other = object.__new__(Remembered)
         vars(other).update(
-            vars(self) | {"offers": replace(self.offers, stages=(), kinds=self.offers.kinds - {"stages"})}
+            vars(self) | {"offers": replace(self.capabilities, stages=(), kinds=self.capabilities.outputs - {"stages"})}
         )
         return other
 
@@ -198,8 +200,8 @@ def few(labels: np.ndarray, each: int) -> np.ndarray:
 
 def list_of(model: Model) -> list[str]:
     """Detectors of one forward pass, and then the combinations."""
-    return [n for n, r in DETECTORS.items() if r.needs() <= ONE_PASS & {*model.offers.kinds, "probabilities"}
-            and not r.kind.ranks] + list(COMBINED)  # fmt: skip
+    return [n for n, r in DETECTORS.items() if r.needs() <= ONE_PASS & {*model.capabilities.outputs, "probabilities"}
+            and not r.kind.needs_reference] + list(COMBINED)  # fmt: skip
 
 
 def measured(name: str, folder: Path, size: float) -> Comparison:

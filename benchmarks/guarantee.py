@@ -58,7 +58,7 @@ def main() -> None:
                 use, rest = order[:n], order[n:]
                 rule = CalibrationOptions(alpha, guarantee, delta, split)
                 done = calibrate(osc.detector, parts[use], predicted[use], rule)
-                p = done.calibration.p_value(done.detector.join(parts[rest]), predicted[rest])
+                p = done.calibration.p_value(done.detector.combine(parts[rest]), predicted[rest])
                 unknown = done.calibration.unknown(p, predicted[rest])
                 rates.append(unknown.mean())
                 worst.append([unknown[predicted[rest] == k].mean() for k in range(10)])

@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from knownot.arrays import Activations, Offers
+from knownot.arrays import Activations, Capabilities
 from knownot.detectors import KNN, neighbours
 from knownot.detectors.formulas import unit
 from knownot.measure import auroc
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=64)
     parser.add_argument("--activations")
     options = parser.parse_args()
-    KNN.recipe(index="ivf").wants(Offers(frozenset({"features"}), 2))  # says so if faiss is missing
+    KNN.recipe(index="ivf").required_statistics(Capabilities(frozenset({"features"}), 2))  # says so if faiss is missing
     print("| bank | index | build, s | 256 queries, ms | recall@10 | AUROC change, points: mean (largest) |")
     print("|---|---|---|---|---|---|")
     if options.activations:

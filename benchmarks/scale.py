@@ -18,8 +18,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from knownot.arrays import Activations, Offers
-from knownot.detectors import KNN, Mahalanobis, Recipe, moved
+from knownot.arrays import Activations, Capabilities
+from knownot.detectors import KNN, Mahalanobis, Recipe, to_namespace
 from knownot.stats import gather
 
 BATCH = 256
@@ -51,16 +51,16 @@ def one(what: str, options: argparse.Namespace) -> None:
         "knn-exact": (Recipe(KNN, {"bank": options.bank, "index": "exact"}), options.bank),
         "knn-ivf": (Recipe(KNN, {"bank": options.bank, "index": "ivf"}), options.bank),
     }[what]
-    offers = Offers(frozenset({"features"}), classes)
+    capabilities = Capabilities(frozenset({"features"}), classes)
     start, made = peak(), [0.0]
     begin = time.perf_counter()
-    found = gather(batches(images, d, classes, made, 1), recipe.wants(offers).values())
+    found = gather(batches(images, d, classes, made, 1), recipe.required_statistics(capabilities).values())
     gathered = time.perf_counter() - begin - made[0]
     between = peak()
     begin = time.perf_counter()
-    detector = recipe.fit(found, None, offers)
+    detector = recipe.fit(found, None, capabilities)
     del found
-    quick = moved(detector, np, np.float32)
+    quick = to_namespace(detector, np, np.float32)
     del detector
     fitted = time.perf_counter() - begin
     ((batch, _),) = batches(BATCH, d, classes, made, 2)

@@ -4,6 +4,7 @@ writes it into the files, between a marker and its end, and mkdocs calls `on_pag
     <!-- detectors: table -->           the table DETECTORS
     <!-- detectors: details -->         each method's docstring: equation, choices, traps
     <!-- outliers: table -->            the table OUTLIERS
+    <!-- changes: table -->             the table CHANGES
     <!-- remedies: table -->            the table REMEDIES
     <!-- options: fit -->               the options of a command
     <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
@@ -21,7 +22,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKER = re.compile(
-    r"^<!-- (detectors|outliers|remedies|options|signature): (\S+) -->$"
+    r"^<!-- (detectors|outliers|changes|remedies|options|signature): (\S+) -->$"
     r"(?:\n\n(?:(?!^<!-- ).)*?\n\n<!-- /\1 -->$)?",  # what was written before, if anything
     re.MULTILINE | re.DOTALL,
 )
@@ -42,11 +43,11 @@ def kept(markdown: str) -> str:
 
 def main() -> None:
     """Bring every page up to date."""
-    for page in sorted(DOCS.glob("*.md")):
+    for page in sorted(DOCS.rglob("*.md")):
         old = page.read_text(encoding="utf-8")
         if (new := kept(old)) != old:
             page.write_text(new, encoding="utf-8")
-            print(f"{page.name} written")
+            print(f"{page.relative_to(DOCS)} written")
 
 
 def detectors(what: str) -> str:
@@ -83,6 +84,14 @@ def outliers(what: str) -> str:
         f"{kind.summary}{'' if kind.proper else ' (may still be recognised)'} |"
         for name, kind in OUTLIERS.items()
     ]
+    return {"table": "\n".join(lines)}[what]
+
+
+def changes(what: str) -> str:
+    from knownot.outliers.changes import CHANGES
+
+    lines = ["| kind | family | these images look … |", "|---|---|---|"]
+    lines += [f"| `{name}` | {kind.family} | {kind.words} |" for name, kind in CHANGES.items()]
     return {"table": "\n".join(lines)}[what]
 
 
@@ -179,6 +188,7 @@ def fenced(text: str | None) -> str:
 WRITERS = {
     "detectors": detectors,
     "outliers": outliers,
+    "changes": changes,
     "remedies": remedies,
     "options": options,
     "signature": signature,

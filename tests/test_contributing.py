@@ -130,7 +130,7 @@ def test_fit_predict_save_load_and_the_command_line(added, tmp_path, capsys):
 def test_it_can_be_combined_and_is_in_the_documentation(added, tmp_path):
     from helpers.docs import written
 
-    assert "| `nearest-mean` | features |" in written("detectors.md")
+    assert "| `nearest-mean` | features |" in written("reference/detectors.md")
     osc = knownot.fit(
         toy.saved(tmp_path), *toy.known(300, 1), calibration=toy.known(300, 2), detector=["gen", "nearest-mean"],
         progress=False,

@@ -20,7 +20,7 @@ from helpers.docs import hook, written
 from knownot.cli import COMMANDS, main
 
 ROOT = docs.ROOT
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*DOCS, *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 RUN = [ROOT / "README.md", *DOCS]
 
@@ -137,7 +137,7 @@ def test_a_dead_link_is_found(tmp_path):
 
 
 def test_the_table_of_detectors_is_that_of_the_code():
-    page = written("detectors.md")
+    page = written("reference/detectors.md")
     lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     shown = {cells[0].strip("|` "): cells for cells in lines}
     assert list(shown) == [row.name for row in knownot.detectors()]
@@ -150,7 +150,7 @@ def test_the_table_of_detectors_is_that_of_the_code():
 def test_the_table_of_made_images_is_that_of_the_code():
     from knownot.outliers import OUTLIERS
 
-    lines = [line.split(" | ") for line in written("outliers.md").splitlines() if line.startswith("| `")]
+    lines = [line.split(" | ") for line in written("reference/outliers.md").splitlines() if line.startswith("| `")]
     shown = {cells[0].strip("|` "): cells[1:] for cells in lines}
     assert list(shown) == list(OUTLIERS)
     for name, kind in OUTLIERS.items():
@@ -183,7 +183,7 @@ def test_documented_options_are_those_of_the_help(command, capsys):
     real = {o for line in first for o in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
     assert {"-h", "--help", *(["--json"] if command != "serve" else [])} <= real  # a server has no result
     assert real == documented, real ^ documented
-    assert f"<!-- options: {command} -->" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"<!-- options: {command} -->" in (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_defaults_in_the_options_table():
@@ -209,7 +209,7 @@ def test_every_option_in_the_text_exists(page):
 
 
 def test_the_api_page_has_every_public_name():
-    page = written("api.md")
+    page = written("reference/api.md")
     for name in knownot.__all__:
         if name != "__version__":
             assert f"### knownot.{name}\n\n```text\n" in page, name
@@ -218,12 +218,12 @@ def test_the_api_page_has_every_public_name():
 
 def test_signatures_on_the_api_page_are_those_of_inspect():
     """Every parameter with its default, counted by hand for two of them."""
-    page = written("api.md")
+    page = written("reference/api.md")
     fit = page.split("### knownot.fit\n")[1].split("###")[0]
     lines = ("    *,", "    detector: DetectorLike = None,", "    alpha: float | str = 0.05,", ") -> OpenSetClassifier")
     for line in lines:
         assert f"\n{line}\n" in fit
-    assert fit.split("```")[1].count(",\n") == 23  # 22 parameters and the star
+    assert fit.split("```")[1].count(",\n") == 24  # 23 parameters and the star
     assert "p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray" in page
     assert "MissingExtraError" in page
     assert " at 0x" not in page
@@ -254,14 +254,14 @@ def test_a_marker_that_names_nothing_stops_the_build():
 
 
 def test_columns_of_verdicts_are_all_explained():
-    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "start" / "quickstart.md").read_text(encoding="utf-8")
     text = page.split("## How to read a verdict")[1].split("\n## ")[0]
     shown = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `")))
     assert shown == list(knownot.openset.verdicts.COLUMNS)
 
 
 def test_fields_of_preprocess_are_all_explained():
-    text = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "images.md").read_text(encoding="utf-8")
     missing = [name for name in knownot.Preprocess.__dataclass_fields__ if f"`{name}`" not in text]
     assert missing == ["name"]
 
@@ -270,7 +270,12 @@ def test_every_kind_of_file_that_is_refused_is_in_the_docs():
     """By its ending or its maker's name, with the way in the message."""
     from knownot.models.refused import KINDS
 
-    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("## What is refused")[1].split("\n## ")[0]
+    text = (
+        (ROOT / "docs" / "how-to" / "models.md")
+        .read_text(encoding="utf-8")
+        .split("## What is refused")[1]
+        .split("\n## ")[0]
+    )
     words = {"TensorRT": (".engine", ".trt", ".plan"), "Core ML": (".mlmodel", ".mlpackage"), "NeMo": (".nemo",),
              "OpenVINO": (".xml",), "TFLite": (".tflite",), "MXNet": (".params",), "Caffe": (".caffemodel",),
              "Darknet": (".weights",), "PaddlePaddle": (".pdmodel", ".pdiparams"), "checkpoint": (".meta",),
@@ -283,7 +288,7 @@ def test_extras_and_dependencies_are_all_explained():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
     for needed in project["dependencies"]:
         name = re.match(r"[\w-]+", needed)[0]
         assert f"`{name}`" in text, name
@@ -294,7 +299,7 @@ def test_extras_and_dependencies_are_all_explained():
 
 
 def test_exit_codes_are_all_explained():
-    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     said = re.findall(r"^\| (\d+) \| (\w+)", text, re.MULTILINE)
     assert said == [("0", "done"), ("1", "an"), ("2", "wrong"), ("3", "done"), ("70", "a"), ("130", "interrupted")]
 
@@ -307,7 +312,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    page = (tmp_path / "detectors" / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "reference" / "detectors" / "index.html").read_text(encoding="utf-8")
     assert "<td><code>mahalanobis++</code></td>" in page
     assert "fonts.googleapis" not in page
 
@@ -317,7 +322,7 @@ def test_the_documents_stay_short():
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= lines, name
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "measured.md"], ids=named)
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "results" / "measured.md"], ids=named)
 def test_there_is_a_place_for_the_measurements(page):
     text = page.read_text(encoding="utf-8")
     assert text.index("<!-- measured -->") < text.index("<!-- /measured -->")

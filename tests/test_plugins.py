@@ -30,7 +30,7 @@ import numpy as np
 from knownot.arrays import Array
 from knownot.detectors.base import Detector, number, some_images
 from knownot.detectors.formulas import nearest_squared, unit
-from knownot.stats import ClassMeans, Want
+from knownot.stats import ClassMeans, StatisticRequest
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class {name}(Detector):
     summary = "distance to the nearest class mean"
 
     @classmethod
-    def wants(cls, offers, **options):
+    def required_statistics(cls, offers, **options):
         number("power", options["power"], 0.1, 10)
-        return {{"means": Want(ClassMeans, "features", unit=True)}}
+        return {{"means": StatisticRequest(ClassMeans, "features", unit=True)}}
 
     @classmethod
     def fit(cls, seen, head, *, power=1.0):
@@ -133,10 +133,10 @@ def test_a_class_a_recipe_and_a_mapping_are_found_by_name(site):
     assert configure("near", power=2.0) == configure("twice")
     assert label(configure("thrice")) == "thrice"
     assert label(configure("near")) == "near"
-    offers = checks.problem().offers
-    assert list(resolve(["knn", "twice"], offers)[0].options["members"]) == ["knn", "twice"]
+    capabilities = checks.problem().capabilities
+    assert list(resolve(["knn", "twice"], capabilities)[0].options["members"]) == ["knn", "twice"]
     with pytest.raises(OptionError, match="power=0: expected"):
-        resolve({"near": {"power": 0}}, offers)
+        resolve({"near": {"power": 0}}, capabilities)
     with pytest.raises(OptionError, match=r"no detector 'naer'.* Did you mean 'near'"):
         configure("naer")
     assert "near" not in DETECTORS
@@ -284,7 +284,7 @@ def test_a_reader_that_fails_is_told_and_harms_nobody(site, tmp_path):
 
 def test_nothing_is_imported_before_it_is_asked_for(site):
     site("loud", "raise SystemExit('imported')", "loud = loud:Loud", readers="loud = loud")
-    resolve("knn", checks.problem().offers)
+    resolve("knn", checks.problem().capabilities)
     assert open_images(toy.known(5, 1)[0]).count == 5
     assert "loud" not in sys.modules
 

@@ -117,7 +117,7 @@ def test_a_folder_of_photographs(shared, tmp_path):
         model, photos[:40], calibration=photos[40:], preprocess=way, detector="energy", guarantee="marginal",
         alpha=0.1, progress=False,
     )  # fmt: skip
-    assert model.offers.classes == 1000
+    assert model.capabilities.classes == 1000
     textures = sorted((shared / "photos/textures").iterdir())[:40]
     known, unknown = osc.predict(photos[40:]), osc.predict(textures)
     assert known.ids == tuple(map(str, photos[40:]))

@@ -17,14 +17,14 @@ RUNGS = [
     ["stats", "images", "models", "plots"],
     ["detectors", "calibration", "measure", "outliers"],
     ["fitting", "saving"],
-    ["selection", "monitoring"],
+    ["selection", "monitoring", "shifts"],
     ["openset", "benchmark"],
     ["report", "fooling", "export"],
     ["audit", "remedies", "service"],
     ["cli", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
-CHAINED = {("arrays", "errors"), ("arguments", "errors"), ("arrays", "arguments")}
+CHAINED = {("arrays", "errors"), ("arguments", "errors"), ("arrays", "arguments"), ("arrays", "renamed")}
 
 FRAMEWORKS = {
     # keras may compute with torch; checks move arrays; fooling differentiates detectors
@@ -46,6 +46,7 @@ FRAMEWORKS = {
         "fooling/record",
         "outliers/jpeg",
         "outliers/files",
+        "outliers/changes",
         "plots",
         "demo_assets",
         "cli",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from .arguments import check_fields, short
 from .errors import ActivationsError, InputError, OptionError
+from .renamed import OldName, old_names
 
 Array = Any  # any array of the Python array API standard
 
@@ -22,6 +24,8 @@ ImagesLike = Any  # what `open_images` reads: an array, a folder, a glob, paths,
 LabelsLike = Any  # integers [n], names [n], one-hot [n, c], or {file name or path: label}
 DetectorLike = Any  # a name of `knownot.detectors()`, a list of names, a recipe, {name: recipe}
 PreprocessLike = Any  # a `Preprocess`, or what it can be made of
+
+__getattr__ = old_names(__name__, {"Offers": "Capabilities"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Activations:
     reduced: Mapping[str, Array] = field(default_factory=dict)  # {what: [n, r]}, by a `stats.Reduction`
     extra: Mapping[str, Array] = field(default_factory=dict)  # {"<pass>/<what>": [n, d]} of `detectors.passes`
     keys: Array | None = None  # [n] uint64, of the images: a sample by them is the same whatever network computed this
-    memo: dict[Hashable, Any] | None = field(default=None, init=False, repr=False, compare=False)  # see `sharing`
+    cache: dict[Hashable, Any] | None = field(default=None, init=False, repr=False, compare=False)  # see `with_cache`
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -83,22 +87,25 @@ class Activations:
         taken = Activations.of({path: x[rows] for path, x in self.named().items()})
         return taken if self.keys is None else replace(taken, keys=self.keys[rows])
 
-    def sharing(self) -> Activations:
-        """The same, for several detectors to score: what one has computed `once`, the next need not, as long as this
+    sharing = OldName("with_cache")
+    once = OldName("cached")
+
+    def with_cache(self) -> Activations:
+        """The same, for several detectors to score: what one has computed `cached`, the next need not, as long as this
         lives. Whatever is made of it (`take`, `replace`) shares nothing with it."""
-        if self.memo is not None:
+        if self.cache is not None:
             return self
         again = replace(self)
-        object.__setattr__(again, "memo", {})
+        object.__setattr__(again, "cache", {})
         return again
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """make(), or what it was before under this key, which names the formula and all that it reads."""
-        if self.memo is None:
+        if self.cache is None:
             return make()
-        if key not in self.memo:
-            self.memo[key] = make()
-        return self.memo[key]
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
 
     @classmethod
     def concat(cls, batches: Sequence[Activations]) -> Activations:
@@ -133,16 +140,31 @@ class Activations:
         return self
 
 
+class Output(StrEnum):
+    """What a classifier can show of itself beside its classes."""
+
+    PROBABILITIES = "probabilities"  # softmax outputs, so logits up to a constant per image
+    LOGITS = "logits"  # exact
+    FEATURES = "features"
+    HEAD = "head"
+    STAGES = "stages"
+    MAPS = "maps"
+    GRADIENT = "gradient"
+    DROPOUT = "dropout"
+    NONE = "none"  # logits of none-classes
+    SECOND = "second"  # what another network shows
+
+
 @dataclass(frozen=True)
-class Offers:
+class Capabilities:
     """What a classifier can show, as the detectors' `needs` name it.
 
-    kinds: any of "probabilities" (softmax outputs, so logits up to a constant per image), "logits" (exact),
-    "features", "head", "stages", "maps", "gradient", "dropout"; "none", logits of none-classes; and "second", when
-    another network looks too.
+    outputs: values of `Output`, as strings.
     """
 
-    kinds: frozenset[str]
+    kinds = OldName("outputs")
+
+    outputs: frozenset[str]
     classes: int
     stages: tuple[str, ...] = ()  # the earlier ones, in the order of computation
     maps: tuple[str, ...] = ()  # layers whose maps can be asked for: those of all stages, in the same order
@@ -241,6 +263,17 @@ class Preprocess:
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
         return replace(self, height=height, width=width)
+
+
+LARGE = 128  # pixels of a side from which evaluation usually cuts images from a larger size
+
+
+def usual_resizing(stretches: bool, height: int | None, width: int | None) -> dict[str, Any]:
+    """Fields of Preprocess: what loaders do with photographs. Keras' stretch them; torchvision's, timm's and most of
+    Hugging Face's evaluation cuts them from 8/7 of the size."""
+    if stretches:
+        return {"fit": "stretch"}
+    return {"crop_share": 0.875} if height and width and min(height, width) >= LARGE else {}
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Modules that have moved: an old name works in this version, with a DeprecationWarning that names the new one."""
+"""Names that have changed: an old one works in this version, with a DeprecationWarning that names the new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -117,6 +117,54 @@ class Renamed(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_new"], name)
+
+
+class OldName:
+    """An attribute by its old name, in a class: reading it gives what the new one holds."""
+
+    def __init__(self, new: str) -> None:
+        self.new, self.old = new, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.old = name
+
+    def __get__(self, thing: Any, owner: type) -> Any:
+        _warn(f"{owner.__name__}.{self.old}", self.new)
+        return getattr(owner if thing is None else thing, self.new)
+
+
+class OldAttribute(OldName):
+    """The same of an attribute that instances set."""
+
+    def __set__(self, thing: Any, value: Any) -> None:
+        _warn(f"{type(thing).__name__}.{self.old}", self.new)
+        setattr(thing, self.new, value)
+
+
+def take_old_names(cls: type) -> None:
+    """What a class defines under old names of its base classes becomes what it defines under the new ones."""
+    for name in [name for name in vars(cls) if name not in vars(cls).get("__annotations__", {})]:
+        old = next((vars(base)[name] for base in cls.__mro__[1:] if isinstance(vars(base).get(name), OldName)), None)
+        if old is not None:
+            _warn(f"{cls.__name__}.{name}", old.new)
+            setattr(cls, old.new, vars(cls)[name])
+            delattr(cls, name)
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """`__getattr__` of a module some of whose names have changed: {old: new}."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", names[name])
+        return getattr(sys.modules[module], names[name])
+
+    return find
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is {new} now; the old name goes in the next version.", DeprecationWarning, 3)
 
 
 def install() -> None:

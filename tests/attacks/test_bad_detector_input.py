@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import knownot.detectors as detectors
-from knownot.arrays import Offers
+from knownot.arrays import Capabilities
 from knownot.checks.detectors import check_detector, fitted, problem
 from knownot.detectors import DETECTORS, KNN, Combined, Detector, Energy, Recipe, Shaped, configure, resolve
 from knownot.errors import InputError, OptionError, UnsoundError
 
-EVERYTHING = Offers(frozenset({"probabilities", "logits", "features", "head", "stages"}), 10, ("a", "b"))
-FEATURES = Offers(frozenset({"probabilities", "features", "head"}), 10)
-ONLY_PROBABILITIES = Offers(frozenset({"probabilities"}), 10)
+EVERYTHING = Capabilities(frozenset({"probabilities", "logits", "features", "head", "stages"}), 10, ("a", "b"))
+FEATURES = Capabilities(frozenset({"probabilities", "features", "head"}), 10)
+ONLY_PROBABILITIES = Capabilities(frozenset({"probabilities"}), 10)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def test_an_unknown_option_is_refused_when_it_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["energy", "maxlogit", "vim", "react", "ash-s"])
-@pytest.mark.parametrize("offers", [ONLY_PROBABILITIES, FEATURES], ids=["probabilities", "features"])
-def test_what_a_softmax_output_makes_unsound(name: str, offers: Offers) -> None:
+@pytest.mark.parametrize("capabilities", [ONLY_PROBABILITIES, FEATURES], ids=["probabilities", "features"])
+def test_what_a_softmax_output_makes_unsound(name: str, capabilities: Capabilities) -> None:
     """Energy of log p is 0 for every image: refused, with the reason and what works."""
     with pytest.raises(UnsoundError, match=r"up to a constant|features and head") as caught:
-        resolve(name, offers)
+        resolve(name, capabilities)
     works = str(caught.value).partition("Detectors that work here: ")[2].rstrip(".").split(", ")
     assert "gen" in works
     assert name not in works
     for other in works:
-        resolve(other, offers)
+        resolve(other, capabilities)
     for other in DETECTORS.keys() - set(works):
         with pytest.raises(UnsoundError):
-            resolve(other, offers)
+            resolve(other, capabilities)
 
 
 @pytest.mark.parametrize("name", ["knn", "mahalanobis", "mahalanobis++", "relative-mahalanobis", "she", "fdbd"])
@@ -151,7 +151,7 @@ def test_the_default_falls_back_to_what_can_be_computed_and_says_so() -> None:
     assert list(recipe.options["members"]) == ["gen", "msp", "fdbd", "knn", "mahalanobis++"]
     assert len(notes) == 1
     assert "stages" in notes[0]
-    recipe, notes = resolve("default", Offers(frozenset({"probabilities", "stages"}), 10, ("a",)))
+    recipe, notes = resolve("default", Capabilities(frozenset({"probabilities", "stages"}), 10, ("a",)))
     assert list(recipe.options["members"]) == ["gen", "msp", "mahalanobis++ a"]
     assert "features" in notes[0]
     recipe, notes = resolve("default", ONLY_PROBABILITIES)
@@ -174,20 +174,22 @@ def test_every_way_to_name_a_detector() -> None:
         assert len(recipe.options["members"]) == 2
     assert list(resolve([KNN.recipe(k=3), "knn"], EVERYTHING)[0].options["members"]) == ["knn(k=3)", "knn"]
     assert list(resolve(["default", "she"], FEATURES)[0].options["members"])[-2:] == ["mahalanobis++", "she"]
-    assert resolve("gen", Offers(frozenset({"logits"}), 3))[0].kind is detectors.GEN
+    assert resolve("gen", Capabilities(frozenset({"logits"}), 3))[0].kind is detectors.GEN
 
 
 def test_no_images_at_all() -> None:
     on = problem()
     for recipe in DETECTORS.values():
         on = on.shown(recipe.passes(held_out=False))
-        if recipe.wants(on.offers):
+        if recipe.required_statistics(on.capabilities):
             with pytest.raises(InputError, match="no known images"):
-                recipe.fit({}, on.head, on.offers)
+                recipe.fit({}, on.head, on.capabilities)
             empty = on.train.take(slice(0, 0))
-            nothing = {want: want.part(empty, on.labels[:0]) for want in recipe.wants(on.offers).values()}
+            nothing = {
+                want: want.part(empty, on.labels[:0]) for want in recipe.required_statistics(on.capabilities).values()
+            }
             with pytest.raises(InputError, match="no known images"):
-                recipe.fit(nothing, on.head, on.offers)
+                recipe.fit(nothing, on.head, on.capabilities)
 
 
 def test_the_table_can_be_called() -> None:
@@ -217,7 +219,7 @@ def test_classes_are_all_that_a_fitted_detector_is_made_of() -> None:
         return inner | ({type(thing).__name__} if hasattr(thing, "__dataclass_fields__") else set())
 
     for name in DETECTORS:
-        assert names(fitted(resolve(name, on.offers)[0], on)) <= detectors.classes().keys()
+        assert names(fitted(resolve(name, on.capabilities)[0], on)) <= detectors.classes().keys()
     assert {"Head", "Shaped", "ReAct", "Combined", "Mahalanobis"} <= detectors.classes().keys()
 
 
@@ -236,7 +238,7 @@ class Broken(Detector):
     needs = frozenset({"logits"})
 
     @classmethod
-    def fit(cls, seen: Any, head: Any, *, fault: str) -> Broken:
+    def fit(cls, statistics: Any, head: Any, *, fault: str) -> Broken:
         if fault == "refuses" and len(head.weight) == 2:
             raise UnsoundError("Two classes are too few.")
         if fault == "refuses without a word" and np.abs(head.weight).max() > 1e5:

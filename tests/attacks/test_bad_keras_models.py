@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     found = {}
     for name in ("good.keras", "good.h5"):
         good().save(folder / name)
-        assert open_model(folder / name).offers.classes == 3
+        assert open_model(folder / name).capabilities.classes == 3
         found[name] = (folder / name).read_bytes()
     return found
 
@@ -94,7 +94,7 @@ def test_the_wrong_ending(files: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Rename it to end in \.keras"):
         open_model(tmp_path / "a.h5")
     (tmp_path / "b.keras").write_bytes(files["good.h5"])  # as TensorFlow before 2.12 wrote it
-    assert open_model(tmp_path / "b.keras").offers.classes == 3
+    assert open_model(tmp_path / "b.keras").capabilities.classes == 3
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -396,4 +396,4 @@ def test_what_the_user_registered_is_opened(tmp_path: Path) -> None:
             return x + x  # type: ignore[operator]
 
     good(Twice()).save(tmp_path / "own.keras")
-    assert open_model(tmp_path / "own.keras").offers.classes == 3
+    assert open_model(tmp_path / "own.keras").capabilities.classes == 3

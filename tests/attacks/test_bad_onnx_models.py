@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_good_one_opens(path: Path) -> None:
     path.write_bytes(good().SerializeToString())
-    assert open_model(path).offers.classes == ho.C
+    assert open_model(path).capabilities.classes == ho.C
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9, 0.999])

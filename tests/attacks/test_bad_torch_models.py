@@ -93,7 +93,7 @@ def test_the_unchanged_files_open(pt2, script, tmp_path):
     for name, data in {"a.pt2": pt2, "b.pt2": changed(pt2, lambda n, d: d), "c.pt": script, "d.pt2": script}.items():
         (tmp_path / name).write_bytes(data)
         model = open_model(tmp_path / name, size=(16, 16))  # told by the contents, whatever the ending
-        assert model.offers.classes == 3
+        assert model.capabilities.classes == 3
         assert model.activations(np.zeros((2, 3, 16, 16), np.float32)).features.shape == (2, 4)
 
 
@@ -158,7 +158,7 @@ def test_a_pickled_module_runs_only_with_permission(zipped, tmp_path):
     assert not mark.exists()
     model = open_model(tmp_path / "m.pt", unsafe_pickle=True)
     assert mark.exists()  # the proof that the file would have run something
-    assert model.offers.classes == 3
+    assert model.capabilities.classes == 3
     assert model.save(tmp_path / "saved") == "model.pt2"  # never a pickle again
 
 

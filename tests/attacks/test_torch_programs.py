@@ -39,7 +39,7 @@ def test_the_unedited_programs_open(tmp_path):
         (tmp_path / "m.pt2").write_bytes(exported(kind))
         assert files.read(tmp_path / "m.pt2", unsafe_pickle=False)[2] == ""
     (tmp_path / "m.pt2").write_bytes(exported())
-    assert open_model(tmp_path / "m.pt2").offers.classes == 4
+    assert open_model(tmp_path / "m.pt2").capabilities.classes == 4
 
 
 def call(function: str) -> Callable[[dict[str, Any]], None]:
@@ -115,7 +115,7 @@ def test_what_is_checked_is_what_is_loaded(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(files.program, "refuse_code", swapped)
-    assert open_model(path).offers.classes == 4
+    assert open_model(path).capabilities.classes == 4
     assert not mark.exists()
     monkeypatch.undo()
     with pytest.raises(ModelError, match="pickled objects"):
@@ -221,7 +221,7 @@ def test_the_old_format_of_exported_programs(tmp_path, victim):
     path, mark = tmp_path / "m.pt2", tmp_path / "mark"
     weights = saved(dict(Net().named_parameters()))
     path.write_bytes(old(weights))
-    assert open_model(path).offers.classes == 4
+    assert open_model(path).capabilities.classes == 4
     refused(path, old(pickled(mark)), victim, "serialized_state_dict.pt is damaged, or holds pickled", ModelError)
     refused(path, old(weights, STRINGS["guards"][0]), victim, "guards_code", ModelError)
     assert not mark.exists()

@@ -277,8 +277,8 @@ def test_ordinary_names_are_no_operators(tmp_path, victim):
             return self.fc(self.save(self.conv(self.resize(x))).mean((2, 3))) * self.set
 
     (tmp_path / "m.pt").write_bytes(compiled(Named, victim))
-    assert open_model(tmp_path / "m.pt", size=(16, 16)).offers.classes == 4
+    assert open_model(tmp_path / "m.pt", size=(16, 16)).capabilities.classes == 4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(Named().eval(), torch.rand(2, 3, 16, 16)), tmp_path / "t.pt")
-    assert open_model(tmp_path / "t.pt", size=(16, 16)).offers.classes == 4
+    assert open_model(tmp_path / "t.pt", size=(16, 16)).capabilities.classes == 4

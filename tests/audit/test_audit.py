@@ -429,7 +429,7 @@ def test_the_schema_is_written_down(written):
     from pathlib import Path as File
 
     _, data = written
-    text = (File(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    text = (File(__file__).parents[2] / "docs" / "how-to" / "audit.md").read_text(encoding="utf-8")
     assert data["schema"] == SCHEMA == 1
     assert f'"schema": {SCHEMA}' in text
     names = fields({k: v for k, v in data.items() if k not in ("seconds", "map")})

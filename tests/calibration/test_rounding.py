@@ -44,10 +44,10 @@ def test_a_rounded_copy_of_a_calibration_image_ties_with_it(guarantee, ulps):
 def test_members_of_a_combination_count_rounded_copies_too():
     rng = np.random.default_rng(1)
     parts = rng.normal(size=(200, 3)).astype(np.float32)
-    detector = Combined((), ("a", "b", "c")).rank(parts)
-    exact = detector.join(parts.astype(np.float64))
+    detector = Combined((), ("a", "b", "c")).fit_reference(parts)
+    exact = detector.combine(parts.astype(np.float64))
     for ulps in (-40, 40):
-        np.testing.assert_allclose(detector.join(parts * (1 + ulps * ULP)), exact, atol=1e-4)
+        np.testing.assert_allclose(detector.combine(parts * (1 + ulps * ULP)), exact, atol=1e-4)
 
 
 def test_another_rule_keeps_the_scores_as_they_are():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.reference_cases import Case, close
-from knownot.arrays import Activations, Offers
+from knownot.arrays import Activations, Capabilities
 from knownot.checks import check_statistic
 from knownot.checks.problems import auroc
 from knownot.detectors import DKNN, KNN, RAS
@@ -14,7 +14,7 @@ from knownot.detectors.methods.ras import Profile
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import gather
 
-OFFERS = Offers(frozenset({"features", "logits", "probabilities"}), 4)
+OFFERS = Capabilities(frozenset({"features", "logits", "probabilities"}), 4)
 
 
 def test_every_image_gets_the_values_of_the_profile_in_its_own_order():
@@ -56,7 +56,7 @@ def collapsed(n: int, seed: int, strange: float = 0.0) -> Activations:
 def fit(kind, on: Activations, **options):
     recipe = kind.recipe(**options)
     batches = [(on.take(i), on.logits[i].argmax(axis=1)) for i in np.array_split(np.arange(len(on)), 3)]
-    return recipe.fit(gather(batches, recipe.wants(OFFERS).values()), None, OFFERS)
+    return recipe.fit(gather(batches, recipe.required_statistics(OFFERS).values()), None, OFFERS)
 
 
 def test_a_weak_residual_counts_as_much_as_the_principal_directions():
@@ -87,7 +87,7 @@ def test_what_leaves_nothing_beside_the_principal_directions_is_refused():
         fit(DKNN, flat, dim=3)
     for wrong in ({"k": 0}, {"bank": 3, "k": 5}, {"dim": 0}):
         with pytest.raises(OptionError, match="expected a whole number"):
-            DKNN.recipe(**wrong).wants(OFFERS)
+            DKNN.recipe(**wrong).required_statistics(OFFERS)
 
 
 def test_a_bank_of_one_image():

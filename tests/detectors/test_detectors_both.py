@@ -12,8 +12,8 @@ from scipy import linalg, special, stats
 from scipy.ndimage import uniform_filter1d
 
 from helpers.reference_cases import Case, close, l2
-from knownot.arrays import Activations, Head, Offers
-from knownot.detectors import configure, formulas, moved
+from knownot.arrays import Activations, Capabilities, Head
+from knownot.detectors import configure, formulas, to_namespace
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import gather
 
@@ -108,7 +108,7 @@ def test_gradnorm_of_negative_features_counts_their_size() -> None:
 
 def test_gradnorm_of_one_class_is_refused() -> None:
     with pytest.raises(UnsoundError, match="one class only"):
-        configure("gradnorm").wants(Offers(frozenset({"probabilities", "features"}), 1))
+        configure("gradnorm").required_statistics(Capabilities(frozenset({"probabilities", "features"}), 1))
 
 
 # NCI
@@ -138,7 +138,9 @@ def test_nci_at_the_mean_is_finite() -> None:
     detector = case.fit("nci")
     for dtype in (np.float64, np.float32):
         with np.errstate(all="raise", under="ignore"):
-            assert np.isfinite(moved(detector, np, dtype).score(case.of(detector.mean[None].astype(dtype)))).all()
+            assert np.isfinite(
+                to_namespace(detector, np, dtype).score(case.of(detector.mean[None].astype(dtype)))
+            ).all()
     with pytest.raises(OptionError, match="alpha=-1"):
         case.fit("nci", alpha=-1)
 
@@ -318,7 +320,7 @@ def test_actsub_of_an_image_of_the_bank_and_of_its_opposite() -> None:
     for dtype in (np.float64, np.float32):
         same, opposite = (case.of((case.train.features * sign).astype(dtype)) for sign in (1, -1))
         with np.errstate(all="raise", under="ignore"):
-            near, far = (moved(detector, np, dtype).score(x) for x in (same, opposite))
+            near, far = (to_namespace(detector, np, dtype).score(x) for x in (same, opposite))
         assert np.isfinite(near).all()
         assert far == 0.0
         part = detector.decisive_energy(case.train.features)[0] - detector.origin
@@ -352,7 +354,7 @@ def test_strange_features_are_finite(name: str, kind: str) -> None:
         for dtype in (np.float64, np.float32):
             given = Activations.of({path: x.astype(dtype) for path, x in rows.named().items()})
             with np.errstate(all="raise", under="ignore"):
-                assert np.isfinite(moved(case.fit(name), np, dtype).score(given)).all()
+                assert np.isfinite(to_namespace(case.fit(name), np, dtype).score(given)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gradnorm"])  # it reads sizes only
@@ -378,9 +380,10 @@ def test_the_order_of_known_images_does_not_matter(name: str) -> None:
     scores = []
     for rows in (np.arange(300), order):
         found = gather(
-            [(case.train.take(i), case.labels[i]) for i in np.array_split(rows, 4)], recipe.wants(case.offers).values()
+            [(case.train.take(i), case.labels[i]) for i in np.array_split(rows, 4)],
+            recipe.required_statistics(case.capabilities).values(),
         )
-        scores.append(recipe.fit(found, case.head, case.offers).score(case.batch))
+        scores.append(recipe.fit(found, case.head, case.capabilities).score(case.batch))
     close(scores[1], scores[0], 1e-9)
 
 
@@ -400,7 +403,7 @@ def test_a_large_batch_needs_no_large_table(name: str, monkeypatch: pytest.Monke
     case = Case(n=3000, c=100, d=16)
     big = case.of(np.abs(np.random.default_rng(0).normal(size=(3000, 16)))).features.astype(np.float32)
     batch = Activations(big @ case.head.weight.T.astype(np.float32), big)
-    detector = moved(case.fit(name), np, np.float32)
+    detector = to_namespace(case.fit(name), np, np.float32)
     monkeypatch.setattr(formulas, "CHUNK", 1_000_000)
     tracemalloc.start()
     detector.score(batch)
@@ -421,7 +424,7 @@ def test_real_features(shared: Path) -> None:
     images, labels = cifar10(shared, 300, "cifar10/train-20000.parquet")
     case = Case(n=1)
     seen = model.activations(normalised(images))
-    case.head, case.offers, case.labels = model.head, model.offers, labels[:280]
+    case.head, case.capabilities, case.labels = model.head, model.capabilities, labels[:280]
     case.train, case.batch = seen.take(slice(0, 280)), seen.take(slice(280, None))
     double = {name: case.score(name) for name in ("nnguide", "nci", "gradnorm")}
     case.train, case.batch, case.head = double_precision(case)

@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from knownot.checks.detectors import CHECKS, FIT_CHECKS, Problem, fitted, problem
 from knownot.checks.fits import STRANGE
-from knownot.detectors import DETECTORS, Detector, Shaper, classes, moved, resolve
+from knownot.detectors import DETECTORS, Detector, Shaper, classes, resolve, to_namespace
 from knownot.errors import UnsoundError
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -24,7 +24,7 @@ EXEMPT: dict[str, dict[str, str]] = {}
 @functools.cache
 def ready(name: str) -> tuple[Detector, Problem]:
     on = problem()
-    recipe, _ = resolve(name, on.offers)
+    recipe, _ = resolve(name, on.capabilities)
     detector = fitted(recipe, on)
     return detector, on.shown(detector.passes)
 
@@ -43,7 +43,7 @@ def test_fit(name: str, check: str) -> None:
     if check in EXEMPT.get(name, {}):
         pytest.skip(EXEMPT[name][check])
     on = problem()
-    FIT_CHECKS[check](resolve(name, on.offers)[0], on)
+    FIT_CHECKS[check](resolve(name, on.capabilities)[0], on)
 
 
 WITHIN = {
@@ -60,7 +60,7 @@ def test_who_refuses_what() -> None:
         hard = case.made(on)
         for name in DETECTORS:
             try:
-                fitted(resolve(name, on.offers)[0], hard)
+                fitted(resolve(name, on.capabilities)[0], hard)
             except UnsoundError:
                 refused.setdefault(strange, set()).add(name)
     assert refused == REFUSED
@@ -84,7 +84,7 @@ class _Nested:
 def test_moved_takes_everything_along() -> None:
     import torch
 
-    there = moved(
+    there = to_namespace(
         _Nested(np.arange(3), (np.ones(2), np.array([True])), "a"), array_namespace(torch.ones(1)), torch.float32
     )
     assert (there.counts.dtype, there.name) == (torch.int64, "a")

@@ -20,10 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers.reference_cases import SATURATED, Case, close, l2, mahalanobis
 from knownot.arrays import Activations, Head
-from knownot.detectors import GMM, Mahalanobis, configure, formulas, moved, resolve
+from knownot.detectors import GMM, Mahalanobis, configure, formulas, resolve, to_namespace
 from knownot.detectors.methods.openmax import STEEPEST, weibull
 from knownot.errors import OptionError, UnsoundError
-from knownot.stats import ClassMoments, Reservoir, Want, gather
+from knownot.stats import ClassMoments, Reservoir, StatisticRequest, gather
 
 MINE = [
     "doctor",
@@ -76,7 +76,7 @@ def test_probabilities_of_0_and_1_are_no_trap(name, dtype):
     case = Case(c=3)
     batch = Activations(SATURATED.astype(dtype), case.batch.features[:1].repeat(6, axis=0).astype(dtype))
     with np.errstate(all="raise", under="ignore"):
-        score = moved(case.fit(name), np, dtype).score(batch)
+        score = to_namespace(case.fit(name), np, dtype).score(batch)
     assert np.isfinite(score).all()
     if name in ("doctor", "pnml"):
         assert score[2] > score[3] >= 0, "both round to probability 1, and yet one is surer"
@@ -115,11 +115,11 @@ def test_temperature_without_a_mistake_to_learn_from_is_1():
 
 def test_temperature_of_images_without_labels_is_refused():
     case = Case()
-    case.offers = replace(case.offers, labels=False)
+    case.capabilities = replace(case.capabilities, labels=False)
     with pytest.raises(UnsoundError, match="true labels"):
         case.fit("temperature-msp")
     with pytest.raises(UnsoundError, match=r"Detectors that work here: .*doctor"):
-        resolve("temperature-msp", case.offers)
+        resolve("temperature-msp", case.capabilities)
 
 
 def openmax(case: Case, tail: int, alpha: int) -> list[float]:
@@ -440,7 +440,7 @@ def test_pnml_of_many_images_keeps_small_regrets_apart_in_float32():
     case = Case(n=5000)
     sure = np.array([[20.0, 0, 0, 0, 0], [25.0, 0, 0, 0, 0], [30.0, 0, 0, 0, 0]], dtype=np.float32)
     features = case.batch.features[:1].repeat(3, axis=0).astype(np.float32)
-    score = moved(case.fit("pnml"), np, np.float32).score(Activations(sure, features))
+    score = to_namespace(case.fit("pnml"), np, np.float32).score(Activations(sure, features))
     assert score[0] > score[1] > score[2] > 0
 
 
@@ -500,7 +500,7 @@ def test_wdiscood_without_a_class():
 )
 def test_options_out_of_range(name, options):
     with pytest.raises(OptionError, match="|".join(map(str, options.values())).replace(".", r"\.")):
-        resolve(configure(name, **options), Case().offers)
+        resolve(configure(name, **options), Case().capabilities)
 
 
 @pytest.mark.parametrize("name", MINE)
@@ -524,7 +524,7 @@ def test_chunks(name, monkeypatch):
 @pytest.mark.parametrize("name", MINE)
 def test_a_large_batch_needs_no_large_table(name):
     case = Case(n=2000, c=100, d=16)
-    detector = moved(case.fit(name), np, np.float32)
+    detector = to_namespace(case.fit(name), np, np.float32)
     big = case.of(np.abs(np.random.default_rng(0).normal(size=(20_000, 16))).astype(np.float32))
     big = Activations(big.logits.astype(np.float32), big.features)
     tracemalloc.start()
@@ -536,7 +536,7 @@ def test_a_large_batch_needs_no_large_table(name):
 
 def test_a_sample_keeps_the_class_of_each_row():
     case = Case()
-    want = Want(Reservoir, ("features", "class"), options=(("size", 50),))
+    want = StatisticRequest(Reservoir, ("features", "class"), options=(("size", 50),))
     rows = gather([(case.train, case.labels)], [want])[want].rows
     of = {tuple(f): y for f, y in zip(case.train.features, case.labels, strict=True)}
     assert [of[tuple(f)] for f in rows["features"]] == list(rows["class"])
@@ -546,8 +546,11 @@ def test_a_sample_keeps_the_class_of_each_row():
 
 
 def test_what_can_be_shared_is_gathered_once():
-    offers = Case().offers
-    unit = Want(ClassMoments, "features", unit=True)
+    capabilities = Case().capabilities
+    unit = StatisticRequest(ClassMoments, "features", unit=True)
     for name in ("mahalanobis++", "rmds++", "ssd", "cop", "pnml"):
-        assert list(configure(name).wants(offers).values()) == [unit]
-    assert Mahalanobis.recipe().wants(offers)["moments"] == GMM.recipe(unit=False).wants(offers)["moments"]
+        assert list(configure(name).required_statistics(capabilities).values()) == [unit]
+    assert (
+        Mahalanobis.recipe().required_statistics(capabilities)["moments"]
+        == GMM.recipe(unit=False).required_statistics(capabilities)["moments"]
+    )

@@ -19,7 +19,7 @@ from knownot.checks.toy import Toy
 from knownot.detectors import Detector, configure, resolve
 from knownot.detectors.methods.mahalanobis_odin import slope
 from knownot.detectors.methods.odin import Confirmed
-from knownot.detectors.passes import direction, extended, passing, span
+from knownot.detectors.passes import direction, extended, span, with_extra_passes
 from knownot.errors import InputError, OptionError, UnsoundError
 
 EPS = 0.02  # large, so that what it does shows
@@ -32,7 +32,7 @@ def on() -> Problem:
 
 def ready(name: str, **options) -> tuple[Detector, Activations, np.ndarray]:
     """(fitted, activations of unknown and known images with what its passes give, their inputs)."""
-    recipe, _ = resolve(configure(name, **options), on().offers)
+    recipe, _ = resolve(configure(name, **options), on().capabilities)
     detector = fitted(recipe, on())
     x = np.concatenate([on().inputs["unknown"][:20], on().inputs["known"][:20]])
     return detector, extended(on().model, x, on().model.forward(x), detector.passes), x
@@ -92,7 +92,7 @@ def test_odin_ranks_as_the_softmax_where_the_temperature_hides_differences() -> 
 def test_odin_moves_images_of_which_the_classifier_is_sure_just_as_well(surer: float) -> None:
     """There 1 - p_max is 0 in float64, and the other probabilities are, or are too small to divide by."""
     sure = replace(on().model.own, weight=on().model.own.weight * surer, bias=on().model.own.bias * surer)
-    model = Toy(on().model.first, on().model.second, sure, on().offers, np.float64)
+    model = Toy(on().model.first, on().model.second, sure, on().capabilities, np.float64)
     x = on().inputs["known"][:20]
     got = extended(model, x, model.forward(x), [Confirmed(1.0, EPS)]).extra[f"{Confirmed(1.0, EPS).name}/logits"]
     z = model.forward(x).logits
@@ -348,11 +348,11 @@ class Counting(Toy):
 
 def test_passes_are_made_once_and_only_for_those_who_ask() -> None:
     own = on().model
-    model = Counting(own.first, own.second, own.head, own.offers, own.dtype)
+    model = Counting(own.first, own.second, own.head, own.capabilities, own.dtype)
     x = on().inputs["known"][:4]
     energy, odin, again = (ready(name)[0] for name in ("energy", "odin", "odin"))
-    assert passing(model, energy.passes, None) is model
-    seen = passing(model, (*odin.passes, *again.passes), None).forward(x)
+    assert with_extra_passes(model, energy.passes, None) is model
+    seen = with_extra_passes(model, (*odin.passes, *again.passes), None).forward(x)
     assert (model.there, model.back) == (2, 1)
     assert np.isfinite(odin.score(seen)).all()
 
@@ -361,9 +361,9 @@ def test_an_image_of_nan_spoils_no_other() -> None:
     x = on().inputs["known"][:4].copy()
     x[1] = np.nan
     odin = ready("odin")[0]
-    seen = passing(on().model, odin.passes, None).forward(x)
+    seen = with_extra_passes(on().model, odin.passes, None).forward(x)
     assert seen.finite().tolist() == [True, False, True, True]
-    whole = passing(on().model, odin.passes, None).forward(np.delete(x, 1, axis=0))
+    whole = with_extra_passes(on().model, odin.passes, None).forward(np.delete(x, 1, axis=0))
     np.testing.assert_allclose(odin.score(seen.take(seen.finite())), odin.score(whole), rtol=1e-9)  # another batch
 
 
@@ -380,7 +380,7 @@ def test_what_is_not_shaped_is_not_said_to_be() -> None:
     from knownot.detectors import ODIN, ReAct, Shaped
 
     with pytest.raises(OptionError, match="changed images"):
-        Shaped.recipe(shaper=ReAct.recipe(), detector=ODIN.recipe()).wants(on().offers)
+        Shaped.recipe(shaper=ReAct.recipe(), detector=ODIN.recipe()).required_statistics(on().capabilities)
 
 
 @pytest.mark.parametrize(
@@ -397,4 +397,4 @@ def test_what_is_not_shaped_is_not_said_to_be() -> None:
 )
 def test_options_out_of_range(name: str, options: dict) -> None:
     with pytest.raises(OptionError):
-        configure(name, **options).wants(on().offers)
+        configure(name, **options).required_statistics(on().capabilities)

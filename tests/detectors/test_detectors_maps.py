@@ -12,7 +12,7 @@ import pytest
 
 import knownot
 from helpers import toy
-from knownot.arrays import Activations, Head, Offers
+from knownot.arrays import Activations, Capabilities, Head
 from knownot.benchmark import compare
 from knownot.checks.detectors import Problem, fitted, problem
 from knownot.detectors import Gram, MahalanobisLayers, configure
@@ -36,7 +36,7 @@ def fit(name: str, on: Problem, pieces: int = 5, **options: Any) -> Any:
     recipe = configure(name, **options)
     cuts = np.array_split(np.arange(len(on.train)), pieces)
     batches = [(on.train.take(i), on.labels[i]) for i in cuts]
-    return recipe.fit(gather(batches, recipe.wants(on.offers).values()), on.head, on.offers)
+    return recipe.fit(gather(batches, recipe.required_statistics(on.capabilities).values()), on.head, on.capabilities)
 
 
 def with_maps(maps: np.ndarray, logits: np.ndarray | None = None, features: np.ndarray | None = None) -> Activations:
@@ -150,9 +150,9 @@ def test_gram_a_channel_that_is_silent_for_a_class_does_not_outweigh_all_others(
     maps[labels == 0, 3] = 0
     logits = np.eye(2)[labels]
     recipe = configure("gram")
-    offers = Offers(KINDS, 2, (), ("m",))
-    want = recipe.wants(offers).values()
-    detector = recipe.fit(gather([(with_maps(maps, logits), labels)], want), None, offers)
+    capabilities = Capabilities(KINDS, 2, (), ("m",))
+    want = recipe.required_statistics(capabilities).values()
+    detector = recipe.fit(gather([(with_maps(maps, logits), labels)], want), None, capabilities)
     spark = maps[:1].copy()
     spark[0, 3, 0, 0] = 0.5
     far = maps[:1] * 30
@@ -184,7 +184,7 @@ def test_gram_is_fitted_on_few_images(on: Problem) -> None:
 @pytest.mark.parametrize("options", [{"powers": 0}, {"powers": 2.5}, {"powers": 11}, {"layers": ["fist"]}])
 def test_gram_options_out_of_range(on: Problem, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
-        configure("gram", **options).wants(on.offers)
+        configure("gram", **options).required_statistics(on.capabilities)
 
 
 # RankFeat
@@ -216,9 +216,11 @@ def test_rankfeat(k: int, h: int, w: int, sign: bool) -> None:
     maps = spread_maps(30, k, h, w, 3, sign)
     features = maps.mean(axis=(2, 3))
     batch = with_maps(maps, head(features), features)
-    offers = Offers(KINDS, 3, (), ("other", "m"))
+    capabilities = Capabilities(KINDS, 3, (), ("other", "m"))
     recipe = configure("rankfeat", iterations=300)
-    detector = recipe.fit(gather([(batch, np.zeros(30, int))], recipe.wants(offers).values()), head, offers)
+    detector = recipe.fit(
+        gather([(batch, np.zeros(30, int))], recipe.required_statistics(capabilities).values()), head, capabilities
+    )
     assert detector.layer == "m"
     np.testing.assert_allclose(detector.score(batch), rankfeat_reference(maps, head), rtol=1e-6, atol=1e-8)
 
@@ -272,17 +274,17 @@ def test_rankfeat_is_refused_where_the_head_does_not_read_the_mean_of_the_map(wr
         "layer in between": np.maximum(maps.mean(axis=(2, 3)), 0),
     }[wrong]
     head = Head(rng.normal(size=(3, features.shape[1])), rng.normal(size=3))
-    batch, offers = with_maps(maps, head(features), features), Offers(KINDS, 3, (), ("m",))
+    batch, capabilities = with_maps(maps, head(features), features), Capabilities(KINDS, 3, (), ("m",))
     recipe = configure("rankfeat")
-    found = gather([(batch, np.zeros(30, int))], recipe.wants(offers).values())
+    found = gather([(batch, np.zeros(30, int))], recipe.required_statistics(capabilities).values())
     with pytest.raises(UnsoundError, match="spatial mean"):
-        recipe.fit(found, head, offers)
+        recipe.fit(found, head, capabilities)
 
 
 @pytest.mark.parametrize("options", [{"iterations": 0}, {"layer": "n"}])
 def test_rankfeat_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
-        configure("rankfeat", **options).wants(Offers(KINDS, 3, (), ("m",)))
+        configure("rankfeat", **options).required_statistics(Capabilities(KINDS, 3, (), ("m",)))
 
 
 # Mahalanobis over layers
@@ -341,10 +343,12 @@ def test_layers_one_that_is_almost_as_wide_as_there_are_images_does_not_drown_th
         narrow, wide = rng.normal(size=(n, 4)) + 3 * lab[:, None], rng.normal(size=(n, 100))
         return Activations(np.eye(2)[lab], narrow, {"wide": wide})
 
-    offers = Offers(KINDS, 2, ("wide",))
+    capabilities = Capabilities(KINDS, 2, ("wide",))
     train = known(120)
     recipe = configure("mahalanobis-layers")
-    detector = recipe.fit(gather([(train, labels)], recipe.wants(offers).values()), None, offers)
+    detector = recipe.fit(
+        gather([(train, labels)], recipe.required_statistics(capabilities).values()), None, capabilities
+    )
     new = known(400)
     z = [(d.score(new) - m) / s for d, m, s in zip(detector.detectors, detector.usual, detector.spread, strict=True)]
     for one in z:
@@ -360,9 +364,11 @@ def test_layers_fewer_images_than_features(n: int) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
     train = Activations(np.eye(2)[labels], rng.normal(size=(n, 20)), {"s": rng.normal(size=(n, 30))})
-    offers = Offers(KINDS, 2, ("s",))
+    capabilities = Capabilities(KINDS, 2, ("s",))
     recipe = configure("mahalanobis-layers")
-    detector = recipe.fit(gather([(train, labels)], recipe.wants(offers).values()), None, offers)
+    detector = recipe.fit(
+        gather([(train, labels)], recipe.required_statistics(capabilities).values()), None, capabilities
+    )
     assert np.isfinite(detector.score(train)).all()
     assert (detector.spread > 0).all()
     assert np.isfinite(detector.spread).all()
@@ -372,12 +378,14 @@ def test_layers_without_features_or_without_stages() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     train = Activations(np.eye(2)[labels], None, {"s": rng.normal(size=(60, 3))})
-    offers = Offers(frozenset({"probabilities", "stages"}), 2, ("s",))
+    capabilities = Capabilities(frozenset({"probabilities", "stages"}), 2, ("s",))
     recipe = MahalanobisLayers.recipe()
-    detector = recipe.fit(gather([(train, labels)], recipe.wants(offers).values()), None, offers)
+    detector = recipe.fit(
+        gather([(train, labels)], recipe.required_statistics(capabilities).values()), None, capabilities
+    )
     assert [d.of for d in detector.detectors] == ["stages/s"]
     with pytest.raises(UnsoundError, match="stages"):
-        recipe.wants(Offers(frozenset({"probabilities", "features"}), 2))
+        recipe.required_statistics(Capabilities(frozenset({"probabilities", "features"}), 2))
 
 
 # End to end
@@ -408,7 +416,7 @@ def test_fit_predict_save_load(name: Any, opened, tmp_path: Path) -> None:
     again = knownot.load(osc.save(tmp_path / "osc"))
     np.testing.assert_array_equal(again.predict(some).score, verdicts.score)
     np.testing.assert_array_equal(again.predict(some).p_value, verdicts.p_value)
-    shown = opened.activations(some / np.float32(255), maps=opened.offers.maps)
+    shown = opened.activations(some / np.float32(255), maps=opened.capabilities.maps)
     np.testing.assert_allclose(osc.scores(shown)[0], verdicts.score, rtol=1e-3, atol=1e-3 * np.ptp(verdicts.score))
 
 

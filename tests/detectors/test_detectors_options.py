@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from knownot.arrays import Offers
+from knownot.arrays import Capabilities
 from knownot.detectors import DETECTORS, KNN, Combined, Detector, Recipe, Shaped, classes
 from knownot.detectors.base import Fitted, number
 from knownot.detectors.recipe import REQUIRED, options_of
 from knownot.errors import OptionError
-from knownot.stats import Reservoir, Want
+from knownot.stats import Reservoir, StatisticRequest
 
-OFFERS = Offers(frozenset({"features"}), 3)
+OFFERS = Capabilities(frozenset({"features"}), 3)
 KINDS = [kind for kind in classes().values() if issubclass(kind, Fitted)]
 
 
@@ -36,12 +36,12 @@ class Nearest(Detector):
         return ()
 
     @classmethod
-    def wants(cls, offers, **options):
+    def required_statistics(cls, capabilities, **options):
         number("k", options["k"], 1, whole=True)
-        return {"bank": Want(Reservoir, options["of"], options=(("size", options["k"]),))}
+        return {"bank": StatisticRequest(Reservoir, options["of"], options=(("size", options["k"]),))}
 
     @classmethod
-    def fit(cls, seen, head, *, k, of="features"):
+    def fit(cls, statistics, head, *, k, of="features"):
         return cls(k)
 
     def score(self, batch):
@@ -50,7 +50,7 @@ class Nearest(Detector):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_only_fit_names_them(kind):
-    for method in (kind.wants, kind.needs_with, kind.passes_before):
+    for method in (kind.required_statistics, kind.needs_with, kind.passes_before):
         named = [p.name for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
         assert named == [], f"{kind.__name__}.{method.__name__} declares {named} again"
 
@@ -71,14 +71,14 @@ def test_defaults_reach_every_class_method():
     recipe = Nearest.recipe(k=4)
     assert recipe.needs() == {"features"}
     assert recipe.passes(held_out=True) == ()
-    assert recipe.wants(OFFERS)["bank"] == Want(Reservoir, "features", options=(("size", 4),))
+    assert recipe.required_statistics(OFFERS)["bank"] == StatisticRequest(Reservoir, "features", options=(("size", 4),))
     assert Nearest.recipe(k=4, of="stages/a").needs() == {"stages"}
     with pytest.raises(OptionError, match="k=0: expected a whole number"):
-        Nearest.recipe(k=0).wants(OFFERS)
+        Nearest.recipe(k=0).required_statistics(OFFERS)
 
 
 def test_an_option_without_default_has_to_be_given():
     with pytest.raises(OptionError, match=r"Nearest needs the option 'k'"):
-        Nearest.recipe().wants(OFFERS)
+        Nearest.recipe().required_statistics(OFFERS)
     with pytest.raises(OptionError, match=r"no option of Nearest 'kk'.* Did you mean 'k'"):
         Nearest.recipe(kk=3)

@@ -19,9 +19,9 @@ from scipy.spatial import KDTree
 
 from helpers.reference_cases import NAMES, SATURATED, Case, close, energies, l2, mahalanobis
 from knownot.arrays import Activations, Head
-from knownot.detectors import DETECTORS, KNN, Combined, Detector, configure, formulas, moved, neighbours, resolve
+from knownot.detectors import DETECTORS, KNN, Combined, Detector, configure, formulas, neighbours, resolve, to_namespace
 from knownot.errors import CalibrationError, KnownotError, OptionError, UnsoundError
-from knownot.stats import ClassMeans, Want
+from knownot.stats import ClassMeans, StatisticRequest
 
 
 @pytest.fixture(params=[0, 1])
@@ -91,7 +91,7 @@ def test_probabilities_of_0_and_1_are_no_trap(name, dtype):
     case = Case(c=3)
     batch = Activations(SATURATED.astype(dtype))
     with np.errstate(all="raise", under="ignore"):
-        score = moved(case.fit(name), np, dtype).score(batch)
+        score = to_namespace(case.fit(name), np, dtype).score(batch)
     assert np.isfinite(score).all()
     if name != "kl-matching":
         assert score[2] > score[3] >= 0, "both round to probability 1, and yet one is surer"
@@ -179,7 +179,7 @@ def test_float32_rounding_is_no_direction():
     wide.labels = case.labels
     wide.train = Activations(case.train.logits, (case.train.features @ basis.T).astype(np.float32))
     wide.batch = Activations(case.batch.logits, (case.batch.features @ basis.T).astype(np.float32))
-    detector = moved(wide.fit("mahalanobis"), np, np.float32)
+    detector = to_namespace(wide.fit("mahalanobis"), np, np.float32)
     assert detector.whiten.shape == (20, 6)
     np.testing.assert_allclose(detector.score(wide.batch), case.score("mahalanobis"), rtol=2e-3)
 
@@ -187,7 +187,7 @@ def test_float32_rounding_is_no_direction():
 def test_fewer_images_than_features():
     case = Case(n=9, d=40, c=3)
     for name in NAMES:
-        if not DETECTORS[name].kind.ranks:
+        if not DETECTORS[name].kind.needs_reference:
             assert np.isfinite(case.score(name)).all(), name
 
 
@@ -352,7 +352,7 @@ def test_fdbd_with_equal_weights_and_at_the_mean():
     close(detector.score(case.batch), expected)
     for dtype in (np.float64, np.float32):
         at_mean = case.of(detector.mean[None].astype(dtype))
-        assert np.isfinite(moved(detector, np, dtype).score(at_mean)).all()
+        assert np.isfinite(to_namespace(detector, np, dtype).score(at_mean)).all()
     case.head.weight[:] = case.head.weight[0]
     with pytest.raises(UnsoundError, match="same weights"):
         case.fit("fdbd")
@@ -397,7 +397,7 @@ def test_ash_s_of_zeros_and_of_negative_features(dtype):
     rows[2, :3], rows[2, 3:] = 1e-9, -1  # s2 near zero, s1 far below
     rows[3, :10], rows[3, 10:] = 1e-3, -30
     with np.errstate(all="raise", under="ignore"):
-        score = moved(case.fit("ash-s"), np, dtype).score(case.of(rows.astype(dtype)))
+        score = to_namespace(case.fit("ash-s"), np, dtype).score(case.of(rows.astype(dtype)))
     assert np.isfinite(score).all()
     assert score[0] == pytest.approx(energies(rows[:1], case.head)[0], rel=1e-6)
 
@@ -406,10 +406,10 @@ def test_ash_s_of_zeros_and_of_negative_features(dtype):
 
 
 def combined(case: Case, names: list[str], rows: int = 50) -> tuple[Combined, Activations]:
-    recipe, _ = resolve(names, case.offers)
+    recipe, _ = resolve(names, case.capabilities)
     new = case.of(np.abs(np.random.default_rng(7).normal(size=(rows, 12))) * 2)
     detector = case.fit(recipe)
-    return detector.rank(detector.parts(new)), new
+    return detector.fit_reference(detector.member_scores(new)), new
 
 
 def test_combined(case):
@@ -430,27 +430,27 @@ def test_combined(case):
 
 
 def test_combined_counts_ties_as_at_least_as_unknown():
-    detector = Combined((), ("a", "b")).rank(np.array([[1.0, 1], [2, 2], [2, 2], [3, 9]]))
+    detector = Combined((), ("a", "b")).fit_reference(np.array([[1.0, 1], [2, 2], [2, 2], [3, 9]]))
     parts = np.array([[2.0, 2], [3, 10], [0, 0], [3.5, 2]])
     p = np.array([[4, 4], [2, 1], [5, 5], [1, 4]]) / 5
-    close(detector.join(parts), -np.log(p).sum(axis=1))
+    close(detector.combine(parts), -np.log(p).sum(axis=1))
 
 
 def test_combined_before_and_after_ranking(case):
-    recipe, _ = resolve("default", case.offers)
+    recipe, _ = resolve("default", case.capabilities)
     detector = case.fit(recipe)
     with pytest.raises(CalibrationError, match="not been ranked"):
         detector.score(case.batch)
     with pytest.raises(CalibrationError, match="give some"):
-        detector.rank(np.empty((0, 6)))
+        detector.fit_reference(np.empty((0, 6)))
     with pytest.raises(OptionError, match="column per member"):
-        detector.rank(np.empty((3, 2)))
+        detector.fit_reference(np.empty((3, 2)))
     with pytest.raises(KnownotError, match="knn"):
-        detector.rank(np.array([[0.0, 0, 0, np.nan, 0, 0]]))
-    ranked = detector.rank(detector.parts(case.batch))
+        detector.fit_reference(np.array([[0.0, 0, 0, np.nan, 0, 0]]))
+    ranked = detector.fit_reference(detector.member_scores(case.batch))
     assert detector.references == ()
-    assert detector.ranks
-    assert not KNN.ranks
+    assert detector.needs_reference
+    assert not KNN.needs_reference
     assert (np.diff(ranked.references) >= 0).all()
 
 
@@ -486,17 +486,17 @@ def fit_or_reason(case: Case, given: Any) -> tuple[Detector | None, str]:
 )
 def test_finite_or_a_reason(name, shape):
     case = Case(**shape)
-    recipe, _ = resolve("default", case.offers) if name == "default" else (DETECTORS[name], [])
+    recipe, _ = resolve("default", case.capabilities) if name == "default" else (DETECTORS[name], [])
     with np.errstate(all="raise", under="ignore"):
         detector, reason = fit_or_reason(case, recipe)
         if detector is None:  # any may be refused, with the reason; those listed have to be
             assert re.search("do not vary|one class only|one dimension", reason)
             return
         assert (name, str(shape)) not in REFUSED
-        detector = detector.rank(detector.parts(case.batch))
+        detector = detector.fit_reference(detector.member_scores(case.batch))
         for dtype in (np.float64, np.float32):
             named = {path: x.astype(dtype) for path, x in case.batch.named().items()}
-            score = moved(detector, np, dtype).score(Activations.of(named))
+            score = to_namespace(detector, np, dtype).score(Activations.of(named))
             assert np.isfinite(score).all()
             assert score.dtype == dtype
 
@@ -511,7 +511,7 @@ def test_constant_features(name, value):
         assert re.search("do not vary|alike", reason)
         return
     assert name not in (*DISTANCES, "ssd", "flow", "react", "vra", "optfs")
-    detector = detector.rank(detector.parts(case.batch))
+    detector = detector.fit_reference(detector.member_scores(case.batch))
     assert np.isfinite(detector.score(case.batch)).all()
     assert np.isfinite(detector.score(case.train)).all()
 
@@ -523,7 +523,7 @@ def test_images_without_labels_count_as_what_they_are_predicted(name):
     truth.labels = case.train.logits.argmax(axis=1)
     case.labels = np.full(300, -1)
     a, b = (x.fit(name) for x in (case, truth))
-    a, b = (x.rank(x.parts(case.batch)) for x in (a, b))
+    a, b = (x.fit_reference(x.member_scores(case.batch)) for x in (a, b))
     close(a.score(case.batch), b.score(case.batch))
 
 
@@ -534,7 +534,7 @@ def test_a_large_batch_needs_no_large_table():
     case = Case(n=2000, c=400, d=16)
     big = case.of(np.abs(np.random.default_rng(0).normal(size=(20_000, 16))).astype(np.float32))
     for name in ("mahalanobis", "knn", "fdbd", "she"):
-        detector = moved(case.fit(name), np, np.float32)
+        detector = to_namespace(case.fit(name), np, np.float32)
         tracemalloc.start()
         detector.score(big)
         peak = tracemalloc.get_traced_memory()[1]
@@ -552,8 +552,10 @@ def test_detectors_without_faiss(monkeypatch):
 
 def test_wants_of_equal_needs_are_equal():
     case = Case()
-    assert DETECTORS["knn"].wants(case.offers) == configure("knn", k=3).wants(case.offers)
-    assert DETECTORS["she"].wants(case.offers)["all"] == Want(ClassMeans, "features")
+    assert DETECTORS["knn"].required_statistics(case.capabilities) == configure("knn", k=3).required_statistics(
+        case.capabilities
+    )
+    assert DETECTORS["she"].required_statistics(case.capabilities)["all"] == StatisticRequest(ClassMeans, "features")
 
 
 # Real features: those of the CIFAR-10 ResNet-20, in float32 as every classifier gives them
@@ -570,24 +572,24 @@ def real(shared: Path) -> Case:
     model = open_model(resnet20(shared))
     images, labels = cifar10(shared, 700, "cifar10/train-20000.parquet")
     case = Case(n=1)
-    case.head, case.offers, case.labels = model.head, model.offers, labels[:600]
-    seen = model.activations(normalised(images), maps=model.offers.maps)
+    case.head, case.capabilities, case.labels = model.head, model.capabilities, labels[:600]
+    seen = model.activations(normalised(images), maps=model.capabilities.maps)
     noise = np.random.default_rng(0).integers(0, 256, size=(50, 32, 32, 3), dtype=np.uint8)
     case.train, case.new = seen.take(slice(0, 600)), seen.take(slice(600, None))
-    case.batch = model.activations(normalised(np.concatenate([images[:100], noise])), maps=model.offers.maps)
+    case.batch = model.activations(normalised(np.concatenate([images[:100], noise])), maps=model.capabilities.maps)
     return case
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_real_features_in_float32_and_float64(real: Case, name: str) -> None:
-    detector = real.fit(resolve(name, real.offers)[0])
+    detector = real.fit(resolve(name, real.capabilities)[0])
     double, single = ({p: x.astype(t) for p, x in real.batch.named().items()} for t in (np.float64, np.float32))
-    parts = moved(detector, np, np.float64).parts(Activations.of(double))
-    again = moved(detector, np, np.float32).parts(Activations.of(single))
-    for a, b in zip(parts.T, again.T, strict=True):
+    member_scores = to_namespace(detector, np, np.float64).member_scores(Activations.of(double))
+    again = to_namespace(detector, np, np.float32).member_scores(Activations.of(single))
+    for a, b in zip(member_scores.T, again.T, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * np.ptp(a))
-    detector = moved(detector, np, np.float32)
-    score = detector.rank(detector.parts(real.new)).score(real.batch)
+    detector = to_namespace(detector, np, np.float32)
+    score = detector.fit_reference(detector.member_scores(real.new)).score(real.batch)
     auroc = np.mean(score[100:, None] > score[:100]) + np.mean(score[100:, None] == score[:100]) / 2
     assert auroc > 0.8, "noise should look more unknown than images the network was trained on"
 

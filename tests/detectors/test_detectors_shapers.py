@@ -32,7 +32,7 @@ from knownot.detectors import (
     Shaped,
     Vra,
     configure,
-    moved,
+    to_namespace,
 )
 from knownot.errors import OptionError, UnsoundError
 
@@ -274,7 +274,7 @@ def test_strange_features_are_finite(shaper: type[Any], kind: str) -> None:
         for dtype in (np.float64, np.float32):
             given = Activations.of({path: x.astype(dtype) for path, x in rows.named().items()})
             with np.errstate(all="raise", under="ignore"):
-                score = moved(case.fit(shaped(shaper)), np, dtype).score(given)
+                score = to_namespace(case.fit(shaped(shaper)), np, dtype).score(given)
             assert np.isfinite(score).all()
             if kind == "zeros" and (shaper is not RAS or fit_on_them):  # RAS gives every image the same values
                 np.testing.assert_allclose(score, energies(np.zeros((40, 30)), case.head), rtol=1e-6)
@@ -294,7 +294,7 @@ def test_percentiles_out_of_range(name: str, percentile: Any) -> None:
     recipe = configure(name)
     recipe = recipe.with_options(shaper=recipe.options["shaper"].with_options(percentile=percentile))
     with pytest.raises(OptionError, match="percentile"):
-        recipe.wants(Case().offers)
+        recipe.required_statistics(Case().capabilities)
 
 
 def test_the_largest_factor_is_finite_in_float32() -> None:
@@ -304,7 +304,7 @@ def test_the_largest_factor_is_finite_in_float32() -> None:
     for name in ("scale", "lts", "ash-s"):
         recipe = configure(name)
         extreme = recipe.with_options(shaper=recipe.options["shaper"].with_options(percentile=95.0))
-        assert np.isfinite(moved(case.fit(extreme), np, np.float32).score(case.of(rows))).all()
+        assert np.isfinite(to_namespace(case.fit(extreme), np, np.float32).score(case.of(rows))).all()
 
 
 def test_torch_and_numpy_agree_on_ties() -> None:
@@ -314,8 +314,8 @@ def test_torch_and_numpy_agree_on_ties() -> None:
     rows = np.round(case.batch.features).astype(np.float32)
     for shaper in SHAPERS:
         detector = case.fit(shaped(shaper))
-        here = moved(detector, np, np.float32).score(case.of(rows))
-        there = moved(detector, array_namespace(torch.ones(1)), torch.float32)
+        here = to_namespace(detector, np, np.float32).score(case.of(rows))
+        there = to_namespace(detector, array_namespace(torch.ones(1)), torch.float32)
         given = Activations.of({p: torch.asarray(x) for p, x in case.of(rows).named().items()})
         given = Activations(given.logits.float(), given.features.float())
         np.testing.assert_allclose(np.asarray(there.score(given)), here, rtol=1e-4, atol=1e-4)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from knownot.arrays import Activations, Offers
-from knownot.detectors import moved
+from knownot.arrays import Activations, Capabilities
+from knownot.detectors import to_namespace
 from knownot.detectors.methods.flow import Flow, spline
 from knownot.errors import OptionError, UnsoundError
 from knownot.stats import Reservoir
 
-OFFERS = Offers(frozenset({"features"}), 2)
+OFFERS = Capabilities(frozenset({"features"}), 2)
 
 
 def of(features: np.ndarray) -> Activations:
@@ -134,7 +134,7 @@ def test_far_away_is_more_unknown_also_in_float32():
     away = x.mean(axis=0) + np.linspace(10, 1000, 50)[:, None] * np.ones(6)
     exact = flow.score(of(away))
     assert (np.diff(exact) > 0).all()
-    single = moved(flow, np, np.float32).score(of(away.astype(np.float32)))
+    single = to_namespace(flow, np, np.float32).score(of(away.astype(np.float32)))
     np.testing.assert_allclose(single, exact, rtol=1e-4)
 
 
@@ -148,6 +148,6 @@ def test_unit_features_by_default():
 def test_options():
     for options in ({"layers": 0}, {"dim": 0}, {"sample": 1}, {"unit": 1.5}, {"layers": 2.5}):
         with pytest.raises(OptionError):
-            Flow.recipe(**options).wants(OFFERS)
+            Flow.recipe(**options).required_statistics(OFFERS)
     x = clusters()
     assert fitted(x, layers=3, dim=2).rotations.shape == (3, 2, 2)

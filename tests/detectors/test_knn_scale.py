@@ -12,13 +12,13 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from knownot import saving
-from knownot.arrays import Activations, Offers
-from knownot.detectors import KNN, formulas, moved, neighbours
+from knownot.arrays import Activations, Capabilities
+from knownot.detectors import KNN, formulas, neighbours, to_namespace
 from knownot.detectors.coreset import COMPACT, herding, k_center
 from knownot.errors import MissingExtraError, OptionError
 from knownot.stats import Reservoir
 
-OFFERS = Offers(frozenset({"features"}), 3)
+OFFERS = Capabilities(frozenset({"features"}), 3)
 
 
 def clusters(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
@@ -95,9 +95,9 @@ def test_other_arrays_are_searched_exactly(rows, queries):
 
     detector = fitted(rows, index="ivf")
     exact = fitted(rows, index="exact").score(of(queries))
-    there = moved(detector, array_namespace(torch.zeros(1)), torch.float32)
+    there = to_namespace(detector, array_namespace(torch.zeros(1)), torch.float32)
     np.testing.assert_allclose(there.score(of(torch.asarray(queries))).numpy(), exact, rtol=1e-4)
-    double = moved(detector, np, np.float64).score(of(queries.astype(np.float64)))
+    double = to_namespace(detector, np, np.float64).score(of(queries.astype(np.float64)))
     np.testing.assert_allclose(double, exact, rtol=2e-5)
     assert detector.score(of(queries[:0])).shape == (0,)
 
@@ -110,7 +110,7 @@ def test_without_faiss_it_is_exact_or_refused(rows, queries, monkeypatch):
     monkeypatch.setattr(neighbours, "EXACT_MOST", 100)
     assert fitted(rows).index == "exact"
     with pytest.raises(MissingExtraError, match=r"knownot\[knn\]"):
-        KNN.recipe(index="hnsw").wants(OFFERS)
+        KNN.recipe(index="hnsw").required_statistics(OFFERS)
 
 
 def test_auto_is_exact_up_to_a_size(rows, monkeypatch):
@@ -124,7 +124,7 @@ def test_auto_is_exact_up_to_a_size(rows, monkeypatch):
 def test_options():
     for options in ({"index": "flat"}, {"compact": "best"}, {"keep": 5, "k": 10}, {"keep": 2.5}):
         with pytest.raises(OptionError):
-            KNN.recipe(**options).wants(OFFERS)
+            KNN.recipe(**options).required_statistics(OFFERS)
 
 
 def test_k_center_is_the_greedy_one_and_covers():

@@ -12,12 +12,12 @@ import pytest
 
 from helpers import toy
 from helpers.onnx import images, model, node, weights
-from knownot.arrays import Activations, Offers
+from knownot.arrays import Activations, Capabilities
 from knownot.checks.models import check_model
 from knownot.detectors.reducing import reducing
 from knownot.errors import KnownotError, ModelError, OptionError
 from knownot.models import open_model
-from knownot.stats import ClassRange, Moments, Reduction, Reservoir, Want, gather, maps_of, reduced
+from knownot.stats import ClassRange, Moments, Reduction, Reservoir, StatisticRequest, gather, maps_of, reduced
 
 # Keras 3.15 on torch with NumPy 2: its own convert_to_numpy calls np.array(tensor). The adapter does not go through it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -30,7 +30,7 @@ def pooled(maps: np.ndarray) -> np.ndarray:
 
 def agree(opened, x: np.ndarray, expected: dict[str, np.ndarray], tolerance: float = 1e-5) -> None:
     """Maps [n, k, h, w] as expected; everything else as without them; one map alone as among others."""
-    assert opened.offers.maps == tuple(expected)
+    assert opened.capabilities.maps == tuple(expected)
     plain, seen = opened.activations(x), opened.activations(x, maps=tuple(expected))
     assert plain.maps == {}
     for name, maps in expected.items():
@@ -217,7 +217,7 @@ def test_torch_maps_are_the_same_from_the_saved_file(tmp_path: Path) -> None:
         expected = {"stage1": net[:2](torch.from_numpy(x)).numpy(), "stage2": net[:5](torch.from_numpy(x)).numpy()}
     agree(opened, x, expected)
     again = open_model(tmp_path / opened.save(tmp_path))
-    assert again.offers.maps == opened.offers.maps
+    assert again.capabilities.maps == opened.capabilities.maps
     for name in expected:
         np.testing.assert_array_equal(
             again.activations(x, maps=(name,)).maps[name], opened.activations(x, maps=(name,)).maps[name]
@@ -276,7 +276,8 @@ def test_keras_backends(backend: str, keras_network, elsewhere, tmp_path: Path) 
     code = (
         f"folder = {str(tmp_path)!r}; import numpy as np; from knownot.models import open_model;"
         "opened, x = open_model(folder + '/net.keras'), np.load(folder + '/x.npy');"
-        "seen = opened.activations(x, maps=opened.offers.maps); again = opened.activations(x[:3], maps=('stage2',));"
+        "seen = opened.activations(x, maps=opened.capabilities.maps);"
+        "again = opened.activations(x[:3], maps=('stage2',));"
         "np.savez(folder + '/found.npz', again=again.maps['stage2'], logits=seen.logits, **seen.maps);"
     )
     printed = elsewhere(backend).run(code + "import keras; print(keras.backend.backend())")
@@ -290,8 +291,8 @@ def test_keras_backends(backend: str, keras_network, elsewhere, tmp_path: Path) 
 
 def test_function_shows_no_maps() -> None:
     opened = open_model(lambda x: np.full((len(x), 3), 1 / 3), size=(8, 8))
-    assert opened.offers.maps == ()
-    assert "maps" not in opened.offers.kinds
+    assert opened.capabilities.maps == ()
+    assert "maps" not in opened.capabilities.outputs
     with pytest.raises(OptionError):
         opened.activations(images(2, (8, 8, 3)), maps=("stage1",))
 
@@ -306,7 +307,7 @@ def test_one_forward_pass_with_maps_or_without(monkeypatch: pytest.MonkeyPatch) 
     opened = open_model(net, size=(8, 8))
     kept = torch.nn.Conv2d.forward
     monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: calls.append(len(x)) or kept(self, x))
-    opened.activations(images(5), maps=opened.offers.maps)
+    opened.activations(images(5), maps=opened.capabilities.maps)
     assert calls == [5, 5]  # two layers, once each
 
 
@@ -366,7 +367,7 @@ def test_what_is_made_of_maps_takes_their_place() -> None:
     assert (bare.maps, list(bare.reduced)) == ({}, ["Spread('stage1')"])
     assert reducing(opened, ()) is opened
     assert shown.fingerprint == opened.fingerprint
-    assert shown.offers == opened.offers
+    assert shown.capabilities == opened.capabilities
     check_model(shown, x)
 
 
@@ -389,7 +390,7 @@ def test_no_map_outlives_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         for i in range(0, 60, 10):
             yield shown.activations(x[i : i + 10]), labels[i : i + 10]
 
-    want = Want(Moments, Spread("stage1"))
+    want = StatisticRequest(Moments, Spread("stage1"))
     found = gather(batches(), [want])[want]
     assert len(alive) == 6
     assert found.count == 60
@@ -475,14 +476,14 @@ def test_activations_without_maps_say_how_to_have_them() -> None:
 
 def test_a_want_of_several_things_is_still_a_mapping() -> None:
     batch = Activations(np.eye(3), np.ones((3, 2)))
-    want = Want(Reservoir, ("features", "class"))
+    want = StatisticRequest(Reservoir, ("features", "class"))
     assert set(gather([(batch, np.arange(3))], [want])[want].rows) == {"features", "class"}
 
 
 def test_offers_without_maps_refuse_detectors_of_maps() -> None:
     from knownot.detectors import resolve
 
-    offers = Offers(frozenset({"probabilities", "logits", "features", "head", "stages"}), 3, ("stage1",))
+    capabilities = Capabilities(frozenset({"probabilities", "logits", "features", "head", "stages"}), 3, ("stage1",))
     for name in ("gram", "rankfeat"):
         with pytest.raises(KnownotError, match="maps"):
-            resolve(name, offers)
+            resolve(name, capabilities)

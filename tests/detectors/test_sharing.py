@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 
 from knownot.arrays import Activations
 from knownot.checks.detectors import Problem, fitted, problem
-from knownot.detectors import Detector, formulas, moved, resolve
+from knownot.detectors import Detector, formulas, resolve, to_namespace
 from knownot.detectors.auto import Auto
 
 BANKS = ("knn", "kde", "relation", "nnguide")  # detectors of the same sample of known images
@@ -23,7 +23,7 @@ def on() -> Problem:
 
 @pytest.fixture(scope="module")
 def together(on: Problem) -> Detector:
-    recipe, _ = resolve([*BANKS, "react", "energy"], on.offers)
+    recipe, _ = resolve([*BANKS, "react", "energy"], on.capabilities)
     keyed = replace(on.train, keys=np.arange(len(on.train), dtype=np.uint64))
     return fitted(recipe, replace(on, train=keyed))
 
@@ -33,30 +33,30 @@ def test_equal_banks_are_compared_once_with_a_batch(on, together, monkeypatch):
     plain = formulas.products
     monkeypatch.setattr("knownot.detectors.base.LARGE", 100)
     monkeypatch.setattr(formulas, "products", lambda q, bank: asked.append(id(bank)) or plain(q, bank))
-    detector = moved(together, np, np.float64)
+    detector = to_namespace(together, np, np.float64)
     banks = [d.bank for d in detector.detectors[: len(BANKS)]]
     assert all(bank is banks[0] for bank in banks)
-    detector.parts(on.known)
+    detector.member_scores(on.known)
     assert asked == [id(banks[0])]
-    detector.parts(on.unknown)
+    detector.member_scores(on.unknown)
     assert len(asked) == 2, "the products of one batch were taken for another"
 
 
 def test_together_as_alone(on, together, monkeypatch):
     monkeypatch.setattr("knownot.detectors.base.LARGE", 100)
-    detector = moved(together, np, np.float64)
-    parts = detector.parts(on.unknown)
+    detector = to_namespace(together, np, np.float64)
+    parts = detector.member_scores(on.unknown)
     for part, one in zip(parts.T, detector.detectors, strict=True):
         np.testing.assert_allclose(one.score(on.unknown), part, rtol=1e-9)  # BLAS may round shared products otherwise
     monkeypatch.setattr(formulas, "CHUNK", 500)  # tables too large to be kept
-    np.testing.assert_allclose(detector.parts(on.unknown), parts, rtol=1e-9)
+    np.testing.assert_allclose(detector.member_scores(on.unknown), parts, rtol=1e-9)
     monkeypatch.undo()
     monkeypatch.setattr(formulas, "NEAR", 700)
-    np.testing.assert_allclose(detector.parts(on.unknown), parts, rtol=1e-9)
+    np.testing.assert_allclose(detector.member_scores(on.unknown), parts, rtol=1e-9)
 
 
 def test_auto_scores_by_the_members_it_starts_from_alone(on, monkeypatch):
-    auto = fitted(resolve("auto", on.offers)[0], on)
+    auto = fitted(resolve("auto", on.capabilities)[0], on)
     assert isinstance(auto, Auto)
     kinds = {type(detector) for detector in auto.detectors}
     asked: list[Detector] = []
@@ -68,24 +68,24 @@ def test_auto_scores_by_the_members_it_starts_from_alone(on, monkeypatch):
     starting = {id(auto.detectors[i]) for i in auto.start}
     assert {id(detector) for detector in asked} & set(map(id, auto.detectors)) == starting
     assert len(auto.detectors) > 5 * len(starting)
-    np.testing.assert_array_equal(auto.join(auto.parts(on.unknown)), score)
+    np.testing.assert_array_equal(auto.combine(auto.member_scores(on.unknown)), score)
 
 
 def test_what_is_made_of_a_shared_batch_shares_nothing_with_it(on):
-    batch = on.known.sharing()
-    assert batch.sharing() is batch
-    made = [batch.once("x", lambda: len(batch)) for _ in range(2)]
+    batch = on.known.with_cache()
+    assert batch.with_cache() is batch
+    made = [batch.cached("x", lambda: len(batch)) for _ in range(2)]
     assert made == [len(on.known)] * 2
-    assert on.known.memo is None
-    assert on.known.once("x", lambda: 1) == 1, "a batch that is not shared keeps nothing"
+    assert on.known.cache is None
+    assert on.known.cached("x", lambda: 1) == 1, "a batch that is not shared keeps nothing"
     for other in (batch.take(slice(0, 2)), replace(batch, features=batch.features * 2), Activations.of(batch.named())):
-        assert other.once("x", lambda: -1) == -1
+        assert other.cached("x", lambda: -1) == -1
 
 
 def test_large_equal_arrays_become_one(monkeypatch):
     monkeypatch.setattr("knownot.detectors.base.LARGE", 6)
     a, small = np.arange(12.0).reshape(3, 4), np.arange(3.0)
-    one, two, other, flat, *rest = moved((a, a.copy(), a + 1, a.ravel(), small, small.copy()), np, np.float32)
+    one, two, other, flat, *rest = to_namespace((a, a.copy(), a + 1, a.ravel(), small, small.copy()), np, np.float32)
     assert one is two
     assert other is not one
     assert flat.shape == (12,)

@@ -10,7 +10,7 @@ import spox
 
 from knownot.arrays import Activations
 from knownot.checks.problems import Problem, both, fitted, problem
-from knownot.detectors import DETECTORS, moved, resolve
+from knownot.detectors import DETECTORS, resolve, to_namespace
 from knownot.export import namespace as xp
 from knownot.export.recorded import Recorded, argument, constant, recording
 
@@ -39,14 +39,14 @@ def run(inputs: dict[str, Recorded], outputs: dict[str, Recorded], given: dict[s
 
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name not in NOT_EXPORTED])
 def test_graph_is_the_score(name: str, on: Problem) -> None:
-    recipe, _ = resolve(name, on.offers)
+    recipe, _ = resolve(name, on.capabilities)
     detector = fitted(recipe, on)
     batch = both(on.shown(detector.passes))
     given = {path: x.astype(np.float32) for path, x in batch.named().items()}
-    expected = np.asarray(moved(detector, np, np.float32).score(Activations.of(given)))
+    expected = np.asarray(to_namespace(detector, np, np.float32).score(Activations.of(given)))
     with recording():
         inputs = {path: argument(np.float32, ("n", *x.shape[1:])) for path, x in given.items()}
-        score = moved(detector, xp, np.float32).score(Activations.of(inputs))
+        score = to_namespace(detector, xp, np.float32).score(Activations.of(inputs))
         (found,) = run(inputs, {"score": score}, given)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=CLOSE.get(name, WITHIN) * np.ptp(expected))

@@ -39,15 +39,17 @@ def table():
     on = on.shown(passes)
     keys = np.random.default_rng(7).integers(0, 2**64, len(on.train), dtype=np.uint64)
     on = replace(on, train=replace(on.train, keys=keys))
-    wanted = list(dict.fromkeys(w for name in ONE_PASS for w in DETECTORS[name].wants(on.offers).values()))
+    wanted = list(
+        dict.fromkeys(w for name in ONE_PASS for w in DETECTORS[name].required_statistics(on.capabilities).values())
+    )
     return on, wanted
 
 
 def scores(on, wanted, statistics):
     recipes = [DETECTORS[name] for name in ONE_PASS]
     found = dict(zip(wanted, statistics, strict=True))
-    fitted = [recipe.fit(found, on.head, on.offers) for recipe in recipes]
-    return {name: np.asarray(d.parts(on.known)) for name, d in zip(ONE_PASS, fitted, strict=True)}
+    fitted = [recipe.fit(found, on.head, on.capabilities) for recipe in recipes]
+    return {name: np.asarray(d.member_scores(on.known)) for name, d in zip(ONE_PASS, fitted, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,7 @@ def arguments(**more):
         "progress": False,
         "thumbnails": 40,
         "batch_size": 64,
+        "shifts": False,
         **more,
     }
 

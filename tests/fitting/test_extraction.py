@@ -86,7 +86,7 @@ def test_many_detectors_are_fitted_in_one_pass_as_each_alone(model):
     many = score_calibration(fit_known(job(model, ("energy", "knn"), calibration)), (seen,))
     for name in ("energy", "knn"):
         alone = score_calibration(fit_known(job(model, (name,), calibration)))
-        np.testing.assert_array_equal(many.parts[name], alone.parts[name])
+        np.testing.assert_array_equal(many.member_scores[name], alone.member_scores[name])
         np.testing.assert_array_equal(many.numbers, alone.numbers)  # with a sample or without
     assert (np.diff(many.numbers.astype(np.float64)) > 0).all()
     np.testing.assert_array_equal(seen.rows(50)[0].keys, many.keys[:50])

@@ -7,7 +7,7 @@ import pytest
 
 import knownot
 from helpers import toy
-from knownot.arrays import Offers
+from knownot.arrays import Capabilities
 from knownot.detectors import KNN, given, resolve
 from knownot.errors import OptionError
 
@@ -73,17 +73,17 @@ def test_a_ranked_combination_is_one_member(model, tmp_path):
 def test_what_it_reads_of_maps_is_made(model, held_out):
     """Gram matrices of maps: nobody else asks for these maps."""
     gram = fit(model, "gram").detector
-    assert gram.reduces
+    assert gram.map_reductions
     osc = fit(model, gram, **({} if held_out else {"calibration": None}))
     assert osc.detector is gram
     assert np.isfinite(osc.predict(toy.unknown(10)).score).all()
 
 
 def test_what_is_no_detector_is_told(model, knn):
-    offers = Offers(frozenset({"probabilities", "features"}), 4)
+    capabilities = Capabilities(frozenset({"probabilities", "features"}), 4)
     with pytest.raises(OptionError, match="is no detector"):
-        resolve(object(), offers)
+        resolve(object(), capabilities)
     with pytest.raises(OptionError, match="expected a fitted detector"):
-        resolve(given(KNN), offers)
+        resolve(given(KNN), capabilities)
     with pytest.raises(OptionError, match="'KNN' is there twice"):
-        resolve([knn, knn], offers)
+        resolve([knn, knn], capabilities)

@@ -207,7 +207,7 @@ def test_a_sigmoid_end_is_an_embedding(sets):
 
 def test_named_stages_of_an_embedding_network(sets):
     model = knownot.open_model(network("pool"), embedding=True, stages=["r1"])
-    assert model.offers.stages == ("stage1",)
+    assert model.capabilities.stages == ("stage1",)
     osc = fitted(sets, model)
     assert osc.detector.members[-1] == "second mahalanobis++ stage1"
     images = sets["test"][0][:20]
@@ -471,7 +471,7 @@ class Blind(Detector):
     needs = frozenset({"probabilities"})
 
     @classmethod
-    def fit(cls, seen, head, **options):
+    def fit(cls, statistics, head, **options):
         return cls()
 
     def score(self, batch):
@@ -506,6 +506,7 @@ def test_auto_chooses_with_the_second_network_in_view():
 def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_preprocessing(monkeypatch):
     from knownot.fitting.auxiliary import Auxiliary
     from knownot.fitting.extraction import Extractor
+    from knownot.fitting.remade import pixels_of
     from knownot.fitting.sampling import Subsample
     from knownot.selection import diagnostics as evidence
 
@@ -520,7 +521,7 @@ def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_pr
     assert sum(len(a) for a, _ in walk.run(source, "x", (seen,), names=toy.CLASSES)) == 120
     x, _ = seen.pictures()
     assert x.shape[1:] == (SIZE, SIZE, 3)  # the second network's input is the larger one
-    pictures, _ = evidence.pixels_of(x, cropped)
+    pictures, _ = pixels_of(x, cropped)
     monkeypatch.setattr(evidence, "make", lambda kind, n, *, like, labels, seed: like[:10])  # nothing is changed
     found = evidence.answers(walk, x, labels[:100], each=10, seed=0)["uniform"]
     expected = second.model.forward(other.input.to_layout(x[:10])).features
@@ -532,18 +533,20 @@ def test_made_images_are_remade_from_the_larger_network_and_each_gets_its_own_pr
 
 
 def test_the_automatic_choice_has_candidates_that_look_at_the_second_network():
-    offers = replace(knownot.open_model(toy.graph()).offers, second=("second/features", "second/stages/stage1"))
-    offers = replace(offers, kinds=offers.kinds | {"second"})
-    members = dict(default_recipe(offers)[0].options["members"])
-    found = others(offers, members)
+    capabilities = replace(
+        knownot.open_model(toy.graph()).capabilities, second=("second/features", "second/stages/stage1")
+    )
+    capabilities = replace(capabilities, outputs=capabilities.outputs | {"second"})
+    members = dict(default_recipe(capabilities)[0].options["members"])
+    found = others(capabilities, members)
     assert {n for n in found if n.startswith("second")} == {
         "second mahalanobis", "second relative-mahalanobis", "second rmds++", "second ssd",
     }  # fmt: skip
     assert all(r.options["of"] == "second/features" for n, r in found.items() if n.startswith("second"))
-    few = others(offers, members, len(members) + 8)
+    few = others(capabilities, members, len(members) + 8)
     assert len(few) == 8
     assert len({r.needs() for r in few.values()}) >= 5  # a few of every kind, not the first of the table
-    assert others(offers, members, 3) == {}
+    assert others(capabilities, members, 3) == {}
 
 
 def test_compare_looks_with_the_second_network_too(sets):
@@ -751,8 +754,8 @@ def test_the_command_line(sets, tmp_path):
 
 
 def test_what_is_opened_as_what():
-    assert open_auxiliary(network("softmax")).offers.classes == 7
-    assert open_auxiliary(network("pool")).offers.classes == 0
+    assert open_auxiliary(network("softmax")).capabilities.classes == 7
+    assert open_auxiliary(network("pool")).capabilities.classes == 0
     assert open_auxiliary(network("linear"), embedding=True).width == 7
     one, other = (knownot.open_model(network("linear"), embedding=e).fingerprint for e in (False, True))
     assert one != other

@@ -19,7 +19,7 @@ from helpers.gradient_nets import keras_net, torch_net
 from knownot.arrays import InputSpec, softmax
 from knownot.calibration import p_values
 from knownot.cli import main
-from knownot.detectors.base import moved
+from knownot.detectors.base import to_namespace
 from knownot.errors import ActivationsError, MissingExtraError, ModelError, OptionError, SavedError, UnsoundError
 from knownot.fooling import pixels, slopes
 from knownot.fooling.cppn import Cppn
@@ -217,10 +217,10 @@ def test_slopes_of_a_detector_against_differences_in_float64(way, detector):
     weight = np.random.default_rng(0).uniform(0.5, 1.5, (6, len(osc.detector.members)))
     found = {"torch": slopes._torch, "jax": slopes._jax}[way](osc.detector)(batch, weight, paths)
     named = {path: np.asarray(x, np.float64) for path, x in batch.named().items()}
-    exact = moved(osc.detector, np, np.float64)
+    exact = to_namespace(osc.detector, np, np.float64)
 
     def total(arrays):
-        return np.sum(weight * exact.parts(knownot.Activations.of(arrays)), axis=1)
+        return np.sum(weight * exact.member_scores(knownot.Activations.of(arrays)), axis=1)
 
     for path in paths:
         want = np.empty(named[path].shape)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import linalg, special
 from scipy.spatial.distance import cdist
 
-from knownot.arrays import Activations, Head, Offers
+from knownot.arrays import Activations, Capabilities, Head
 from knownot.detectors import DETECTORS, configure
 from knownot.stats import gather
 
@@ -28,7 +28,7 @@ class Case:
         self.labels = rng.choice(classes or list(range(c)), size=n)
         self.train = self.of(np.maximum(centres[self.labels] + rng.normal(size=(n, d)) @ mix * 0.5 + 0.5, 0))
         self.batch = self.of(np.maximum(rng.normal(size=(40, d)) * 2 + 0.5, 0))
-        self.offers = Offers(ALL, c, ("early",), ("last",))
+        self.capabilities = Capabilities(ALL, c, ("early",), ("last",))
 
     def of(self, features: np.ndarray) -> Activations:
         pattern = 4 * np.outer(np.where(np.arange(features.shape[1]) % 2, 1, -1), [1, -1])  # of mean 0 over space
@@ -39,7 +39,9 @@ class Case:
         recipe = configure(name, **options) if isinstance(name, str) else name
         cuts = np.array_split(np.arange(len(self.labels)), 3)
         batches = [(self.train.take(i), self.labels[i]) for i in cuts if len(i)]
-        return recipe.fit(gather(batches, recipe.wants(self.offers).values()), self.head, self.offers)
+        return recipe.fit(
+            gather(batches, recipe.required_statistics(self.capabilities).values()), self.head, self.capabilities
+        )
 
     def score(self, name: Any, **options: Any) -> np.ndarray:
         return self.fit(name, **options).score(self.batch)

@@ -198,7 +198,7 @@ def zipped(metadata=None, words=toy.CLASSES):
 def test_what_is_behind_a_zip_map_is_read_with_its_names():
     opened = open_model(zipped())
     assert opened.class_names == toy.CLASSES
-    assert {"logits", "head"} <= opened.offers.kinds
+    assert {"logits", "head"} <= opened.capabilities.outputs
     x = (toy.known(5, 3)[0] / 255).astype(np.float32)
     plain = open_model(toy.graph())
     np.testing.assert_array_equal(opened.activations(x).logits, plain.activations(x).logits)

@@ -38,8 +38,8 @@ def test_logits_are_the_mean_and_the_head_gives_them() -> None:
     np.testing.assert_array_equal(seen.features, np.hstack([a.features, b.features]))
     np.testing.assert_allclose(both.head(seen.features), seen.logits, atol=1e-4)
     np.testing.assert_array_equal(seen.stages["member2-stage1"], b.stages["stage1"])
-    assert {"logits", "features", "head", "stages", "gradient"} <= both.offers.kinds
-    assert not {"maps", "dropout"} & both.offers.kinds
+    assert {"logits", "features", "head", "stages", "gradient"} <= both.capabilities.outputs
+    assert not {"maps", "dropout"} & both.capabilities.outputs
     check_model(both, images())
 
 
@@ -66,7 +66,7 @@ def test_members_of_other_frameworks_see_the_same_images() -> None:
         return e / e.sum(axis=1, keepdims=True)
 
     both = knownot.open_model([knownot.open_model(function, size=(16, 16)), onnx])
-    assert both.offers.kinds == {"probabilities", "stages"}
+    assert both.capabilities.outputs == {"probabilities", "stages"}
     a, b = onnx.activations(images()).logits, both.activations(images()).logits
     np.testing.assert_allclose(b - b.max(axis=1, keepdims=True), a - a.max(axis=1, keepdims=True), atol=1e-3)
 

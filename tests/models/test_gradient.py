@@ -111,7 +111,7 @@ def _rows(z: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("form", ["module", "softmax", "log-softmax", "script", "trace", "program"])
 def test_torch(form: str) -> None:
     model = open_model(torch_forms()[form](), size=(16, 16))
-    assert {"gradient", "dropout"} <= model.offers.kinds
+    assert {"gradient", "dropout"} <= model.capabilities.outputs
     check_gradient(model)
     check_dropout(model)
 
@@ -166,7 +166,7 @@ def test_torch_without_gradient_or_dropout_says_so() -> None:
             return self.net(x.detach())
 
     model = open_model(Cut().eval(), size=(16, 16))
-    assert not {"gradient", "dropout"} & model.offers.kinds
+    assert not {"gradient", "dropout"} & model.capabilities.outputs
     assert any(note.startswith("No gradients:") for note in model.notes)
     with pytest.raises(UnsoundError, match=r"torch classifier shows no gradient.*not of ONNX files and functions"):
         model.gradient(model.input.to_layout(images()), pulls())
@@ -217,7 +217,7 @@ def test_torch_named_stages_too_but_not_what_is_overwritten() -> None:
     before = open_model(net, size=(16, 16), stages=["0", "3"])  # the ReLU writes over what the convolution gave
     assert "stages/0" not in before.gradients
     assert any("No gradients of stages/0" in note for note in before.notes)
-    assert "gradient" in before.offers.kinds
+    assert "gradient" in before.capabilities.outputs
     net[1] = nn.ReLU()
     assert "stages/0" in open_model(net, size=(16, 16), stages=["0", "3"]).gradients
 
@@ -269,7 +269,7 @@ def test_none_classes_have_gradients_too() -> None:
 def test_onnx_and_functions_offer_none() -> None:
     for thing in (toy.graph(), lambda x: np.full((len(x), 4), 0.25)):
         model = open_model(thing, size=(16, 16))
-        assert not {"gradient", "dropout"} & model.offers.kinds
+        assert not {"gradient", "dropout"} & model.capabilities.outputs
         with pytest.raises(UnsoundError, match="PyTorch classifiers"):
             model.gradient(model.input.to_layout(images()), pulls())
 
@@ -284,7 +284,7 @@ def check_keras() -> None:
     net = keras_net()
     before = [np.array(ops.convert_to_numpy(v)) for v in net.variables]  # seeds of dropout layers among them
     model = open_model(net)
-    assert {"gradient", "dropout"} <= model.offers.kinds
+    assert {"gradient", "dropout"} <= model.capabilities.outputs
     check_gradient(model)
     check_dropout(model)
     after = [np.array(ops.convert_to_numpy(v)) for v in net.variables]
@@ -294,7 +294,7 @@ def check_keras() -> None:
     x = images()
     np.testing.assert_allclose(_rows(spatial.dropped(x, 0)), _rows(_by_channels(x)), atol=1e-4)
     without = open_model(keras_net(""))
-    assert "dropout" not in without.offers.kinds
+    assert "dropout" not in without.capabilities.outputs
 
 
 def _by_channels(x: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ def test_probabilities_come_back_from_their_logarithms() -> None:
     model = open_model(classifier)
     check_model(model, images())
     assert isinstance(model, FunctionModel)
-    assert model.offers.kinds == {"probabilities"}
-    assert (model.offers.classes, model.head, dict(model.stage_layers)) == (5, None, {})
+    assert model.capabilities.outputs == {"probabilities"}
+    assert (model.capabilities.classes, model.head, dict(model.stage_layers)) == (5, None, {})
     seen = model.activations(images())
     assert (seen.features, dict(seen.stages)) == (None, {})
     np.testing.assert_allclose(softmax(seen.logits), classifier(images()), rtol=1e-5)
@@ -41,7 +41,7 @@ def test_probabilities_come_back_from_their_logarithms() -> None:
 def test_logits_are_exact_and_offered_when_they_are_declared() -> None:
     model = open_model(scores, outputs="logits")
     check_model(model, images())
-    assert model.offers.kinds == {"probabilities", "logits"}
+    assert model.capabilities.outputs == {"probabilities", "logits"}
     assert np.array_equal(model.activations(images()).logits, scores(images()).astype(np.float32))
 
 
@@ -131,7 +131,7 @@ def test_probabilities_declared_as_logits_are_found_out() -> None:
 
 
 def test_the_number_of_classes_can_be_given_and_is_held() -> None:
-    assert open_model(classifier, classes=5).offers.classes == 5
+    assert open_model(classifier, classes=5).capabilities.classes == 5
     with pytest.raises(ModelError, match=r"expected numbers of shape \(2, 7\)"):
         open_model(classifier, classes=7)
 

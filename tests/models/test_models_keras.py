@@ -241,8 +241,8 @@ def check(name: str, model: keras.Model) -> dict[str, np.ndarray]:
     assert everything(model) == before, f"{name}: the user's model was changed"
     np.testing.assert_array_equal(own_output(model, x), own, err_msg=name)
 
-    assert {"features", "head", "logits"} <= opened.offers.kinds, (name, opened.notes)
-    assert opened.offers.classes == found.logits.shape[1]
+    assert {"features", "head", "logits"} <= opened.capabilities.outputs, (name, opened.notes)
+    assert opened.capabilities.classes == found.logits.shape[1]
     assert all(a.dtype == np.float32 for a in found.named().values())
     # The output again: by the logits (softmax written here), and by the head in float64
     if name.startswith("log"):
@@ -289,7 +289,7 @@ def test_stages_are_what_is_computed_last_at_each_resolution() -> None:
         "stage2": "backbone/relu_8",
         "stage3": "backbone/relu_4",
     }
-    assert opened.offers.stages == ("stage1", "stage2")  # without the last; the padded 9x9 is none
+    assert opened.capabilities.stages == ("stage1", "stage2")  # without the last; the padded 9x9 is none
 
 
 def test_stages_hold_the_mean_and_standard_deviation_of_the_maps() -> None:
@@ -321,7 +321,7 @@ def test_stages_can_be_named() -> None:
     model = trained(CASES["fused softmax"]())
     opened = open_model(model, stages=["relu_16", "backbone/relu_4"])
     assert opened.stage_layers == {"stage1": "backbone/relu_16", "stage2": "backbone/relu_4"}
-    assert opened.offers.stages == ("stage1", "stage2")
+    assert opened.capabilities.stages == ("stage1", "stage2")
     with pytest.raises(OptionError, match=r"relu_17.*Did you mean 'backbone/relu_1?[468]"):
         open_model(model, stages=["backbone/relu_17"])
 
@@ -379,7 +379,7 @@ def test_resnet8_of_tf_keras_2(shared: Path, test_images: tuple[np.ndarray, np.n
     x, labels = test_images
     opened = open_model(shared / RESNET8)
     assert opened.stage_layers == {"stage1": "activation_2", "stage2": "activation_4", "stage3": "activation_6"}
-    assert opened.offers.stages == ("stage1", "stage2")
+    assert opened.capabilities.stages == ("stage1", "stage2")
     found = opened.activations(x)
     assert {name: a.shape for name, a in found.stages.items()} == {
         "stage1": (500, 32),
@@ -464,6 +464,8 @@ def test_grey_images_without_an_axis_of_channels() -> None:
     assert opened.input.channels == 1
     assert opened.preprocess is not None
     assert opened.preprocess.channels == "grey"
+    assert opened.preprocess.fit == "stretch", "as Keras' loaders do"
+    assert opened.stretches
     np.testing.assert_allclose(softmax(opened.activations(x).logits), own_output(model, x[..., 0]), atol=1e-6)
 
 
@@ -531,8 +533,8 @@ def test_an_activation_between_convolution_and_pooling_leaves_no_head() -> None:
     model = trained(plain(L.Conv2D(4, 1, activation="relu"), L.GlobalAveragePooling2D(), L.Softmax()))
     opened, x = open_model(model), images()
     assert opened.head is None
-    assert "head" not in opened.offers.kinds
-    assert {"features", "logits"} <= opened.offers.kinds
+    assert "head" not in opened.capabilities.outputs
+    assert {"features", "logits"} <= opened.capabilities.outputs
     found = opened.activations(x)
     np.testing.assert_allclose(softmax(found.logits), own_output(model, x), atol=1e-6)
     assert found.features.shape == (2, 6)
@@ -572,7 +574,7 @@ def test_the_cure_for_a_binary_sigmoid_is_an_equal_model() -> None:
     w, b = m.layers[-1].get_weights()
     m2.layers[-1].set_weights([np.hstack([0 * w, w]), np.hstack([0 * b, b])])
     np.testing.assert_allclose(own_output(m2, images())[:, 1:], own_output(m, images()), atol=1e-6)
-    assert open_model(m2).offers.classes == 2
+    assert open_model(m2).capabilities.classes == 2
 
 
 def test_a_sigmoid_hidden_in_a_subclassed_model_is_refused() -> None:
@@ -967,8 +969,8 @@ def test_a_file_of_teachable_machine(shared: Path) -> None:
     """Nested Sequentials round a Functional model, of Keras 2.4; second source: the same network saved by Keras 3."""
     folder = shared / "photographs" / "weights"
     opened = open_model(folder / "tm_waste4.h5")
-    assert opened.offers.classes == 4
-    assert {"head", "features", "stages"} <= opened.offers.kinds
+    assert opened.capabilities.classes == 4
+    assert {"head", "features", "stages"} <= opened.capabilities.outputs
     x = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32) * 2 - 1
     again = open_model(folder / "tm_waste4.keras")
     np.testing.assert_allclose(opened.activations(x).logits, again.activations(x).logits, atol=1e-4)

@@ -182,7 +182,7 @@ def test_the_head_is_found_whatever_its_shape(name: str) -> None:
     np.testing.assert_allclose(opened.head.bias, bias, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(seen.features, features, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(seen.logits, features @ weight.T + bias, rtol=1e-4, atol=1e-5)
-    assert {"probabilities", "logits", "features", "head"} <= opened.offers.kinds
+    assert {"probabilities", "logits", "features", "head"} <= opened.capabilities.outputs
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 20])
@@ -201,7 +201,7 @@ def test_a_convolution_that_is_pooled_is_a_head_on_pooled_features(pool: str, op
     seen, features = opened.activations(x), body_reference(x, w)
     np.testing.assert_allclose(seen.features, features, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(seen.logits, features @ w["w"][:, :, 0, 0].T + w["b"], rtol=1e-4, atol=1e-5)
-    assert "head" in opened.offers.kinds
+    assert "head" in opened.capabilities.outputs
 
 
 def squeezenet(activation: str | None = "Relu", kernel: int = 1) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
@@ -220,7 +220,7 @@ def test_a_head_that_is_not_linear_is_not_offered(activation: str | None, kernel
     check_model(opened, x)
     seen = opened.activations(x)
     assert opened.head is None
-    assert opened.offers.kinds == {"probabilities", "logits", "features", "maps"}
+    assert opened.capabilities.outputs == {"probabilities", "logits", "features", "maps"}
     assert any("No head" in note for note in opened.notes)
     np.testing.assert_allclose(seen.features, body_reference(x, w), rtol=1e-5, atol=1e-5)
     if kernel == 1:
@@ -235,7 +235,7 @@ def test_logits_are_offered_when_no_linear_layer_precedes_the_softmax() -> None:
     opened = open_model(model(nodes, w | HEAD))
     x = images()
     check_model(opened, x)
-    assert opened.offers.kinds == {"probabilities", "logits", "maps"}
+    assert opened.capabilities.outputs == {"probabilities", "logits", "maps"}
     np.testing.assert_allclose(
         opened.activations(x).logits, (body_reference(x, w) @ W.T + B) ** 2, rtol=1e-4, atol=1e-5
     )
@@ -283,7 +283,7 @@ def test_stages_are_the_last_computation_at_each_resolution(opset: int) -> None:
     x = images(shape=(K, 16, 16))
     check_model(opened, x)
     assert opened.stage_layers == {"stage1": "a2", "stage2": "b2", "stage3": "c2"}
-    assert opened.offers.stages == ("stage1", "stage2")
+    assert opened.capabilities.stages == ("stage1", "stage2")
     seen, expected = opened.activations(x).stages, staged_reference(x, w)
     assert seen.keys() == expected.keys()
     for name in seen:
@@ -341,7 +341,7 @@ def test_stages_and_head_can_be_named() -> None:
     opened = open_model(proto, stages=["n_a1", "b2"], head="n_y")
     check_model(opened, x)
     assert opened.stage_layers == {"stage1": "a1", "stage2": "b2"}
-    assert opened.offers.stages == ("stage1", "stage2")
+    assert opened.capabilities.stages == ("stage1", "stage2")
     with pytest.raises(OptionError, match="Did you mean 'n_a2'"):
         open_model(proto, stages=["n_a2x"])
     with pytest.raises(OptionError, match="Did you mean 'n_y'"):
@@ -495,6 +495,7 @@ def test_layouts_that_cannot_be_told_must_be_said() -> None:
     with pytest.raises(ModelError, match="layout='NCHW'"):
         open_model(proto)
     assert open_model(proto, layout="NHWC").input.height == 3
+    assert open_model(proto, layout="NHWC").stretches, "as from Keras"
     assert open_model(proto, layout="NCHW").input.height == 8
     with pytest.raises(OptionError, match="layout='CHWN'"):
         open_model(proto, layout="CHWN")
@@ -616,7 +617,7 @@ def test_label_and_probabilities() -> None:
     nodes = [*trunk, *HEADS["gemm, softmax"][0], node("ArgMax", "y", "label", axis=1, keepdims=0)]
     opened = open_model(model(nodes, w | HEAD, outputs={"label": TensorProto.INT64, "y": TensorProto.FLOAT}))
     check_model(opened, images())
-    assert opened.offers.classes == C
+    assert opened.capabilities.classes == C
 
 
 def test_auxiliary_heads_and_embeddings_lose_against_the_deepest_head() -> None:
@@ -626,9 +627,9 @@ def test_auxiliary_heads_and_embeddings_lose_against_the_deepest_head() -> None:
     nodes += [node("Gemm", "f2 w b", "z", transB=1), node("Softmax", "z", "y")]
     proto = model(nodes, w, outputs=["y", "a", "f2"])
     opened = open_model(proto)
-    assert opened.offers.classes == C
+    assert opened.capabilities.classes == C
     assert any("'y'" in note for note in opened.notes)
-    assert open_model(proto, head="a").offers.classes == 7
+    assert open_model(proto, head="a").capabilities.classes == 7
     assert open_model(proto, head="n_a").head.weight.shape == (7, D)
 
 
@@ -699,7 +700,7 @@ def test_control_flow_and_local_functions() -> None:
     opened = open_model(proto)
     x = images()
     check_model(opened, x)
-    assert "head" in opened.offers.kinds
+    assert "head" in opened.capabilities.outputs
     np.testing.assert_allclose(opened.activations(x).features, body_reference(x, w), rtol=1e-5, atol=1e-5)
     assert proto.SerializeToString(deterministic=True) == before
 
@@ -843,7 +844,7 @@ def test_the_cifar_resnet_gives_torchs_own_activations(resnet20: tuple, exporter
     network, x, paths = resnet20
     opened = open_model(paths[exporter])
     check_model(opened, x)
-    assert opened.offers.stages == ("stage1", "stage2")
+    assert opened.capabilities.stages == ("stage1", "stage2")
     seen, expected = opened.activations(x).named(), torch_reference(network, x)
     assert seen.keys() == expected.keys()
     assert (seen["stages/stage1"].shape[1], seen["stages/stage2"].shape[1]) == (2 * 16, 2 * 32)
@@ -877,7 +878,7 @@ def test_int8_static_quantisation(resnet20: tuple, tmp_path: Path, per_channel: 
         )
     opened, exact = open_model(quantised_path), open_model(paths["torchscript"])
     check_model(opened, x, tolerance=1e-3)
-    assert {"head", "features", "stages"} <= opened.offers.kinds
+    assert {"head", "features", "stages"} <= opened.capabilities.outputs
     assert opened.head.weight.shape == (10, 64)
     for name in ("stage1", "stage2"):  # a folded ReLU must still be seen
         a, b = opened.activations(x).stages[name], exact.activations(x).stages[name]
@@ -896,7 +897,7 @@ def test_dynamic_quantisation_runs_one_by_one_and_says_what_is_missing(resnet20:
     opened = open_model(tmp_path / "d.onnx")
     check_model(opened, x[:6])
     assert opened.input.batch == 1
-    assert "logits" in opened.offers.kinds
+    assert "logits" in opened.capabilities.outputs
     assert any("QuantFormat.QDQ" in note for note in opened.notes)
 
 

@@ -101,8 +101,8 @@ def test_resnet20_gives_what_hooks_see(network, test_images):
         np.testing.assert_allclose(
             got.stages[f"stage{i}"], mean_std(seen[f"layer{i}"][1], (2, 3)), rtol=1e-4, atol=1e-5
         )
-    assert model.offers.kinds == {"probabilities", "logits", "features", "head", "stages", "maps", "gradient"}
-    assert model.offers.stages == ("stage1", "stage2")
+    assert model.capabilities.outputs == {"probabilities", "logits", "features", "head", "stages", "maps", "gradient"}
+    assert model.capabilities.stages == ("stage1", "stage2")
     assert [got.stages[s].shape[1] for s in model.stage_layers] == [32, 64, 128]
     assert model.stage_layers["stage1"] == "layer1.2.bn2 > relu"
     assert np.array_equal(model.head.weight, network.linear.weight.detach().numpy())
@@ -194,7 +194,7 @@ def test_every_end_gives_the_logits_and_the_head(end):
     np.testing.assert_allclose(model.head.bias, factor * b.detach().numpy(), rtol=1e-6)
     wanted = factor * (f.double() @ w.double().T + b.double()).detach().numpy()
     np.testing.assert_allclose(got.logits, wanted, rtol=1e-4, atol=1e-5)
-    assert {"logits", "head"} <= model.offers.kinds
+    assert {"logits", "head"} <= model.capabilities.outputs
     assert any("softmax" in note for note in model.notes) == ("soft" in end or end in ("in place", "probabilities too"))
     before = torch.get_rng_state()
     check_model(model, x)
@@ -207,8 +207,8 @@ def test_the_last_of_two_linear_layers_is_the_head():
     model, x = open_model(module.eval()), images(k=1, side=7)
     assert (model.input.channels, model.input.height, model.input.width) == (1, 7, 7)
     assert np.array_equal(model.activations(x).features, hooked(module, x, "4")["4"][0])
-    assert model.offers.stages == ()
-    assert "stages" not in model.offers.kinds
+    assert model.capabilities.stages == ()
+    assert "stages" not in model.capabilities.outputs
     assert any("No stages" in note for note in model.notes)
 
 
@@ -231,8 +231,8 @@ def test_a_relu_between_convolution_and_pooling_leaves_no_head():
     model, x = open_model(module), images()
     got = model.activations(x)
     assert model.head is None
-    assert "head" not in model.offers.kinds
-    assert "features" in model.offers.kinds
+    assert "head" not in model.capabilities.outputs
+    assert "features" in model.capabilities.outputs
     np.testing.assert_allclose(got.features, hooked(module, x, "2")["2"][0].mean((2, 3)), rtol=1e-4, atol=1e-6)
     assert np.array_equal(got.logits, plain(module, x))
     assert any("No linear head" in note for note in model.notes)
@@ -252,7 +252,7 @@ def test_probabilities_that_hide_their_logits_are_said_to():
 
     module, x = Small(squares).eval(), images()
     model = open_model(module)
-    assert "logits" not in model.offers.kinds
+    assert "logits" not in model.capabilities.outputs
     assert model.head is None
     np.testing.assert_allclose(model.activations(x).logits, np.log(plain(module, x)), rtol=1e-4, atol=1e-5)
 
@@ -288,7 +288,7 @@ def test_the_user_may_name_the_head():
 def test_the_user_may_name_the_stages(network, test_images, tmp_path):
     x = test_images[0][:5]
     model = open_model(network, stages=["layer2", "layer1.0", "bn1"], size=(32, 32))
-    assert model.offers.stages == ("layer2", "layer1.0", "bn1")
+    assert model.capabilities.stages == ("layer2", "layer1.0", "bn1")
     got = model.activations(x).stages
     for name, (_, out) in hooked(network, x, "layer2", "layer1.0", "bn1").items():
         np.testing.assert_allclose(got[name], mean_std(out, (2, 3)), rtol=1e-4, atol=1e-5, err_msg=name)
@@ -506,7 +506,7 @@ def test_vit_stages_are_its_blocks(tmp_path):
     states = hf_states(module, x)  # of the embedding and of the four blocks
     for i in range(1, 5):
         np.testing.assert_allclose(got.stages[f"stage{i}"], mean_std(states[i], (1,)), rtol=1e-4, atol=1e-5)
-    assert model.offers.stages == ("stage1", "stage2", "stage3")
+    assert model.capabilities.stages == ("stage1", "stage2", "stage3")
     with torch.no_grad():
         assert np.array_equal(got.logits, module(pixel_values=torch.tensor(x)).logits.numpy())
         cls = module.vit(torch.tensor(x)).last_hidden_state[:, 0].numpy()
@@ -612,7 +612,7 @@ def test_torchscript_gives_the_same(how, tmp_path):
         same(open_model(tmp_path / model.save(tmp_path), size=(32, 32)), model, x)
     if how != "frozen":
         assert model.fingerprint == open_model(module, size=(32, 32)).fingerprint
-        assert open_model(script, head="linear", stages=["layer1.0.bn2"]).offers.stages == ("layer1.0.bn2",)
+        assert open_model(script, head="linear", stages=["layer1.0.bn2"]).capabilities.stages == ("layer1.0.bn2",)
 
 
 def test_a_scripted_module_in_train_mode_is_put_back():

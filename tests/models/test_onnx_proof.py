@@ -39,8 +39,8 @@ def test_a_softmax_of_a_softmax_keeps_the_files_own_confidence():
     seen = opened.activations(x)
     np.testing.assert_allclose(softmax(seen.logits), own(proto, x), atol=1e-6)
     assert opened.head is None
-    assert "features" in opened.offers.kinds
-    assert "logits" not in opened.offers.kinds
+    assert "features" in opened.capabilities.outputs
+    assert "logits" not in opened.capabilities.outputs
     assert any("two softmaxes" in note and "47.5%" in note for note in opened.notes)  # e / (e + 3)
 
 
@@ -61,7 +61,7 @@ def test_a_softmax_of_a_softmax_keeps_the_files_own_confidence():
 def test_probabilities_of_another_unit_lead_to_the_logits(name, nodes, constants):
     proto, x = built(*nodes, constants=constants), images(6)
     opened = open_model(proto)
-    assert opened.offers.kinds == EXACT
+    assert opened.capabilities.outputs == EXACT
     given = own(proto, x)
     given = np.exp(given) if given.max() <= 0 else given
     shares = given / given.sum(axis=1, keepdims=True)
@@ -74,7 +74,7 @@ def test_probabilities_that_are_no_softmax_are_never_called_logits():
     for nodes in (half, spread):
         proto, x = built(*nodes, constants={"half": f32(0.5), "most": f32(0.8), "rest": f32(0.05)}), images(6)
         opened = open_model(proto)
-        assert "logits" not in opened.offers.kinds
+        assert "logits" not in opened.capabilities.outputs
         assert opened.head is None
         np.testing.assert_allclose(softmax(opened.activations(x).logits), own(proto, x), atol=1e-6)
         assert any("No logits" in note for note in opened.notes)

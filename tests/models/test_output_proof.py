@@ -49,7 +49,7 @@ def test_what_is_no_output_of_a_classifier_is_refused(what, says):
 @pytest.mark.parametrize("what", [lambda z: z, lambda z: torch.softmax(z, 1), lambda z: torch.log_softmax(z, 1)])
 def test_logits_probabilities_and_their_logarithms_are_read(what):
     opened = open_model(network(what), size=(16, 16))
-    assert {"logits", "head"} <= opened.offers.kinds
+    assert {"logits", "head"} <= opened.capabilities.outputs
 
 
 def test_what_proves_an_output():

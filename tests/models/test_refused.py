@@ -68,4 +68,4 @@ def test_a_folder_is_named_with_the_way_on(tmp_path, name):
 
 
 def test_what_is_read_is_still_read(tmp_path):
-    assert open_model(toy.saved(tmp_path)).offers.classes == 4
+    assert open_model(toy.saved(tmp_path)).capabilities.classes == 4

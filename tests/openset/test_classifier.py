@@ -106,7 +106,7 @@ def test_every_image_is_seen_once_whatever_the_detectors(sets, monkeypatch):
     counting = Counting(model, monkeypatch)
     inside = ("gen", "msp", "fdbd", "knn", "mahalanobis++", "auto")  # the default's own, or one that chooses
     # Not those of gradients: ONNX has none.
-    everything = [name for name in knownot.detectors.working(model.offers) if name not in inside]
+    everything = [name for name in knownot.detectors.working(model.capabilities) if name not in inside]
     osc = knownot.fit(
         model, *sets["known"], calibration=sets["calibration"][0], detector=everything, preprocess=HALF, progress=False
     )
@@ -166,7 +166,7 @@ def test_the_promise_over_a_thousand_splits_of_real_scores(osc, sets):
         order = rng.permutation(len(parts))
         for guarantee, seen in rates.items():
             done = calibrate(osc.detector, parts[order[:n]], zeros, CalibrationOptions(alpha, guarantee, delta, i))
-            scores = done.detector.join(parts[order[n:]])
+            scores = done.detector.combine(parts[order[n:]])
             p = done.calibration.p_value(scores, np.zeros(len(scores)))
             seen.append(done.calibration.unknown(p, np.zeros(len(scores))).mean())
     error = np.std(rates["marginal"]) / np.sqrt(splits)
@@ -228,7 +228,7 @@ class Cracked(Detector):
     limit: float
 
     @classmethod
-    def fit(cls, seen, head, **options):
+    def fit(cls, statistics, head, **options):
         return cls(-1.0)
 
     def score(self, batch):

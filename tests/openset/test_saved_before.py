@@ -38,4 +38,4 @@ def test_a_classifier_opened_without_stages_is_saved_and_loaded(tmp_path):
     model = knownot.open_model(toy.graph(), stages=[])
     osc = knownot.fit(model, *toy.known(200, 2), calibration=toy.known(240, 3)[0], progress=False)
     again = knownot.load(osc.save(tmp_path / "osc"))
-    assert again.model.offers.stages == ()
+    assert again.model.capabilities.stages == ()

@@ -69,14 +69,14 @@ class Kept:
         z = np.random.default_rng(0).standard_normal((n, against.NOISE), dtype=np.float32)
         if hasattr(self.trainers[0], "adversaries"):
             with torch.no_grad():
-                return self.trainers[0].adversaries["maker"](torch.tensor(z)).numpy()
-        return np.array(self.trainers[0].maker.predict(z, verbose=0))
+                return self.trainers[0].adversaries["generator"](torch.tensor(z)).numpy()
+        return np.array(self.trainers[0].generator.predict(z, verbose=0))
 
 
 def makers(pool, channels, layout):
     """The generator of either framework, as a function of noise."""
-    one = torch_joint.Maker(pool, channels, layout)
-    other = keras_joint.maker(pool, channels, layout)
+    one = torch_joint.Generator(pool, channels, layout)
+    other = keras_joint.build_generator(pool, channels, layout)
     return {
         "torch": lambda z: one(torch.tensor(z)).detach().numpy(),
         "keras": lambda z: np.array(other.predict(z, verbose=0)),
@@ -180,9 +180,9 @@ def test_the_discriminator_does_not_move_the_classifier(model, images):
 def adversaries_of(trainer):
     """[(weights, biases)] of the layers of discriminator and generator."""
     if isinstance(trainer, keras_joint.JointTrainer):
-        nets = (trainer.discriminator, trainer.maker)
+        nets = (trainer.discriminator, trainer.generator)
         return [(layer.kernel, layer.bias) for net in nets for layer in net.layers if hasattr(layer, "kernel")]
-    nets = [trainer.adversaries[name] for name in ("judge", "maker")]
+    nets = [trainer.adversaries[name] for name in ("discriminator", "generator")]
     return [(m.weight, m.bias) for net in nets for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 

@@ -55,9 +55,9 @@ def test_the_last_outputs_are_no_class(framework: str) -> None:
     np.testing.assert_array_equal(batch.extra["none/logits"], plain.logits[:, 4:])
     np.testing.assert_array_equal(np.asarray(seen.head.weight), np.asarray(open_model(done.model).head.weight)[:4])
     np.testing.assert_allclose(seen.head(batch.features), batch.logits, atol=1e-4)
-    assert seen.offers.classes == 4
-    assert "none" in seen.offers.kinds
-    assert "none" not in open_model(done.model).offers.kinds
+    assert seen.capabilities.classes == 4
+    assert "none" in seen.capabilities.outputs
+    assert "none" not in open_model(done.model).capabilities.outputs
     assert seen.fingerprint != open_model(done.model).fingerprint
     assert Activations.of(batch.named()).extra.keys() == {"none/logits"}
     check_model(seen, x)
@@ -91,12 +91,12 @@ def test_none_class_scores_are_log_odds() -> None:
 
 
 def test_classifiers_without_none_classes_have_no_such_detector() -> None:
-    offers = open_model(torch_net(), size=(16, 16)).offers
+    capabilities = open_model(torch_net(), size=(16, 16)).capabilities
     with pytest.raises(UnsoundError, match=r"needs the classifier's none.*none_classes="):
-        resolve("none-class", offers)
+        resolve("none-class", capabilities)
     done = remedied()
     for detector in ("default", ["default", "none-class"], done.combined):
-        recipe, _ = resolve(detector, done.opened.offers)
+        recipe, _ = resolve(detector, done.opened.capabilities)
         members = recipe.options["members"]
         assert ("none-class" in members) == (detector != "default")  # the nested default is flattened
         assert "gen" in members

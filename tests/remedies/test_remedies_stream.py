@@ -184,12 +184,12 @@ def test_the_default_filter_is_the_default_detector(model, images):
     def parts(x):
         return osc.scores(model.forward(model.input.to_layout(np.float32(x / 255))))[1]
 
-    ranked = osc.detector.rank(parts(images["validation"][0]))
+    ranked = osc.detector.fit_reference(parts(images["validation"][0]))
     for mine, x in (
         (validation, images["validation"][0]),
         (stream, mixture(0.5)),
     ):  # the stream is drawn in its own order
-        np.testing.assert_allclose(np.sort(mine), np.sort(ranked.join(parts(x))), rtol=0.02, atol=0.05)
+        np.testing.assert_allclose(np.sort(mine), np.sort(ranked.combine(parts(x))), rtol=0.02, atol=0.05)
 
 
 def test_options_of_the_stream(model, images):
@@ -249,7 +249,7 @@ def test_vos_needs_what_it_reads(model, images):
     """An energy of probabilities means nothing, and this is told, not computed."""
     x, y = images["validation"]
     less = copy.copy(model)
-    less.offers = replace(model.offers, kinds=model.offers.kinds - {"logits"})
+    less.capabilities = replace(model.capabilities, outputs=model.capabilities.outputs - {"logits"})
     with pytest.raises(UnsoundError, match="probabilities only"):
         remedies.vos(less, *images["known"], validation=x, validation_labels=y, progress=False)
     with pytest.raises(OptionError, match="learns without outliers"):
@@ -302,7 +302,7 @@ def test_the_epoch_that_is_chosen_is_the_one_whose_weights_come_back(model, imag
 
     def stepping(self, *args):
         found = step(self, *args)
-        snapshots.append(self.judge.weights[0].copy())
+        snapshots.append(self.discriminator.weights[0].copy())
         return found
 
     monkeypatch.setattr(adversarial.Game, "step", stepping)
@@ -321,12 +321,12 @@ def test_one_step_of_both_is_that_of_torch():
     rng = np.random.default_rng(0)
     known, unknown = rng.normal(size=(2, 8, 5))
     game = adversarial.Game(known, unknown, known, unknown, (7,), Task())
-    game.judge, game.maker = (
+    game.discriminator, game.generator = (
         net.with_arrays([a.astype(np.float64) + rng.normal(size=a.shape) * 0.3 for a in net.arrays])
-        for net in (game.judge, game.maker)
+        for net in (game.discriminator, game.generator)
     )
-    game.adams = [core.Adam(net.arrays, betas=adversarial.BETAS) for net in (game.judge, game.maker)]
-    d, g = torch_of(game.judge), torch_of(game.maker)
+    game.adams = [core.Adam(net.arrays, betas=adversarial.BETAS) for net in (game.discriminator, game.generator)]
+    d, g = torch_of(game.discriminator), torch_of(game.generator)
     noise = rng.normal(size=(2, 8, adversarial.NOISE))
     loss = game.step(known, unknown, noise)
 
@@ -342,7 +342,7 @@ def test_one_step_of_both_is_that_of_torch():
     bce(made, torch.zeros(8, 1).double()).backward()
     opts[1].step()
     assert loss == pytest.approx(float(value.detach()))
-    for mine, theirs in ((game.judge, d), (game.maker, g)):
+    for mine, theirs in ((game.discriminator, d), (game.generator, g)):
         np.testing.assert_allclose(mine.weights[0], next(iter(theirs.parameters())).detach().numpy().T, rtol=1e-7)
 
 

@@ -45,7 +45,7 @@ def test_every_remedy_trains_and_leaves_the_classifier_as_it_was(remedy: str, fr
     assert not np.array_equal(weights(done.model)[0], before[0])  # all weights move, not the last layer only
     assert all(np.isfinite(list(line.values())).all() for line in done.history)
     again = open_model(done.model, none_classes=done.none_classes or None)
-    assert again.offers.classes == 4
+    assert again.capabilities.classes == 4
     assert done.scorer in knownot.detectors.DETECTORS
 
 
@@ -106,7 +106,7 @@ def test_keras_models_with_a_list_of_inputs_are_trained_without_a_warning() -> N
 
 def test_a_head_without_bias_gets_one() -> None:
     done = retrained("none-class", keras_net(bias=False))
-    assert done.opened.offers.classes == 4
+    assert done.opened.capabilities.classes == 4
     net = torch_net()
     net.fc.bias = None
     net.fc.register_parameter("bias", None)

@@ -12,7 +12,7 @@ import torch
 
 from knownot.arrays import Activations, Head
 from knownot.checks.detectors import problem
-from knownot.detectors import DETECTORS, moved, resolve
+from knownot.detectors import DETECTORS, resolve, to_namespace
 from knownot.detectors.passes import extended
 from knownot.stats import gather
 
@@ -25,7 +25,7 @@ class Ground:
 
     name: str
     head: Head
-    offers: Any
+    capabilities: Any
     train: Activations
     labels: np.ndarray
     new: Activations
@@ -57,7 +57,7 @@ def contract() -> Ground:
     return Ground(
         "contract",
         on.head,
-        on.offers,
+        on.capabilities,
         on.train,
         on.labels,
         on.new,
@@ -99,7 +99,7 @@ def resnet20(shared: Path, known: int, asked: int) -> Ground:
     return Ground(
         "ResNet-20",
         model.head,
-        model.offers,
+        model.capabilities,
         seen["train"],
         labels[:known],
         seen["new"],
@@ -111,7 +111,7 @@ def resnet20(shared: Path, known: int, asked: int) -> Ground:
 
 
 def _seen(model: Any, x: np.ndarray) -> Activations:
-    parts = [model.activations(x[i : i + 200], maps=model.offers.maps) for i in range(0, len(x), 200)]
+    parts = [model.activations(x[i : i + 200], maps=model.capabilities.maps) for i in range(0, len(x), 200)]
     return Activations.concat(parts)
 
 
@@ -143,19 +143,21 @@ def both(name: str, on: Ground) -> Pair:
     """`name` of the table, on a ground that `exact` gave."""
     detector, shown = fit(name, on)
     given = Activations.of({path: np.asarray(x, np.float32) for path, x in shown.queries.named().items()})
-    scores = [detector.score(shown.queries), moved(detector, np, np.float32).score(given)]
+    scores = [detector.score(shown.queries), to_namespace(detector, np, np.float32).score(given)]
     return Pair(*(np.asarray(x, np.float64) for x in scores), REFERENCES[name][0](_sight(on, detector)))
 
 
 def fit(name: str, on: Ground) -> tuple[Any, Ground]:
     """(the detector, fitted and ranked; the ground with what its passes give)."""
-    recipe, _ = resolve(name, on.offers)
+    recipe, _ = resolve(name, on.capabilities)
     shown = _shown(on, recipe.passes(held_out=False), ("train",))
     cuts = np.array_split(np.arange(len(on.train)), 5)
-    found = gather([(shown.train.take(i), on.labels[i]) for i in cuts], recipe.wants(on.offers).values())
-    detector = recipe.fit(found, on.head, on.offers)
+    found = gather(
+        [(shown.train.take(i), on.labels[i]) for i in cuts], recipe.required_statistics(on.capabilities).values()
+    )
+    detector = recipe.fit(found, on.head, on.capabilities)
     shown = _shown(on, detector.passes, ("new", "queries"))
-    return detector.rank(np.asarray(detector.parts(shown.new))), shown
+    return detector.fit_reference(np.asarray(detector.member_scores(shown.new))), shown
 
 
 def _shown(on: Ground, passes: Iterable[Any], names: tuple[str, ...]) -> Ground:
@@ -180,7 +182,7 @@ def _sight(on: Ground, detector: Any) -> Sight:
         return out[0], out[1]
 
     none = q.extra.get("none/logits")
-    stages = [{name: batch.stages[name] for name in on.offers.stages} for batch in (a, q)]
+    stages = [{name: batch.stages[name] for name in on.capabilities.stages} for batch in (a, q)]
     return Sight(
         on.head.weight, on.head.bias, a.features, a.logits, on.labels, stages[0], a.maps,
         q.features, q.logits, stages[1], q.maps, detector, member, on.network,
@@ -192,4 +194,4 @@ LOOKS = ("odin", "mahalanobis-odin", "adascale", "mc-dropout")  # gradients in f
 
 
 def possible(on: Ground) -> list[str]:
-    return [name for name, recipe in DETECTORS.items() if not recipe.missing(on.offers)]
+    return [name for name, recipe in DETECTORS.items() if not recipe.missing(on.capabilities)]

@@ -14,12 +14,13 @@ import knownot
 from helpers import toy
 from helpers.auto import KINDS, arena, jittery
 from knownot import Preprocess
-from knownot.arrays import Activations, Offers
+from knownot.arrays import Activations, Capabilities
 from knownot.benchmark import compare, page
 from knownot.cli import main
 from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Energy, Mahalanobis, default_recipe, resolve
 from knownot.errors import OptionError, UnsoundError
 from knownot.fitting.options import CalibrationOptions
+from knownot.fitting.remade import pixels_of
 from knownot.fitting.sampling import HoldOut, Subsample, numbers_of
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
@@ -27,7 +28,7 @@ from knownot.plots import percent
 from knownot.selection import choice as choosing
 from knownot.selection import combination as ruling
 from knownot.selection import stepwise as selecting
-from knownot.selection.diagnostics import Check, checked, failing, flags, left_out, pixels_of, rounds, table
+from knownot.selection.diagnostics import Check, checked, failing, flags, left_out, rounds, table
 from knownot.selection.scoreboard import EVEN, MARGIN, TOLERANCE, YOURS, Scoreboard
 from knownot.selection.stacking import MEMBERS
 from knownot.selection.stepwise import select
@@ -42,7 +43,7 @@ class Tiny(Detector):
     needs = frozenset({"features"})
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Any, *_: Any, **options: Any):
+    def fit(cls, statistics: Mapping[str, Any], head: Any, *_: Any, **options: Any):
         return cls()
 
 
@@ -55,12 +56,12 @@ class Upside(Detector):
     needs = frozenset({"features"})
 
     @classmethod
-    def wants(cls, offers, *_, **options):
-        return GEN.recipe().wants(offers)
+    def required_statistics(cls, capabilities, *_, **options):
+        return GEN.recipe().required_statistics(capabilities)
 
     @classmethod
-    def fit(cls, seen, head, *_, **options):
-        return cls(GEN.fit(seen, head))
+    def fit(cls, statistics, head, *_, **options):
+        return cls(GEN.fit(statistics, head))
 
     def score(self, batch):
         return -self.right.score(batch)
@@ -78,7 +79,7 @@ class Constant(Tiny):
 
 class Refuses(Tiny):
     @classmethod
-    def fit(cls, seen, head, *_, **options):
+    def fit(cls, statistics, head, *_, **options):
         raise UnsoundError("not here")
 
     def score(self, batch):
@@ -255,7 +256,7 @@ def test_where_every_member_fails_the_best_other_takes_their_place(model, sets):
 
 def test_where_the_default_is_weak_it_is_better_than_the_default(sets):
     model = knownot.open_model(jittery(), stages=[])
-    start = default_recipe(model.offers)[0].options["members"]
+    start = default_recipe(model.capabilities)[0].options["members"]
     more = {"known": toy.known(1500, 2), "calibration": toy.known(1200, 3)}
     default = fitted(model, more, "default")
     assert default.detector.members == tuple(start)
@@ -321,24 +322,26 @@ def test_beside_auto_others_are_members_to_start_from(model, sets):
 
 
 def test_beside_auto_the_names_are_settled_before_any_image_is_seen(model):
-    start = [r.options["start"] for r, _ in (resolve(asked, model.offers) for asked in ("auto", ["auto", "energy"]))]
+    start = [
+        r.options["start"] for r, _ in (resolve(asked, model.capabilities) for asked in ("auto", ["auto", "energy"]))
+    ]
     assert start[1] == start[0] + 1
-    recipe, _ = resolve(["auto", "default", "energy"], model.offers)  # its members are there already
+    recipe, _ = resolve(["auto", "default", "energy"], model.capabilities)  # its members are there already
     assert recipe.options["start"] == start[1]
     assert len(recipe.options["candidates"]) == len(set(recipe.options["candidates"]))
     names = list(recipe.options["candidates"])
     assert names.index("energy") == start[0]
-    assert resolve({"mine": "auto"}, model.offers)[0].kind is Auto
+    assert resolve({"mine": "auto"}, model.capabilities)[0].kind is Auto
     with pytest.raises(OptionError, match="both choose members by themselves"):
-        resolve({"a": "auto", "b": "auto"}, model.offers)
+        resolve({"a": "auto", "b": "auto"}, model.capabilities)
     with pytest.raises(OptionError, match="'knn' is there twice"):
-        resolve({"auto": "auto", "knn": KNN.recipe(k=3)}, model.offers)
+        resolve({"auto": "auto", "knn": KNN.recipe(k=3)}, model.capabilities)
 
 
 def test_what_takes_several_passes_is_not_shown_to_auto(model):
-    offers = replace(model.offers, kinds=model.offers.kinds | {"gradient"})
+    capabilities = replace(model.capabilities, outputs=model.capabilities.outputs | {"gradient"})
     with pytest.raises(OptionError, match="'odin' needs gradient, which one forward pass does not give"):
-        resolve(["auto", "odin"], offers)
+        resolve(["auto", "odin"], capabilities)
 
 
 def test_other_detectors_see_no_made_image(sets, monkeypatch):
@@ -535,10 +538,10 @@ def test_a_class_left_out_is_far_from_the_others():
     labels = rng.integers(0, 4, 800)
     features = 10 * np.eye(4)[labels] + rng.normal(size=(800, 4))
     batch = Activations(features.copy(), features)
-    offers = Offers(frozenset({"probabilities", "logits", "features"}), 4)
+    capabilities = Capabilities(frozenset({"probabilities", "logits", "features"}), 4)
     half = slice(0, 400), slice(400, 800)
     sample, held = ((batch.take(s), labels[s]) for s in half)
-    found = left_out({"m": Mahalanobis.recipe(), "no": Refuses.recipe()}, sample, held, None, offers)
+    found = left_out({"m": Mahalanobis.recipe(), "no": Refuses.recipe()}, sample, held, None, capabilities)
     assert len(found) == 4
     for known, unknown in found:
         assert auroc(known[:, 0], unknown[:, 0]) == 1.0
@@ -659,6 +662,6 @@ def test_until_it_has_chosen_it_is_the_default():
     from knownot.detectors import resolve
 
     on = problem()
-    auto, default = (fitted_on_problem(resolve(name, on.offers)[0], on) for name in ("auto", "default"))
+    auto, default = (fitted_on_problem(resolve(name, on.capabilities)[0], on) for name in ("auto", "default"))
     assert isinstance(default, Combined)
     np.testing.assert_array_equal(auto.score(on.unknown), default.score(on.unknown))

@@ -225,14 +225,14 @@ def test_a_weighted_sum_of_surprises():
 
     rng = np.random.default_rng(0)
     known, new = rng.normal(size=(50, 3)), rng.normal(size=(20, 3)) * 2
-    detector = Combined((Energy(), Energy(), Energy()), ("a", "b", "c"), weights=(1.0, 0.25, 0.0)).rank(known)
+    detector = Combined((Energy(), Energy(), Energy()), ("a", "b", "c"), weights=(1.0, 0.25, 0.0)).fit_reference(known)
     known = known + 2.0**-14 * np.maximum(np.abs(known), np.median(np.abs(known), axis=0))  # what rounding may add
     expected = sum(
         w * (tail(known[:, j], new[:, j]) - np.log(p_values(known[:, j], new[:, j])))
         for j, w in enumerate((1.0, 0.25, 0.0))
     )
-    np.testing.assert_allclose(detector.join(new), expected, rtol=1e-12)
-    assert (detector.join(new) > expected.max() / 2).any()
+    np.testing.assert_allclose(detector.combine(new), expected, rtol=1e-12)
+    assert (detector.combine(new) > expected.max() / 2).any()
 
 
 def tail(known, new):
@@ -247,14 +247,15 @@ def test_the_tail_is_that_of_an_exponential_law():
     rng = np.random.default_rng(0)
     far = np.array([[12.0], [20.0], [40.0]])
     found = [
-        Combined((Energy(),), ("a",)).rank(rng.exponential(1.0, (400, 1)) * 3 + 1).join(far * 3 + 1) for _ in range(300)
+        Combined((Energy(),), ("a",)).fit_reference(rng.exponential(1.0, (400, 1)) * 3 + 1).combine(far * 3 + 1)
+        for _ in range(300)
     ]
     np.testing.assert_allclose(np.median(found, axis=0), far[:, 0], rtol=0.05)
 
 
 def test_a_tail_needs_scores_that_vary_and_never_ends_in_infinity():
     def joined(known, new):
-        return Combined((Energy(),), ("a",)).rank(np.array(known)[:, None]).join(np.array(new)[:, None])
+        return Combined((Energy(),), ("a",)).fit_reference(np.array(known)[:, None]).combine(np.array(new)[:, None])
 
     np.testing.assert_allclose(joined([0.0] * 50, [0.0, 9.0]), [0, np.log(51)])
     np.testing.assert_allclose(joined(range(5), [9.0]), [np.log(6)])
@@ -303,4 +304,4 @@ def test_the_score_is_the_weighted_sum_of_what_its_members_say(osc):
         w * (np.log((1 + len(r)) / (1 + (r >= column[:, None]).sum(axis=1))) + tail(r, column))
         for w, r, column in zip(osc.detector.weights, osc.detector.references, parts.T, strict=True)
     )
-    np.testing.assert_allclose(osc.detector.join(parts), total, rtol=1e-9)
+    np.testing.assert_allclose(osc.detector.combine(parts), total, rtol=1e-9)

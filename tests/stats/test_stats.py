@@ -15,7 +15,7 @@ from knownot.arrays import Activations
 from knownot.checks.detectors import problem
 from knownot.checks.statistics import check_statistic
 from knownot.detectors import DETECTORS
-from knownot.stats import ClassMeans, ClassMoments, ClassRange, Moments, Quantiles, Reservoir, Want, gather
+from knownot.stats import ClassMeans, ClassMoments, ClassRange, Moments, Quantiles, Reservoir, StatisticRequest, gather
 from knownot.stats.reservoir import ranked
 
 C = 4
@@ -145,7 +145,7 @@ def batch(n: int = 30, seed: int = 0) -> tuple[Activations, np.ndarray]:
 @pytest.mark.parametrize("by", ["label", "prediction", "correct"])
 def test_whose_class_a_row_counts_for(by):
     activations, labels = batch()
-    means = gather([(activations, labels)], [Want(ClassMeans, by=by)])[Want(ClassMeans, by=by)]
+    means = gather([(activations, labels)], [StatisticRequest(ClassMeans, by=by)])[StatisticRequest(ClassMeans, by=by)]
     for c in range(C):
         chosen = []
         for feature, logit, label in zip(activations.features, activations.logits, labels, strict=True):
@@ -159,7 +159,7 @@ def test_whose_class_a_row_counts_for(by):
 
 def test_unit_rows_and_a_row_of_zeros():
     activations, labels = batch()
-    want = Want(Moments, unit=True)
+    want = StatisticRequest(Moments, unit=True)
     moments = gather([(activations, labels)], [want])[want]
     lengths = np.linalg.norm(activations.features, axis=1)
     expected = activations.features[1:] / lengths[1:, None]
@@ -168,7 +168,7 @@ def test_unit_rows_and_a_row_of_zeros():
 
 def test_probabilities_can_be_wanted():
     activations, labels = batch()
-    want = Want(Moments, "probabilities")
+    want = StatisticRequest(Moments, "probabilities")
     e = np.exp(activations.logits)
     expected = (e / e.sum(axis=1, keepdims=True)).mean(axis=0)
     np.testing.assert_allclose(gather([(activations, labels)], [want])[want].mean, expected, rtol=1e-12)
@@ -180,11 +180,11 @@ def test_one_pass_gathers_the_whole_table(monkeypatch):
     on = on.shown(
         each for recipe in DETECTORS.values() if recipe.kind.fits_on_passes for each in recipe.passes(held_out=False)
     )
-    wanted = [want for recipe in DETECTORS.values() for want in recipe.wants(on.offers).values()]
+    wanted = [want for recipe in DETECTORS.values() for want in recipe.required_statistics(on.capabilities).values()]
     assert len(set(wanted)) < len(wanted), "no statistic is shared"
-    looked: list[Want] = []
-    part = Want.part
-    monkeypatch.setattr(Want, "part", lambda self, *given: looked.append(self) or part(self, *given))
+    looked: list[StatisticRequest] = []
+    part = StatisticRequest.part
+    monkeypatch.setattr(StatisticRequest, "part", lambda self, *given: looked.append(self) or part(self, *given))
     walked = []
 
     def once():
@@ -197,12 +197,12 @@ def test_one_pass_gathers_the_whole_table(monkeypatch):
     assert set(found) == set(wanted)
     assert len(looked) == 3 * len(set(wanted))
     for recipe in DETECTORS.values():
-        recipe.fit(found, on.head, on.offers)
+        recipe.fit(found, on.head, on.capabilities)
 
 
 def test_detectors_share_statistics():
     on = problem()
-    wants = {name: set(recipe.wants(on.offers).values()) for name, recipe in DETECTORS.items()}
+    wants = {name: set(recipe.required_statistics(on.capabilities).values()) for name, recipe in DETECTORS.items()}
     assert wants["mahalanobis"] == wants["relative-mahalanobis"]
     assert wants["knn"] < wants["vim"]
     assert wants["fdbd"] < wants["she"]
@@ -234,10 +234,10 @@ def test_each_image_is_hashed_once_for_all_samples(monkeypatch):
         (replace(Activations(logits[i], features[i]), keys=keys[i]), labels[i]) for i in np.split(np.arange(60), 3)
     ]
     wanted = [
-        Want(Reservoir, "features", options=(("size", 10),)),
-        Want(Reservoir, ("features", "logits"), unit=True, options=(("size", 20),)),
-        Want(Reservoir, "logits", options=(("size", 10), ("seed", 7))),
-        Want(ClassRange, "features", options=(("size", 4),)),
+        StatisticRequest(Reservoir, "features", options=(("size", 10),)),
+        StatisticRequest(Reservoir, ("features", "logits"), unit=True, options=(("size", 20),)),
+        StatisticRequest(Reservoir, "logits", options=(("size", 10), ("seed", 7))),
+        StatisticRequest(ClassRange, "features", options=(("size", 4),)),
     ]
     asked = []
     monkeypatch.setattr(

@@ -33,7 +33,7 @@ class Known:
 
 def pass_known(job: FitJob, left_out: Mapping[str, str], timed: Callable[[str], Any]) -> Known:
     """Walk over known images, fit, calibrate. A detector that cannot be had is left out with its reason."""
-    classes = job.model.offers.classes
+    classes = job.model.capabilities.classes
     seen, new, kept = Notes(classes), None if job.held is None else Notes(classes), watch(job.options.seed)
     why_none = ""
     observers: tuple[Any, ...] = (seen,)
@@ -55,7 +55,7 @@ def pass_known(job: FitJob, left_out: Mapping[str, str], timed: Callable[[str], 
             why_none = str(error)
         if new is not None and found.calibration is not None:
             new.unreadable = found.calibration.unreadable
-        for name in found.parts:
+        for name in found.member_scores:
             try:
                 rules[name], choice = decide(found, name)
             except CalibrationError as error:

@@ -88,7 +88,12 @@ def black_image(model: Model, way: Preprocess, size: tuple[int, int]) -> np.ndar
 
 def why(model: Model, noise: Activations, known: Activations) -> list[str]:
     """Where the winning logit comes from: its size, the bias, the length of the features."""
-    if model.head is None or noise.features is None or known.features is None or "logits" not in model.offers.kinds:
+    if (
+        model.head is None
+        or noise.features is None
+        or known.features is None
+        or "logits" not in model.capabilities.outputs
+    ):
         return []
     tops = [float(np.median(np.asarray(a.logits).max(axis=1))) for a in (noise, known)]
     lengths = [float(np.median(np.linalg.norm(np.asarray(a.features), axis=1))) for a in (noise, known)]
@@ -136,7 +141,7 @@ def _softmax(caught: Mapping[str, Share], best: str) -> str:
 
 def thumb(x: np.ndarray, way: Preprocess | None) -> np.ndarray:
     """A picture of an input [h, w, k], for people."""
-    from ..selection.diagnostics import pixels_of
+    from ..fitting.remade import pixels_of
 
     found = pixels_of(x[None], way)
     return np.zeros((1, 1, 3), np.uint8) if found is None else found[0][0]

@@ -42,7 +42,7 @@ class Audit:
         return self.record.findings
 
     def to_json(self) -> str:
-        """Every number, in the schema of docs/audit.md."""
+        """Every number, in the schema of docs/how-to/audit.md."""
         return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: str | Path, json_path: str | Path | None = None) -> None:

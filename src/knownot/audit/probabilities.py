@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Offers, softmax
+from ..arrays import Capabilities, softmax
 from ..measure import (
     calibration_error,
     calibration_error_by_chance,
@@ -24,12 +24,12 @@ SATURATED = 0.01  # share of probabilities that are 1.0
 CHANCE = 20_000  # images that the error by chance is drawn for at most: it falls with their number
 
 
-def section(offers: Offers, seen: Notes, seed: int) -> Probabilities:
+def section(capabilities: Capabilities, seen: Notes, seed: int) -> Probabilities:
     confidence = seen.confidence
     has = seen.labels >= 0
     right = (seen.said == seen.labels)[has]
     sure = confidence[has]
-    outputs = "logits" if "logits" in offers.kinds else "probabilities"
+    outputs = "logits" if "logits" in capabilities.outputs else "probabilities"
     bins = equal_width(sure, right)
     labelled = bool(has.any())
     few = sure[np.sort(np.random.default_rng([seed, 5]).permutation(len(sure))[:CHANCE])]

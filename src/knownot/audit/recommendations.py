@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Offers
+from ..arrays import Capabilities
 from ..detectors import Recipe, resolve
 from ..errors import UnsoundError
 from .record import Finding, Share
@@ -39,20 +39,22 @@ class Names:
         return " ".join(["knownot", command, *map(quoted, (self.model, self.known, *own, *options))])
 
 
-def recipes(wanted: Iterable[str], offers: Offers, features: int | None) -> tuple[dict[str, Recipe], dict[str, str]]:
+def recipes(
+    wanted: Iterable[str], capabilities: Capabilities, features: int | None
+) -> tuple[dict[str, Recipe], dict[str, str]]:
     """({name: recipe}, {name: why it is left out})."""
     found: dict[str, Recipe] = {}
     left: dict[str, str] = {}
     for name in wanted:
         try:
-            recipe, _ = resolve(name, offers)
+            recipe, _ = resolve(name, capabilities)
         except UnsoundError as error:
             left[name] = error.problem
             continue
-        if recipe.kind.chooses and ((features or 0) > AUTO_FEATURES or offers.classes > AUTO_CLASSES):
+        if recipe.kind.chooses and ((features or 0) > AUTO_FEATURES or capabilities.classes > AUTO_CLASSES):
             left[name] = (
-                f"Some 40 candidates of {features} features and {offers.classes} classes take long to fit; ask for it "
-                "(detectors=)."
+                f"Some 40 candidates of {features} features and {capabilities.classes} classes take long to fit; ask "
+                "for it (detectors=)."
             )
         elif recipe in found.values():
             left[name] = "On this classifier it is the same as another one of this list."

@@ -1,7 +1,7 @@
 """What all sections of an audit are made of: shares and numbers with intervals, findings; and how they become JSON.
 
-The schema is written down in docs/audit.md. Whoever adds a field leaves SCHEMA as it is; whoever takes one away, or
-changes what one means, counts it up.
+The schema is written down in docs/how-to/audit.md. Whoever adds a field leaves SCHEMA as it is; whoever takes one away,
+or changes what one means, counts it up.
 """
 
 from __future__ import annotations

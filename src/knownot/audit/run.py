@@ -77,7 +77,7 @@ def audit(
         number("each", each, 2, whole=True)
     timed = _Timer()
     opened = open_model(model, head=head, stages=stages)
-    if not opened.offers.classes:
+    if not opened.capabilities.classes:
         raise ModelError("The model was opened with embedding=True: it has no classes to be audited.")
     preprocess = as_preprocess(preprocess, channels=opened.input.channels)
     images = open_images(known, labels)
@@ -89,14 +89,14 @@ def audit(
     # Accuracy is judged on images that are new to the classifier where there are any.
     judged = (held, held_order) if held is not None and held.labelled else (images, order)
     names = names or _named(model, known, calibration, unknown)
-    offers = replace(opened.offers, labels=images.labelled)
-    recipes, left_out = recommendations.recipes(detectors, offers, _features(opened))
+    capabilities = replace(opened.capabilities, labels=images.labelled)
+    recipes, left_out = recommendations.recipes(detectors, capabilities, _features(opened))
     with timed("preprocessing"):
         size = batch_size or batch_size_for(opened, preprocess)
         fed, tried = trials.fed(opened, judged[0], preprocess, judged[1], size=size, seed=seed)
     job = FitJob(
         model=opened,
-        offers=offers,
+        capabilities=capabilities,
         recipes=recipes,
         images=images,
         held=held,
@@ -131,7 +131,7 @@ def _record(
         inputs_, fix = inputs.section(job.model, judged[0], *feeding, seen.spread, judged[1], size=job.size, seed=seed)
         sections: dict[str, Any] = {
             "inputs": inputs_,
-            "probabilities": probabilities.section(job.model.offers, seen, seed),
+            "probabilities": probabilities.section(job.model.capabilities, seen, seed),
             "classes": classes.section(seen, job.names),
             "unknown": unknown_,
             "help": recommendations.section(unknown_.lines, _thresholds(known), names, fix),
@@ -171,8 +171,8 @@ def _subject(
     job, model, images, new = known.job, known.job.model, known.job.images, known.new
     said = dict.fromkeys([*model.notes, *known.notes, *notes, *images.notes, *images.label_notes])
     return Subject(
-        model=names.model, framework=model.framework, classes=model.offers.classes, features=_features(model),
-        stages=tuple(model.offers.stages), known=names.known, images=len(known.seen.labels),
+        model=names.model, framework=model.framework, classes=model.capabilities.classes, features=_features(model),
+        stages=tuple(model.capabilities.stages), known=names.known, images=len(known.seen.labels),
         labelled=bool(((new or known.seen).labels >= 0).any()), calibration=names.calibration,
         calibration_images=0 if new is None else len(new.labels), measured_on=NOT_NEW if new is None else NEW,
         unknown=sets, alpha=job.options.alpha, seed=job.options.seed, unreadable=len(bad),

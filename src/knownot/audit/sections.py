@@ -1,4 +1,4 @@
-"""The sections of an audit, as the JSON has them; docs/audit.md explains every field."""
+"""The sections of an audit, as the JSON has them; docs/how-to/audit.md explains every field."""
 
 from __future__ import annotations
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..arrays import Activations, Preprocess
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..detectors.passes import Pass
 from ..errors import KnownotError
 from ..fitting.many import CalibratedDetector
+from ..fitting.remade import pixels_of
 from ..fitting.setup import FitJob
 from ..images import Images, open_images
 from ..images.preprocess import apply
 from ..measure import auroc_interval
 from ..models import Model
 from ..outliers import OUTLIERS, make
-from ..selection.diagnostics import pixels_of
 from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Unknown, UnknownKind
@@ -100,7 +100,7 @@ def fooling(model: Model, x: np.ndarray, way: Preprocess | None, count: int, see
         return [], ["No fooling images: the classifier's input has other than 1 or 3 channels."]
     height, width = x.shape[1:3]
     again = pictures[1].sized(height, width)
-    budget = None if "gradient" in model.offers.kinds else QUERIES
+    budget = None if "gradient" in model.capabilities.outputs else QUERIES
     try:
         found = fool(model, count=count, preprocess=again, target=SURE, queries=budget, seed=seed)
     except KnownotError as error:
@@ -125,7 +125,7 @@ def show(kinds: Iterable[Kind], job: FitJob, passes: Sequence[Pass]) -> tuple[li
     """(what the classifier computes of each kind, notes on kinds that it computes nothing of). passes: of detectors."""
     found, notes = [], []
     for kind in kinds:
-        seen = Notes(job.model.offers.classes)
+        seen = Notes(job.model.capabilities.classes)
         extractor = replace(job, way=kind.way).extractor(passes)
         try:
             batches = [a for a, _ in extractor.run(kind.images, kind.name, (seen,), labelled=False)]
@@ -143,10 +143,10 @@ def section(
     shown: list[Shown], rules: Mapping[str, CalibratedDetector], names: tuple[str, ...], alpha: float
 ) -> tuple[Unknown, dict[str, np.ndarray]]:
     """(the section, pictures)."""
-    quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}
+    in_float32 = {d: to_namespace(rule.detector, np, np.float32) for d, rule in rules.items()}
     lines, pictures = [], {}
     for one in shown:
-        line = _line(one, rules, quick, names)
+        line = _line(one, rules, in_float32, names)
         lines.append(line)
         if one.seen.surest:
             pictures[line.picture] = one.seen.surest[0].thumb
@@ -160,13 +160,13 @@ def section(
 
 
 def _line(
-    one: Shown, rules: Mapping[str, CalibratedDetector], quick: Mapping[str, object], names: tuple[str, ...]
+    one: Shown, rules: Mapping[str, CalibratedDetector], in_float32: Mapping[str, object], names: tuple[str, ...]
 ) -> UnknownKind:
     confidence, said = one.seen.confidence, one.seen.said
     caught: dict[str, Share] = {}
     area: dict[str, Number] = {}
     for d, rule in rules.items():
-        scores = np.asarray(quick[d].score(one.activations))  # type: ignore[attr-defined]
+        scores = np.asarray(in_float32[d].score(one.activations))  # type: ignore[attr-defined]
         scores = np.nan_to_num(scores.astype(np.float64), nan=np.finfo(np.float64).min)  # no number is no alarm
         caught[d] = Share.of(rule.calibration.unknown(rule.calibration.p_value(scores, said), said))
         area[d] = Number(*auroc_interval(rule.calibration.scores, scores))

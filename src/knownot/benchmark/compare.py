@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..arguments import public
-from ..arrays import Activations, Offers, Preprocess
+from ..arrays import Activations, Capabilities, Preprocess
 from ..detectors import DETECTORS, Recipe, resolve
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import KnownotError, OptionError
 from ..fitting.labels import class_order
 from ..fitting.many import CalibratedDetector, PassResults, fit_known, score_calibration
@@ -134,7 +134,7 @@ def compare(
         text = f"{sources.again} What is measured on them looks better than it is."
         warnings.warn(text, UserWarning, stacklevel=3)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
-    recipes, left_out, notes = _resolved(asked, sources.offers)
+    recipes, left_out, notes = _resolved(asked, sources.capabilities)
     if not recipes:
         raise OptionError(f"None of the detectors can be used here: {'; '.join(left_out.values())}")
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))
@@ -175,14 +175,16 @@ def _sets(
     return opened, {name: open_images(given) for name, given in unknown.items()}
 
 
-def _resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
+def _resolved(
+    asked: Mapping[str, Any], capabilities: Capabilities
+) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
     """({name: recipe}, {name: why it cannot be used here}, notes)."""
     recipes: dict[str, Recipe] = {}
     left_out: dict[str, str] = {}
     notes: list[str] = []
     for name, one in asked.items():
         try:
-            recipes[name], said = resolve(one, offers)
+            recipes[name], said = resolve(one, capabilities)
             notes += [f"{name}: {sentence}" for sentence in said]
         except KnownotError as error:
             left_out[name] = str(error)
@@ -191,13 +193,13 @@ def _resolved(asked: Mapping[str, Any], offers: Offers) -> tuple[dict[str, Recip
 
 def _checked(rules: Mapping[str, CalibratedDetector], found: PassResults) -> tuple[Check, ...]:
     """Of each detector, as it is used, against made outliers; the known images are some that ranked or calibrated."""
-    quick = [moved(rule.detector, np, np.float32) for rule in rules.values()]
+    in_float32 = [to_namespace(rule.detector, np, np.float32) for rule in rules.values()]
     seen, looking = found.watch, found.calibration
     assert seen is not None
     assert looking is not None
 
     def scored(batch: Activations) -> list[np.ndarray]:
-        return [np.asarray(detector.score(batch)) for detector in quick]
+        return [np.asarray(detector.score(batch)) for detector in in_float32]
 
     known = scored(seen.rows(KNOWN)[0])
     outliers = answers(looking, *seen.pictures(), each=EACH, seed=found.job.options.seed)
@@ -225,14 +227,14 @@ def _measured(
     job = found.job
     walk = job.extractor([one for rule in rules.values() for one in rule.detector.passes])
     order = class_order(source, job.model, job.names)[1] if known else None
-    quick = {d: moved(rule.detector, np, np.float32) for d, rule in rules.items()}
-    parts: dict[str, list[np.ndarray]] = {d: [] for d in quick}
+    in_float32 = {d: to_namespace(rule.detector, np, np.float32) for d, rule in rules.items()}
+    member_scores: dict[str, list[np.ndarray]] = {d: [] for d in in_float32}
     predicted = []
     for activations, _ in walk.run(source, name, order=order, names=job.names, labelled=known):
         predicted.append(np.argmax(activations.logits, axis=1))
-        for d, detector in quick.items():
-            parts[d].append(np.asarray(detector.score(activations)))
-    classes, scores = np.concatenate(predicted), {d: np.concatenate(x) for d, x in parts.items()}
+        for d, detector in in_float32.items():
+            member_scores[d].append(np.asarray(detector.score(activations)))
+    classes, scores = np.concatenate(predicted), {d: np.concatenate(x) for d, x in member_scores.items()}
     rejected = {
         d: float(rule.calibration.unknown(rule.calibration.p_value(scores[d], classes), classes).mean())
         for d, rule in rules.items()

@@ -16,7 +16,7 @@ from array_api_compat import array_namespace
 
 from .. import saving
 from ..arrays import Activations
-from ..detectors import Detector, moved, resolve
+from ..detectors import Detector, resolve, to_namespace
 from .fits import FIT_CHECKS
 from .problems import Problem, auroc, both, fitted, problem
 
@@ -25,11 +25,13 @@ __all__ = ["CHECKS", "FIT_CHECKS", "Problem", "check_detector", "fitted", "probl
 
 def check_one_finite_score_per_image(detector: Detector, on: Problem) -> None:
     for batch in (both(on), on.known.take(slice(0, 1)), on.known.take(slice(0, 0))):
-        score, parts = detector.score(batch), detector.parts(batch)
+        score, member_scores = detector.score(batch), detector.member_scores(batch)
         assert score.shape == (len(batch),), f"scores of shape {score.shape} for {len(batch)} images"
         assert np.isfinite(score).all(), "a score is NaN or infinite"
-        assert parts.shape == (len(batch), len(detector.members))
-        np.testing.assert_array_equal(detector.join(parts), score, err_msg="join(parts) is not score")
+        assert member_scores.shape == (len(batch), len(detector.members))
+        np.testing.assert_array_equal(
+            detector.combine(member_scores), score, err_msg="combine(member_scores) is not score"
+        )
 
 
 def check_batch_and_order_do_not_matter(detector: Detector, on: Problem) -> None:
@@ -81,7 +83,7 @@ TOLERANCE = {"float64": 1e-7, "float32": 1e-3}
 def _check_namespace(detector: Detector, on: Problem, xp: Any, dtypes: Mapping[str, float] = TOLERANCE) -> None:
     batch = both(on)
     for dtype, tolerance in dtypes.items():
-        there = moved(detector, xp, getattr(xp, dtype))
+        there = to_namespace(detector, xp, getattr(xp, dtype))
         given = {path: xp.asarray(x, dtype=getattr(xp, dtype)) for path, x in batch.named().items()}
         score = there.score(Activations.of(given))
         assert type(score) is type(given["logits"]), f"{xp.__name__} activations gave a {type(score).__name__}"
@@ -92,7 +94,7 @@ def _check_namespace(detector: Detector, on: Problem, xp: Any, dtypes: Mapping[s
 def check_same_in_float32(detector: Detector, on: Problem) -> None:
     batch = both(on)
     given = Activations.of({path: x.astype(np.float32) for path, x in batch.named().items()})
-    score = moved(detector, array_namespace(given.logits), np.float32).score(given)
+    score = to_namespace(detector, array_namespace(given.logits), np.float32).score(given)
     assert score.dtype == np.float32, f"float32 activations gave {score.dtype} scores"
     _close(score, detector.score(batch), 1e-3, "float32")
 
@@ -106,7 +108,7 @@ def check_same_as_an_onnx_graph(detector: Detector, on: Problem) -> None:
     for dtype, tolerance in TOLERANCE.items():
         given = {path: x.astype(dtype) for path, x in batch.named().items()}
         inputs = {p: ndx.argument(shape=("n", *x.shape[1:]), dtype=getattr(ndx, dtype)) for p, x in given.items()}
-        score = moved(detector, ndx, getattr(ndx, dtype)).score(Activations.of(inputs))
+        score = to_namespace(detector, ndx, getattr(ndx, dtype)).score(Activations.of(inputs))
         model = ndx.build(inputs, {"score": score})
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         (out,) = session.run(None, {i.name: given[i.name] for i in session.get_inputs()})
@@ -163,7 +165,7 @@ def check_saved_and_loaded_bit_for_bit(detector: Detector, on: Problem) -> None:
     assert type(loaded) is type(detector)
     for dtype in (np.float64, np.float32):
         given = Activations.of({path: x.astype(dtype) for path, x in batch.named().items()})
-        scores = [moved(d, np, dtype).score(given) for d in (detector, loaded)]
+        scores = [to_namespace(d, np, dtype).score(given) for d in (detector, loaded)]
         np.testing.assert_array_equal(scores[1], scores[0], err_msg="what is loaded scores otherwise")
 
 
@@ -226,7 +228,7 @@ def check_detector(
     strange = ({*exempt, only} - {None}) - CHECKS.keys() - FIT_CHECKS.keys()
     assert not strange, f"no such check: {', '.join(map(str, strange))}"
     on = problem() if on is None else on
-    recipe, _ = resolve(detector, on.offers)
+    recipe, _ = resolve(detector, on.capabilities)
     ready = fitted(recipe, on)
     shown = on.shown(ready.passes)
     for name in (*CHECKS, *FIT_CHECKS):

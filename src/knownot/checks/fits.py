@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Activations, Head
-from ..detectors import Recipe, moved
+from ..detectors import Recipe, to_namespace
 from ..errors import KnownotError
 from .problems import Problem, auroc, both, fitted, problem
 from .toy import Toy
@@ -34,7 +34,7 @@ def varied(
     second = toy.second.copy()
     second[:, 0] *= not constant
     head = Head(toy.own.weight * (surer / scale), toy.own.bias * surer)
-    made = Toy(toy.first * scale, second, head, on.offers, toy.dtype, toy.shift * scale)
+    made = Toy(toy.first * scale, second, head, on.capabilities, toy.dtype, toy.shift * scale)
     inputs = {**on.inputs, "train": on.inputs["train"][rows]}
 
     def seen(x: np.ndarray, old: Activations) -> Activations:
@@ -50,7 +50,7 @@ def varied(
 
 
 def _of_each_class(on: Problem, count: int) -> np.ndarray:
-    return np.concatenate([np.flatnonzero(on.labels == k)[:count] for k in range(on.offers.classes)])
+    return np.concatenate([np.flatnonzero(on.labels == k)[:count] for k in range(on.capabilities.classes)])
 
 
 STRANGE: dict[str, Strange] = {
@@ -80,7 +80,7 @@ def _check(strange: Strange) -> Callable[[Recipe, Problem], None]:
             hard = hard.shown(detector.passes)
             for dtype in (np.float64, np.float32):
                 given = Activations.of({path: x.astype(dtype) for path, x in both(hard).named().items()})
-                score = np.asarray(moved(detector, np, dtype).score(given))
+                score = np.asarray(to_namespace(detector, np, dtype).score(given))
                 bad = int((~np.isfinite(score)).sum())
                 assert not bad, f"{bad} of {len(score)} scores are NaN or infinite ({np.dtype(dtype)})"
                 found = auroc(score[: len(hard.known)], score[len(hard.known) :])

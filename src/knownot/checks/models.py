@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Activations
+from ..arrays import Activations, Output
 from ..errors import InputError, OptionError
 from ..models.base import Model
 from ..models.none_classes import NONE
 
-KINDS = {"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout", "none"}
+KINDS = frozenset(Output) - {Output.SECOND}
 
 
 def check_model(model: Model, batch: np.ndarray, *, tolerance: float = 1e-4) -> None:
@@ -40,7 +40,7 @@ def check_model(model: Model, batch: np.ndarray, *, tolerance: float = 1e-4) -> 
     _other_layout(model, batch, seen, tolerance)
     _maps(model, batch, seen, tolerance)
 
-    if "head" in model.offers.kinds:
+    if "head" in model.capabilities.outputs:
         again = model.head(seen.features) if model.head else None
         assert again is not None, "offers 'head', but head is None"
         scale = max(1.0, float(np.abs(seen.logits).max()))
@@ -56,9 +56,9 @@ def _shapes(model: Model, seen: Activations, n: int) -> None:
         assert len(x) == n, f"{path} has {len(x)} rows for {n} images"
         assert x.ndim == (4 if path.startswith("maps/") else 2), f"{path} has shape {x.shape}"
         assert np.isfinite(x).all(), f"{path} is not finite"
-    c = model.offers.classes
-    assert c >= 2, f"offers.classes is {c}"
-    assert seen.logits.shape[1] == c, f"logits have {seen.logits.shape[1]} columns, offers.classes is {c}"
+    c = model.capabilities.classes
+    assert c >= 2, f"capabilities.classes is {c}"
+    assert seen.logits.shape[1] == c, f"logits have {seen.logits.shape[1]} columns, capabilities.classes is {c}"
     for name, x in seen.stages.items():
         k, odd = divmod(x.shape[1], 2)
         assert not odd, f"stage {name!r} has {x.shape[1]} columns: means and standard deviations cannot be as many"
@@ -68,32 +68,34 @@ def _shapes(model: Model, seen: Activations, n: int) -> None:
 
 
 def _offers(model: Model, seen: Activations) -> None:
-    kinds, head = model.offers.kinds, model.head
+    shown, head = model.capabilities.outputs, model.head
     assert model.framework, "framework is not said"
-    assert kinds <= KINDS, f"offers unknown kinds: {', '.join(sorted(kinds - KINDS))}"
-    assert "probabilities" in kinds, "every classifier offers 'probabilities'"
-    assert ("features" in kinds) == (seen.features is not None), "offers 'features' and features do not agree"
-    assert ("head" in kinds) == (head is not None), f"offers {sorted(kinds)}, but head is {type(head).__name__}"
+    assert shown <= KINDS, f"shows unknown outputs: {', '.join(sorted(shown - KINDS))}"
+    assert "probabilities" in shown, "every classifier offers 'probabilities'"
+    assert ("features" in shown) == (seen.features is not None), "offers 'features' and features do not agree"
+    assert ("head" in shown) == (head is not None), f"offers {sorted(shown)}, but head is {type(head).__name__}"
     assert head is None or seen.features is not None, "a head without features"
-    assert ("none" in kinds) == (NONE in seen.extra), "offers 'none' and extra logits of none-classes do not agree"
-    assert ("stages" in kinds) == bool(model.offers.stages), "offers 'stages' and offers.stages do not agree"
-    absent = set(model.offers.stages) - set(seen.stages)
+    assert ("none" in shown) == (NONE in seen.extra), "offers 'none' and extra logits of none-classes do not agree"
+    assert ("stages" in shown) == bool(model.capabilities.stages), (
+        "offers 'stages' and capabilities.stages do not agree"
+    )
+    absent = set(model.capabilities.stages) - set(seen.stages)
     assert not absent, f"offers stages that it does not return: {', '.join(sorted(absent))}"
     nameless = set(seen.stages) - set(model.stage_layers)
     assert not nameless, f"stage_layers does not say where these come from: {', '.join(sorted(nameless))}"
     if head is not None and seen.features is not None:
-        shape = (model.offers.classes, seen.features.shape[1])
+        shape = (model.capabilities.classes, seen.features.shape[1])
         assert tuple(head.weight.shape) == shape, f"head.weight has shape {tuple(head.weight.shape)}, expected {shape}"
         assert tuple(head.bias.shape) == shape[:1], (
             f"head.bias has shape {tuple(head.bias.shape)}, expected {shape[:1]}"
         )
     names = model.class_names
-    assert names is None or len(names) == model.offers.classes, "class_names are not as many as the classes"
+    assert names is None or len(names) == model.capabilities.classes, "class_names are not as many as the classes"
 
 
 def _maps(model: Model, batch: np.ndarray, seen: Activations, tolerance: float) -> None:
-    names = model.offers.maps
-    assert ("maps" in model.offers.kinds) == bool(names), "offers 'maps' and offers.maps do not agree"
+    names = model.capabilities.maps
+    assert ("maps" in model.capabilities.outputs) == bool(names), "offers 'maps' and offers.maps do not agree"
     assert not seen.maps, "activations() shows maps that were not asked for"
     try:
         model.activations(batch, maps=("no such map",))

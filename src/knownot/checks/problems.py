@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Head, Offers, softmax
+from ..arrays import Activations, Capabilities, Head, softmax
 from ..detectors import Detector, Recipe
 from ..detectors.passes import Pass, extended
 from ..stats import gather
@@ -20,7 +20,7 @@ class Problem:
     """A small classifier whose head is trained, and what it computes for images of its classes and of none."""
 
     head: Head
-    offers: Offers
+    capabilities: Capabilities
     train: Activations
     labels: np.ndarray  # [n], of `train`
     new: Activations  # known images, new to the classifier: they rank the members of a combination
@@ -73,14 +73,14 @@ def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float6
         return Activations(logits, features, {"first": stage}, maps, extra={"none/logits": none})
 
     kinds = frozenset({"probabilities", "logits", "features", "head", "stages", "maps", "gradient", "dropout", "none"})
-    offers = Offers(kinds, classes, ("first",), ("first", "last"))
+    capabilities = Capabilities(kinds, classes, ("first",), ("first", "last"))
     rows = [known, *(points(n, k)[0] for n, k in ((150, True), (100, True), (100, False)))]
     train, new, test, unknown = map(seen, rows)
     inputs = dict(zip(("train", "new", "known", "unknown"), (x[:, None, :, None] for x in rows), strict=True))
-    toy = Toy(first, second, head, offers, dtype)
+    toy = Toy(first, second, head, capabilities, dtype)
     return Problem(
         head=head,
-        offers=offers,
+        capabilities=capabilities,
         train=train,
         labels=labels,
         new=new,
@@ -117,9 +117,11 @@ def fitted(recipe: Recipe, on: Problem) -> Detector:
     """The detector, fitted in one pass over batches of the problem's training images, and ranked."""
     on = on.shown(recipe.passes(held_out=False))
     cuts = np.array_split(np.arange(len(on.train)), 5)
-    found = gather([(on.train.take(rows), on.labels[rows]) for rows in cuts], recipe.wants(on.offers).values())
-    detector: Detector = recipe.fit(found, on.head, on.offers)
-    return detector.rank(np.asarray(detector.parts(on.shown(detector.passes).new)))
+    found = gather(
+        [(on.train.take(rows), on.labels[rows]) for rows in cuts], recipe.required_statistics(on.capabilities).values()
+    )
+    detector: Detector = recipe.fit(found, on.head, on.capabilities)
+    return detector.fit_reference(np.asarray(detector.member_scores(on.shown(detector.passes).new)))
 
 
 def both(on: Problem) -> Activations:

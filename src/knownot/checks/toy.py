@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Head, InputSpec, Offers
+from ..arrays import Activations, Capabilities, Head, InputSpec
 from ..errors import ModelError
 from ..models import Model
 
@@ -24,10 +24,16 @@ class Toy(Model):
     framework = "function"
 
     def __init__(
-        self, first: np.ndarray, second: np.ndarray, head: Head, offers: Offers, dtype: Any, shift: float = 0.1
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        head: Head,
+        capabilities: Capabilities,
+        dtype: Any,
+        shift: float = 0.1,
     ) -> None:
         self.first, self.second, self.own, self.dtype, self.shift = first, second, head, dtype, shift  # [p, j], [j, d]
-        self.head, self.offers, self.stage_layers = head, offers, {"first": "first"}
+        self.head, self.capabilities, self.stage_layers = head, capabilities, {"first": "first"}
         self.input = InputSpec(1, len(first), 1, "NHWC")
 
     def layers(self, batch: np.ndarray, keep: Any = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -72,6 +72,13 @@ from .common import (
     help="Only part I/OF of the images, such as 3/16, for 'knownot merge': each part on its own, on whatever machine. "
     "1/1 is all images of this place, where others have images of their own.",
 )
+@click.option(
+    "--shifts/--no-shifts",
+    default=None,
+    help="Whether changed copies of calibration images are looked at, to tell when incoming images look changed.  "
+    "[where that costs at most half as many forward passes as the fit]",
+)
+@click.option("--shift", "changes", multiple=True, help="One such change, or a family of them (several times).")
 @click.option("--allow-low-accuracy", is_flag=True, help="Fit a classifier too that is hardly better than chance.")
 @pickle_option
 @seed_option
@@ -81,8 +88,9 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
             class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...],
-            batch_size: int | None, thumbnails: int, include_model: bool, part: str | None, allow_low_accuracy: bool,
-            unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+            batch_size: int | None, thumbnails: int, include_model: bool, part: str | None, shifts: bool | None,
+            changes: tuple[str, ...], allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool,
+            quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -100,6 +108,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         **_second(features, features_preprocess, features_size, features_embedding),
         "class_names": names_from(class_names), "none_classes": list(none_classes) or None, "batch_size": batch_size,
         "thumbnails": thumbnails, "allow_low_accuracy": allow_low_accuracy, "seed": seed, "progress": not quiet,
+        "shifts": _shifts(shifts, changes),
     }  # fmt: skip
     if part is not None:
         if unknown is not None:
@@ -172,6 +181,12 @@ def _asked(detectors: tuple[str, ...]) -> Any:
     return None if not detectors else detectors[0] if len(detectors) == 1 else list(detectors)
 
 
+def _shifts(shifts: bool | None, changes: tuple[str, ...]) -> Any:
+    if changes and shifts is False:
+        raise OptionError("--no-shifts and --shift contradict each other: give one of them.")
+    return list(changes) or shifts
+
+
 def _second(features: str | None, preprocess: str | None, size: str | None, embedding: bool) -> dict[str, Any]:
     """The arguments of `fit` about the second network."""
     if features is None:
@@ -208,6 +223,16 @@ def words(osc: Any, output: Path) -> str:
     return "\n".join([*lines, f"Saved to {output}. Next: knownot predict {output} IMAGES -o verdicts.csv"])
 
 
+def _changed(osc: Any) -> list[dict[str, Any]]:
+    """The kinds of change that are told, for `--json`."""
+    if osc.telling is None:
+        return []
+    return [
+        {"kind": kind.name, "accuracy": kind.accuracy, "rejected": rejected, "adapts": kind.adapts}
+        for kind, rejected in zip(osc.shifts.kinds, osc.telling.expected, strict=True)
+    ]
+
+
 def facts(osc: Any) -> dict[str, Any]:
     """What `--json` tells of a fit."""
     record = osc.record
@@ -230,6 +255,7 @@ def facts(osc: Any) -> dict[str, Any]:
         ],
         "second": record.second or None,
         "notes": list(record.notes),
+        "shifts": _changed(osc),
         "checks": [
             {
                 "detector": c.detector,

@@ -117,8 +117,10 @@ class Journal:
             numbers = np.arange(len(self), len(self) + len(verdicts))
             self.keys += b"".join(int(i).to_bytes(KEY, "big") for i in numbers)
         rows = []
-        for number, verdict, p in zip(numbers.tolist(), verdicts, verdicts.member_p_values.tolist(), strict=True):
-            text = json.dumps(row_of(verdict) | {"members": [None if x != x else x for x in p]})
+        told = [-1] * len(verdicts) if verdicts.told is None else verdicts.told.tolist()
+        ps = verdicts.member_p_values.tolist()
+        for number, verdict, p, kind in zip(numbers.tolist(), verdicts, ps, told, strict=True):
+            text = json.dumps(row_of(verdict) | {"members": [None if x != x else x for x in p], "told": kind})
             key = self._key(number)
             bad = verdict.error is not None
             rows.append((self._run, key, bad, _sum(key, bad, text), text))

@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -15,6 +16,10 @@ from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions
 from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
 from .journal import Journal, Plan
+from .tables import write_metadata
+
+if TYPE_CHECKING:
+    from ..shifts.seen import Shift
 
 
 @click.command("predict")
@@ -104,6 +109,8 @@ class Run:
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     batch: BatchDecisions | None = None
+    told: Counter[int] = field(default_factory=Counter)  # how many look like each kind of change
+    shift: Shift | None = None
 
     @property
     def images(self) -> int:
@@ -113,12 +120,14 @@ class Run:
         if row["error"] is not None:
             self.unreadable += 1
             self.bad.append((row["id"], row["error"]))
+            row.pop("told", -1)
             return
         unknown = row["status"] == "unknown"
         self.numbers.append(self.images)
         self.scores.append(row["score"])
         self.p.append(row["p_value"])
         self.strange.append(unknown)
+        self.told[row.pop("told", -1)] += 1
         self.known, self.unknown = self.known + (not unknown), self.unknown + unknown
         self.classes.setdefault(row["closed_class"], [0, 0])[unknown] += 1
 
@@ -136,6 +145,7 @@ class Run:
             f"unreadable; {osc.promise}.",
             f"Written to {output}{f' and {report}' if report else ''} in {self.seconds:.1f} s{speed}.{again}",
         ]
+        lines += [f"- {self.shift.sentence}."] if self.shift is not None and self.shift.matters else []
         lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
@@ -155,6 +165,7 @@ class Run:
             "resumed": self.resumed,
             "notes": list(self.notes),
             "seconds": self.seconds,
+            "shift": None if self.shift is None else asdict(self.shift),
         } | ({} if self.batch is None else {"batch": self.batch.facts()})
 
 
@@ -188,12 +199,14 @@ def predict_to(
         shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
         _whole(source, journal)
         journal.write(run.counted(journal.rows()), osc.members, raw, explain)
+        run.shift = _shift(osc, run)
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))
         if fdr is not None:
             run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
         journal.publish()
+        write_metadata(output, run.shift)
         journal.close(remove=True)
     return run
 
@@ -217,6 +230,16 @@ def _looked(
             journal.add(verdicts, numbers[at : at + len(verdicts)])
             at += len(verdicts)
     return None
+
+
+def _shift(osc: Any, run: Run) -> Shift | None:
+    """What all images together look like, where that is told."""
+    telling = getattr(osc, "telling", None)
+    if telling is None:
+        return None
+    counts = np.array([run.told[kind] for kind in range(1 + len(telling.shifts.kinds))])
+    found: Shift | None = telling.shift(counts, run.unknown, run.known + run.unknown)
+    return found
 
 
 def _whole(source: Any, journal: Journal) -> None:
@@ -253,7 +276,7 @@ def _report(osc: Any, source: Any, run: Run, shown: Any, report: Path, title: st
     """shown: the gallery, None where its images are looked at again."""
     from ..openset.gallery import Gallery
     from ..report import write_report
-    from ..report.build import build
+    from ..report.build import build, with_shift
 
     scores = np.array(run.scores)
     if shown is None and len(scores):
@@ -262,7 +285,8 @@ def _report(osc: Any, source: Any, run: Run, shown: Any, report: Path, title: st
         for verdicts in osc.stream(source.only(np.array(run.numbers, dtype=np.int64)[wanted]), gallery=True):
             shown = verdicts.gallery
     counts = (run.known, run.unknown, run.unreadable)
-    write_report(report, build(osc, scores, counts, run.classes, run.bad, shown, run.seconds, title))
+    data = build(osc, scores, counts, run.classes, run.bad, shown, run.seconds, title)
+    write_report(report, with_shift(data, run.shift))
 
 
 def _notes(source: Any) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, missing_extra
+from ..errors import OptionError, missing_extra, storing
 from ..openset.cells import BYTES, as_bytes, csv_cell, utf8
 from ..openset.verdicts import COLUMNS, printed
 
@@ -34,6 +35,21 @@ def write_table(
         _jsonl(path, rows, members)
     else:
         _parquet(path, rows, members)
+
+
+def write_metadata(output: Path, shift: Any) -> None:
+    """Beside a CSV file, `<output>-metadata.json` (W3C, CSV on the Web) with what its images look like; removed where
+    they look as the calibration images did."""
+    path = output.with_name(f"{output.name}-metadata.json")
+    if output.suffix.lower() != ".csv":
+        return
+    with storing(path):
+        if shift is None:
+            path.unlink(missing_ok=True)
+            return
+        notes = [{"shift": asdict(shift), "sentence": shift.sentence}]
+        about = {"@context": "http://www.w3.org/ns/csvw", "url": output.name, "notes": notes}
+        path.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool, members: tuple[str, ...]) -> None:

@@ -10,7 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from .base import Detector, Recipe, Shaper, moved
+from ..renamed import old_names
+from .base import Detector, Recipe, Shaper, to_namespace
 from .combined import default_recipe
 from .given import beside_default, given
 from .plugged import all_rows
@@ -31,7 +32,7 @@ __all__ = [  # the classes are those of the table
     "given",
     "label",
     "method_classes",
-    "moved",
+    "to_namespace",
     "resolve",
     "rows",
     "working",
@@ -39,11 +40,11 @@ __all__ = [  # the classes are those of the table
 ]
 
 
+_renamed = old_names(__name__, {"moved": "to_namespace"})
+
+
 def __getattr__(name: str) -> Any:
-    try:
-        return method_classes()[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return method_classes()[name] if name in method_classes() else _renamed(name)
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..arrays import Activations, Array, Head, Offers
+from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import KnownotError, OptionError, UnsoundError
-from ..stats import Reservoir, Want
+from ..stats import Reservoir, StatisticRequest
 from .base import Detector, Recipe, some_images
 from .combined import Combined, default_recipe
 from .recipe import DETECTORS, options_of
@@ -36,31 +36,31 @@ class Auto(Detector):
 
     detectors: tuple[Detector, ...]
     names: tuple[str, ...]
-    start: tuple[int, ...]  # columns of `parts`: the members to start from
+    start: tuple[int, ...]  # columns of `member_scores`: the members to start from
     failed: tuple[tuple[str, str], ...] = ()  # (name, why it could not be fitted)
     sample: tuple[tuple[str, Array], ...] = ()  # (path, rows): activations of some known images, and their "class"
     references: tuple[Array, ...] = ()  # of the members to start from, one [r] each, ascending
     weights: tuple[float, ...] = ()  # of the members to start from, in the sum; none: all 1
     rates: tuple[float, ...] = ()  # of their tails, see `Combined`
 
-    ranks = True
+    needs_reference = True
     chooses = True
     needs = frozenset({"probabilities"})
     paper = "here; members as listed"
     summary = "default, with weights or other members where made outliers and left-out classes speak clearly"
 
     @classmethod
-    def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
+    def resolve_defaults(cls, recipe: Recipe, capabilities: Capabilities) -> tuple[Recipe, list[str]]:
         if recipe.options.get("candidates") is not None:
             return recipe, []
-        start, notes = default_recipe(offers)
+        start, notes = default_recipe(capabilities)
         members: dict[str, Recipe] = dict(start.options.get("members") or {"gen": start})
-        options = {"candidates": members | others(offers, members), "start": len(members)}
+        options = {"candidates": members | others(capabilities, members), "start": len(members)}
         return recipe.with_options(**options, weights=start.options.get("weights")), notes
 
     @classmethod
     def beside(
-        cls, recipe: Recipe, others: Mapping[str, Recipe], weights: Mapping[str, float], offers: Offers
+        cls, recipe: Recipe, others: Mapping[str, Recipe], weights: Mapping[str, float], capabilities: Capabilities
     ) -> tuple[Recipe, list[str]]:
         """One that starts from these members too, and keeps them or not, like those of the default; and notes.
 
@@ -68,7 +68,7 @@ class Auto(Detector):
 
         Raises OptionError for one that needs several passes of every image, or has the name of another.
         """
-        settled, notes = cls.settle(recipe, offers)
+        settled, notes = cls.resolve_defaults(recipe, capabilities)
         candidates: dict[str, Recipe] = dict(settled.options["candidates"])
         start = dict(list(candidates.items())[: settled.options["start"]])
         for name, other in others.items():
@@ -85,33 +85,33 @@ class Auto(Detector):
         return recipe.with_options(candidates=start | more, start=len(start), weights=counts), notes
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        wants = {
-            f"{n}: {key}": want
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
+        requests = {
+            f"{n}: {key}": request
             for n, r in (options["candidates"] or {}).items()
-            for key, want in r.wants(offers).items()
+            for key, request in r.required_statistics(capabilities).items()
         }
         paths = ["logits", "class"]
-        paths += ["features"] if "features" in offers.kinds else []
-        paths += [f"stages/{name}" for name in offers.stages] if "stages" in offers.kinds else []
-        paths += offers.second
-        return wants | {"sample": Want(Reservoir, tuple(paths), options=(("size", SAMPLE),))}
+        paths += ["features"] if "features" in capabilities.outputs else []
+        paths += [f"stages/{name}" for name in capabilities.stages] if "stages" in capabilities.outputs else []
+        paths += capabilities.second
+        return requests | {"sample": StatisticRequest(Reservoir, tuple(paths), options=(("size", SAMPLE),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         candidates: Mapping[str, Recipe] | None = None,
         start: int = 0,
         weights: Mapping[str, float] | None = None,
     ) -> Self:
-        some_images(len(seen["sample"]), "Auto")
+        some_images(len(statistics["sample"]), "Auto")
         fitted: dict[str, Detector] = {}
         failed: list[tuple[str, str]] = []
         for name, recipe in (candidates or {}).items():
-            own = {key.removeprefix(f"{name}: "): x for key, x in seen.items() if key.startswith(f"{name}: ")}
+            own = {key.removeprefix(f"{name}: "): x for key, x in statistics.items() if key.startswith(f"{name}: ")}
             try:
                 fitted[name] = recipe.kind.fit(own, head, **recipe.options)
             except (KnownotError, np.linalg.LinAlgError) as error:
@@ -120,7 +120,7 @@ class Auto(Detector):
         if not first:
             raise UnsoundError(f"No member of the default can be fitted here: {failed}.")
         names = tuple(fitted)
-        sample = tuple((path, np.asarray(x)) for path, x in seen["sample"].rows.items())
+        sample = tuple((path, np.asarray(x)) for path, x in statistics["sample"].rows.items())
         counts = tuple(float(weights.get(name, 1.0)) for name in first) if weights else ()
         begin = tuple(names.index(name) for name in first)
         return cls(tuple(fitted.values()), names, begin, tuple(failed), sample, weights=counts)
@@ -129,7 +129,7 @@ class Auto(Detector):
     def members(self) -> tuple[str, ...]:
         return self.names
 
-    def parts(self, batch: Activations) -> Array:
+    def member_scores(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
         return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
@@ -146,20 +146,20 @@ class Auto(Detector):
         votes = dict(zip(self.start, self.weights, strict=True)) if self.weights else {}
         return np.array([votes.get(j, 1.0) for j in columns])
 
-    def rank(self, parts: np.ndarray) -> Self:
-        ranked = self.only(self.start, self.weights).rank(np.asarray(parts)[:, list(self.start)])
+    def fit_reference(self, member_scores: np.ndarray) -> Self:
+        ranked = self.only(self.start, self.weights).fit_reference(np.asarray(member_scores)[:, list(self.start)])
         found = {name: getattr(ranked, name, ()) for name in ("references", "rates")}
         return replace(self, **found)
 
-    def join(self, parts: Array) -> Array:
-        xp = array_namespace(parts)
-        return self._joined(xp.stack([parts[:, i] for i in self.start], axis=1))
+    def combine(self, member_scores: Array) -> Array:
+        xp = array_namespace(member_scores)
+        return self._joined(xp.stack([member_scores[:, i] for i in self.start], axis=1))
 
-    def _joined(self, parts: Array) -> Array:
-        """parts: of the members it starts from alone."""
+    def _joined(self, member_scores: Array) -> Array:
+        """member_scores: of the members it starts from alone."""
         first = self.only(self.start, self.weights)
         first = replace(first, references=self.references, rates=self.rates) if isinstance(first, Combined) else first
-        return first.join(parts)
+        return first.combine(member_scores)
 
     def score(self, batch: Activations) -> Array:
         """Without the other candidates: nothing of the score is theirs."""
@@ -167,7 +167,7 @@ class Auto(Detector):
         return self._joined(xp.stack([self.detectors[i].score(batch) for i in self.start], axis=1))
 
 
-def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> dict[str, Recipe]:
+def others(capabilities: Capabilities, members: Mapping[str, Recipe], most: int = MOST) -> dict[str, Recipe]:
     """The other detectors of the table that one forward pass of this classifier allows; `most`, with the members.
 
     Those that measure distances look at the second network's features as well, if there is one. Where there are more,
@@ -175,17 +175,17 @@ def others(offers: Offers, members: Mapping[str, Recipe], most: int = MOST) -> d
     """
     groups: dict[frozenset[str], dict[str, Recipe]] = {}
     for name, recipe in DETECTORS.items():
-        if recipe.kind.ranks or recipe.kind.chooses:
+        if recipe.kind.needs_reference or recipe.kind.chooses:
             continue
         looks = {name: recipe}
         if "of" in options_of(recipe.kind):
-            looks |= {f"second {name}": recipe.with_options(of=path) for path in offers.second if _whole(path)}
+            looks |= {f"second {name}": recipe.with_options(of=path) for path in capabilities.second if _whole(path)}
         for title, one in looks.items():
             if title in members or one in members.values() or not one.needs() <= CHEAP:
                 continue
-            settled, _ = one.settled(offers)
+            settled, _ = one.settled(capabilities)
             try:
-                settled.wants(offers)
+                settled.required_statistics(capabilities)
             except KnownotError:
                 continue
             groups.setdefault(settled.needs(), {})[title] = settled

@@ -13,13 +13,16 @@ import numpy as np
 from ..arguments import flag as flag  # detectors of other packages look here
 from ..arguments import number as number
 from ..arguments import one_of as one_of
-from ..arrays import Activations, Array, Head, Offers
+from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import InputError, unknown_name
-from ..stats import Reduction, Want
+from ..renamed import OldName, old_names, take_old_names
+from ..stats import Reduction, StatisticRequest
 from .passes import Pass
 from .recipe import Recipe
 
-__all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "moved", "number", "one_of", "place", "some_images"]
+__all__ = ["Detector", "Fitted", "Recipe", "Shaper", "flag", "number", "one_of", "place", "some_images", "to_namespace"]
+
+__getattr__ = old_names(__name__, {"moved": "to_namespace"})
 
 LARGE = 10_000  # numbers from which on an array is looked at for equals
 
@@ -28,10 +31,10 @@ class Fitted(ABC):
     """Written as a frozen dataclass whose fields are its whole state: an unfitted one does not exist.
 
     Options are declared once, as keyword-only parameters of `fit` with their defaults (`*_, **options` here stand for
-    any); `Recipe` reads them there, and hands all of them, defaults filled in, to `wants`, `needs_with` and
-    `passes_before`.
+    any); `Recipe` reads them there, and hands all of them, defaults filled in, to `required_statistics`,
+    `needs_with` and `passes_before`.
 
-    needs: what the classifier has to offer (see `arrays.Offers.kinds`).
+    needs: what the classifier has to offer (see `arrays.Capabilities.outputs`).
     fits_on_passes: whether `fit` reads what the extra passes of the known images give.
     passes_by_fit: whether its extra passes depend on what was fitted.
     paper: reference in one line, and `summary`: what the score is, in one line; both for the table.
@@ -42,6 +45,13 @@ class Fitted(ABC):
     passes_by_fit: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+
+    wants = OldName("required_statistics")
+    settle = OldName("resolve_defaults")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        take_old_names(cls)
 
     def __post_init__(self) -> None:
         """Its arrays in C order: the layout that saving keeps, so that BLAS rounds alike before saving and after."""
@@ -57,12 +67,12 @@ class Fitted(ABC):
         return cls.needs.union(*(inner.needs() for inner in Recipe(cls, options).inner()))
 
     @classmethod
-    def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
+    def resolve_defaults(cls, recipe: Recipe, capabilities: Capabilities) -> tuple[Recipe, list[str]]:
         """The recipe with nothing left open for this classifier, and sentences on what had to be left out."""
         return recipe, []
 
     @classmethod
-    def wants(cls, offers: Offers, *_: Any, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, *_: Any, **options: Any) -> dict[str, StatisticRequest]:
         """The statistics of known images that `fit` reads, by the names it reads them under.
 
         Asked before any image is seen: it is here that options out of range raise OptionError.
@@ -71,8 +81,8 @@ class Fitted(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, seen: Mapping[str, Any], head: Any, *_: Any, **options: Any) -> Self:
-        """From the statistics named in `wants`, and the head (None when the classifier shows none).
+    def fit(cls, statistics: Mapping[str, Any], head: Any, *_: Any, **options: Any) -> Self:
+        """From the statistics named in `required_statistics`, and the head (None when the classifier shows none).
 
         Statistics are float64, and so is the state.
         """
@@ -95,12 +105,18 @@ class Fitted(ABC):
 class Detector(Fitted):
     """A fitted scorer.
 
-    ranks: whether `rank` learns anything, so that images have to be set apart for it.
+    needs_reference: whether `fit_reference` learns anything, so that images have to be set apart for it.
     chooses: whether its members are yet to be chosen by evidence (see `knownot.selection.choice`).
     """
 
-    ranks: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     chooses: ClassVar[bool] = False
+
+    parts = OldName("member_scores")
+    join = OldName("combine")
+    rank = OldName("fit_reference")
+    ranks = OldName("needs_reference")
+    reduces = OldName("map_reductions")
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -111,28 +127,28 @@ class Detector(Fitted):
     def score(self, batch: Activations) -> Array:
         """[n]; larger means more unknown. Always. In the array API standard."""
 
-    def parts(self, batch: Activations) -> Array:
+    def member_scores(self, batch: Activations) -> Array:
         """[n, m] scores of the members, for one that combines; of itself, [n, 1], for any other."""
         return self.score(batch)[:, None]
 
-    def join(self, parts: Array) -> Array:
-        """[n, m] -> [n]: `score` from `parts`."""
-        return parts[:, 0]
+    def combine(self, member_scores: Array) -> Array:
+        """[n, m] -> [n]: `score` from `member_scores`."""
+        return member_scores[:, 0]
 
-    def rank(self, parts: np.ndarray) -> Self:
-        """Learn from the parts [n, m] of known images that are new to the classifier; only combinations do."""
+    def fit_reference(self, member_scores: np.ndarray) -> Self:
+        """Learn from members' scores [n, m] of known images that are new to the classifier; only combinations do."""
         return self
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of the columns of `parts`."""
+        """Names of the columns of `member_scores`."""
         return (type(self).__name__,)
 
     @property
-    def reduces(self) -> tuple[Reduction, ...]:
+    def map_reductions(self) -> tuple[Reduction, ...]:
         """What `score` reads of maps, that of detectors inside included. Those who read any name their own."""
         found = [thing for value in vars(self).values() for thing in _flat(value) if isinstance(thing, Detector)]
-        return tuple(dict.fromkeys(reduction for inner in found for reduction in inner.reduces))
+        return tuple(dict.fromkeys(reduction for inner in found for reduction in inner.map_reductions))
 
 
 class Shaper(Fitted):
@@ -170,22 +186,24 @@ def in_c_order(thing: Any) -> Any:
     return thing
 
 
-def moved(thing: Any, xp: Any, dtype: Any) -> Any:
+def to_namespace(thing: Any, xp: Any, dtype: Any) -> Any:
     """The same detector or shaper with its float arrays in namespace `xp` as `dtype`, nested ones included.
 
-    Large arrays that are equal become one, so that what is computed of a bank can be shared (`Activations.once`).
+    Large arrays that are equal become one, so that what is computed of a bank can be shared (`Activations.cached`).
     """
-    return _moved(thing, xp, dtype, {})
+    return _to_namespace(thing, xp, dtype, {})
 
 
-def _moved(thing: Any, xp: Any, dtype: Any, large: dict[Hashable, Any]) -> Any:
+def _to_namespace(thing: Any, xp: Any, dtype: Any, large: dict[Hashable, Any]) -> Any:
     if isinstance(thing, np.ndarray):
         there = xp.asarray(thing, dtype=dtype) if thing.dtype.kind == "f" else xp.asarray(thing)
         return there if thing.size < LARGE else large.setdefault(_digest(thing), there)
     if is_dataclass(thing) and not isinstance(thing, type):
-        return replace(thing, **{f.name: _moved(getattr(thing, f.name), xp, dtype, large) for f in fields(thing)})
+        return replace(
+            thing, **{f.name: _to_namespace(getattr(thing, f.name), xp, dtype, large) for f in fields(thing)}
+        )
     if isinstance(thing, tuple):
-        return tuple(_moved(x, xp, dtype, large) for x in thing)
+        return tuple(_to_namespace(x, xp, dtype, large) for x in thing)
     return thing
 
 
@@ -203,8 +221,8 @@ def some_images(count: float, who: str, which: str = "known images") -> None:
         raise InputError(f"{who} was given no {which}; it is fitted on at least one.")
 
 
-def place(of: str, offers: Offers) -> None:
+def place(of: str, capabilities: Capabilities) -> None:
     """Raise OptionError unless `of` is an array that this classifier, or the second network, shows."""
-    places = ["features", *(f"stages/{name}" for name in offers.stages), *offers.second]
+    places = ["features", *(f"stages/{name}" for name in capabilities.stages), *capabilities.second]
     if of not in places:
         raise unknown_name("place in this classifier to measure distances", str(of), places)

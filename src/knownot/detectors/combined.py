@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..arrays import Activations, Array, Head, Offers
+from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
-from ..stats import Want, one_blas_thread, raised
+from ..stats import StatisticRequest, one_blas_thread, raised
 from .base import Detector, Recipe, number
 from .methods.fdbd import FDBD
 from .methods.gen import GEN
@@ -27,8 +27,8 @@ class Combined(Detector):
 
         score(x) = sum over members m of -w_m log((1 + #{r in reference_m : r >= score_m(x)}) / (len(reference_m) + 1))
 
-    reference_m: the scores of known images that are new to the classifier, from `rank`, raised by what rounding may add
-    (`stats.raised`), so that no count depends on the size of a batch; until then there is no score.
+    reference_m: the scores of known images that are new to the classifier, from `fit_reference`, raised by what
+    rounding may add (`stats.raised`), so that no count depends on the size of a batch; until then there is no score.
     Beyond the largest reference, where counting ends, p goes on as an exponential tail (Pickands 1975, shape 0):
 
         -log p = log(len(reference_m) + 1) + rate_m (score_m(x) - max reference_m)
@@ -48,16 +48,16 @@ class Combined(Detector):
     weights: tuple[float, ...] = ()  # of each member in the sum; none: all 1
     rates: tuple[float, ...] = ()  # of each member's tail, 0 where it has none; none: no tails
 
-    ranks = True
+    needs_reference = True
     needs = frozenset({"probabilities"})
     paper = "Fisher 1932; members as listed"
     summary = "GEN, MSP, fDBD, KNN, and Mahalanobis++ on features and stages, their p-values combined"
 
     @classmethod
-    def settle(cls, recipe: Recipe, offers: Offers) -> tuple[Recipe, list[str]]:
+    def resolve_defaults(cls, recipe: Recipe, capabilities: Capabilities) -> tuple[Recipe, list[str]]:
         given: Mapping[str, Recipe] | None = recipe.options.get("members")
         if given is None:
-            return default_recipe(offers)
+            return default_recipe(capabilities)
         recipes = list(given.values()) if isinstance(given, Mapping) else []
         if not recipes or not all(isinstance(r, Recipe) and issubclass(r.kind, Detector) for r in recipes):
             raise OptionError(f"members={given!r}: expected {{name: recipe of a detector}}, at least one.")
@@ -68,21 +68,21 @@ class Combined(Detector):
                 f"{' and '.join(map(repr, choosing))} both choose members by themselves: give one of them."
             )
         if choosing and len(given) == 1:
-            return given[choosing[0]].settled(offers)
+            return given[choosing[0]].settled(capabilities)
         if choosing:
             others = {name: member for name, member in given.items() if name not in choosing}
             own_weights = {name: weight for name, weight in given_weights.items() if name in others} or None
-            alone, said = cls.settle(Recipe(cls, {"members": others, "weights": own_weights}), offers)
+            alone, said = cls.resolve_defaults(Recipe(cls, {"members": others, "weights": own_weights}), capabilities)
             counts = alone.options["weights"] or {}
             starting, notes = given[choosing[0]].kind.beside(
-                given[choosing[0]], alone.options["members"], counts, offers
+                given[choosing[0]], alone.options["members"], counts, capabilities
             )
             return starting, [*notes, *said]
         members: dict[str, Recipe] = {}
         weights: dict[str, float] = {}
         notes = []
         for name, member in given.items():
-            member, said = member.settled(offers)
+            member, said = member.settled(capabilities)
             notes += said
             # A combination among the members joins with its own members: sums of sums are one sum.
             joins = issubclass(member.kind, Combined)
@@ -107,17 +107,17 @@ class Combined(Detector):
         return weights
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         return {
             f"{name}: {key}": want
             for name, recipe in (options["members"] or {}).items()
-            for key, want in recipe.wants(offers).items()
+            for key, want in recipe.required_statistics(capabilities).items()
         }
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         members: Mapping[str, Recipe] | None = None,
@@ -125,7 +125,7 @@ class Combined(Detector):
     ) -> Self:
         fitted = []
         for name, recipe in (members or {}).items():
-            own = {key.removeprefix(f"{name}: "): x for key, x in seen.items() if key.startswith(f"{name}: ")}
+            own = {key.removeprefix(f"{name}: "): x for key, x in statistics.items() if key.startswith(f"{name}: ")}
             try:
                 fitted.append(recipe.kind.fit(own, head, **recipe.options))
             except UnsoundError as error:
@@ -142,45 +142,48 @@ class Combined(Detector):
     def passes(self) -> tuple[Pass, ...]:
         return each_once(one for detector in self.detectors for one in detector.passes)
 
-    def parts(self, batch: Activations) -> Array:
-        xp, batch = array_namespace(batch.logits), batch.sharing()
+    def member_scores(self, batch: Activations) -> Array:
+        xp, batch = array_namespace(batch.logits), batch.with_cache()
         with one_blas_thread():
             return xp.stack([detector.score(batch) for detector in self.detectors], axis=1)
 
-    def rank(self, parts: np.ndarray) -> Self:
-        parts = np.asarray(parts, dtype=np.float64)
-        if parts.ndim != 2 or parts.shape[1] != len(self.names):
-            raise OptionError(f"parts of shape {parts.shape}: expected [n, {len(self.names)}], a column per member.")
-        if not len(parts):
+    def fit_reference(self, member_scores: np.ndarray) -> Self:
+        member_scores = np.asarray(member_scores, dtype=np.float64)
+        if member_scores.ndim != 2 or member_scores.shape[1] != len(self.names):
+            raise OptionError(
+                f"member_scores of shape {member_scores.shape}: expected [n, {len(self.names)}], a column per member."
+            )
+        if not len(member_scores):
             raise CalibrationError(
                 "A combination of detectors is ranked on known images new to the classifier: give some."
             )
-        if not np.isfinite(parts).all():
-            column = int(np.argmax(~np.isfinite(parts).all(axis=0)))
+        if not np.isfinite(member_scores).all():
+            column = int(np.argmax(~np.isfinite(member_scores).all(axis=0)))
             raise ActivationsError(f"Scores of {self.names[column]!r} are not finite for some of the known images.")
-        references = tuple(raised(np.sort(column)) for column in parts.T)
+        references = tuple(raised(np.sort(column)) for column in member_scores.T)
         return replace(self, references=references, rates=tuple(map(tail_rate, references)))
 
-    def join(self, parts: Array) -> Array:
+    def combine(self, member_scores: Array) -> Array:
         if not self.references:
             raise CalibrationError(
                 "This combination of detectors has not been ranked, so its members' scores cannot be compared. "
-                "First: detector = detector.rank(detector.parts(activations of known images new to the classifier))."
+                "First: detector = detector.fit_reference(detector.member_scores(activations of known images new to "
+                "the classifier))."
             )
-        xp = array_namespace(parts)
+        xp = array_namespace(member_scores)
         if hasattr(
             xp, "counted_below"
         ):  # a graph being recorded: what it does for all members at once costs a node once
-            return _joined(parts, self.references, self.rates, self.weights)
-        total = xp.zeros_like(parts[:, 0])
+            return _joined(member_scores, self.references, self.rates, self.weights)
+        total = xp.zeros_like(member_scores[:, 0])
         for i, reference in enumerate(self.references):
-            column = xp.asarray(parts[:, i], copy=True)  # contiguous, which torch wants
+            column = xp.asarray(member_scores[:, i], copy=True)  # contiguous, which torch wants
             said = surprise(column, reference, self.rates[i] if self.rates else 0.0)
             total = total + (self.weights[i] * said if self.weights else said)
         return total
 
     def score(self, batch: Activations) -> Array:
-        return self.join(self.parts(batch))
+        return self.combine(self.member_scores(batch))
 
 
 def surprise(scores: Array, reference: Array, rate: float) -> Array:
@@ -194,18 +197,20 @@ def surprise(scores: Array, reference: Array, rate: float) -> Array:
     return counted + xp.clip(xp.clip(scores - reference[-1], min=0.0) * rate, max=FARTHEST)
 
 
-def _joined(parts: Array, references: Sequence[Array], rates: Sequence[float], weights: Sequence[float]) -> Array:
-    """The weighted sum of every member's `surprise` [n], of parts [n, m], written for all members together."""
-    xp = array_namespace(parts)
+def _joined(
+    member_scores: Array, references: Sequence[Array], rates: Sequence[float], weights: Sequence[float]
+) -> Array:
+    """The weighted sum of every member's `surprise` [n], of scores [n, m], written for all members together."""
+    xp = array_namespace(member_scores)
 
     def row(values: Sequence[float]) -> Array:
-        return xp.asarray(np.array(values, np.float64), dtype=parts.dtype)
+        return xp.asarray(np.array(values, np.float64), dtype=member_scores.dtype)
 
     r = row([reference.shape[0] for reference in references])
-    total = -xp.log((1 + r - xp.counted_below(references, parts)) / (r + 1))
+    total = -xp.log((1 + r - xp.counted_below(references, member_scores)) / (r + 1))
     if any(rates):
         farthest = xp.stack([reference[-1] for reference in references])
-        total = total + xp.clip(xp.clip(parts - farthest, min=0.0) * row(rates), max=FARTHEST)
+        total = total + xp.clip(xp.clip(member_scores - farthest, min=0.0) * row(rates), max=FARTHEST)
     return xp.sum(total * row(weights) if weights else total, axis=-1)
 
 
@@ -219,7 +224,7 @@ def tail_rate(reference: np.ndarray) -> float:
     return 1 / excess if excess > 1e-9 * float(np.abs(reference[-1])) else 0.0
 
 
-def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
+def default_recipe(capabilities: Capabilities) -> tuple[Recipe, list[str]]:
     """The combination that "default" stands for on this classifier, and a sentence for each thing left out.
 
     GEN, MSP and fDBD, which read the output, have a vote each; KNN and Mahalanobis++ of the features half a vote each;
@@ -227,7 +232,7 @@ def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
     is one. Near the known classes the output tells most and earlier stages next to nothing, and in an equal sum many
     stages would drown it; far from them distances tell most, and there they are heard by their tails (see `Combined`).
     """
-    bounded = offers.classes > 1 and not Recipe(FDBD).missing(offers)
+    bounded = capabilities.classes > 1 and not Recipe(FDBD).missing(capabilities)
     votes: list[dict[str, Recipe]] = [{"gen": Recipe(GEN)}, {"msp": Recipe(MSP)}]
     votes += [{"fdbd": Recipe(FDBD)}] if bounded else []
     notes = []
@@ -235,17 +240,17 @@ def default_recipe(offers: Offers) -> tuple[Recipe, list[str]]:
     def distance(path: str) -> Recipe:
         return Recipe(Mahalanobis, {"unit": True} if path == "features" else {"unit": True, "of": path})
 
-    if "features" in offers.kinds:
+    if "features" in capabilities.outputs:
         votes.append({"knn": Recipe(KNN), "mahalanobis++": distance("features")})
     else:
         notes.append("The classifier shows no features, so KNN and Mahalanobis++ on them are left out.")
-    stages = offers.stages if "stages" in offers.kinds else ()
+    stages = capabilities.stages if "stages" in capabilities.outputs else ()
     votes.append({f"mahalanobis++ {name}": distance(f"stages/{name}") for name in stages})
     if not stages:
         notes.append("No earlier stages were found in the classifier, so Mahalanobis++ on them is left out.")
-    features = [path for path in offers.second if path == "second/features"]
+    features = [path for path in capabilities.second if path == "second/features"]
     votes += [{"second knn": Recipe(KNN, {"of": p}), "second mahalanobis++": distance(p)} for p in features]
-    early = [path for path in offers.second if path not in features]
+    early = [path for path in capabilities.second if path not in features]
     votes.append({f"second mahalanobis++ {p.removeprefix('second/stages/')}": distance(p) for p in early})
     members = {name: recipe for vote in votes for name, recipe in vote.items()}
     if len(members) == 2:

@@ -140,7 +140,7 @@ def products(queries: Array, bank: Array) -> Array:  # [n, d], [r, d] -> [n, r]
 
 def squares(batch: Activations, bank: Array) -> Array:  # [r]
     """Squared lengths of the rows of a bank."""
-    found: tuple[Array, Array] = batch.once(("squares", id(bank)), lambda: (bank, _squares(bank)))
+    found: tuple[Array, Array] = batch.cached(("squares", id(bank)), lambda: (bank, _squares(bank)))
     return found[1]  # the bank is kept with it, so that its id stays its own
 
 
@@ -156,11 +156,11 @@ def against(
     z and the products are computed once for all detectors that share a batch and have equal banks, unless the table
     would be too large.
     """
-    z = batch.once(("unit", of), lambda: unit(batch.named()[of]))
+    z = batch.cached(("unit", of), lambda: unit(batch.named()[of]))
     n, r = z.shape[0], bank.shape[0]
     if n is not None and n * r > CHUNK:
         return over_products(score, z, bank, *rows)
-    _, table = batch.once(("products", of, id(bank)), lambda: (bank, products(z, bank)))
+    _, table = batch.cached(("products", of, id(bank)), lambda: (bank, products(z, bank)))
     return in_chunks(score, r, table, z, *rows, most=NEAR)
 
 

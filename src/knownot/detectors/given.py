@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..arrays import Activations, Array, Head, Offers
+from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import OptionError
-from ..stats import Reservoir, Want
+from ..stats import Reservoir, StatisticRequest
 from .base import Detector, Recipe
 from .passes import Pass
 
@@ -33,15 +33,17 @@ class Prefit(Detector):
         return detector.needs if isinstance(detector, Detector) else frozenset()
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         detector = options["detector"]
         if not isinstance(detector, Detector):
             raise OptionError(f"detector={detector!r}: expected a fitted detector.")
         # Nothing is learnt; but what it reads of maps has to be made in the same pass, and a want asks for that.
-        return {f"reads {i}": Want(Reservoir, one, options=ONE) for i, one in enumerate(detector.reduces)}
+        return {
+            f"reads {i}": StatisticRequest(Reservoir, one, options=ONE) for i, one in enumerate(detector.map_reductions)
+        }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, detector: Any = None) -> Any:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, detector: Any = None) -> Any:
         return detector
 
     @classmethod

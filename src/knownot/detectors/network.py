@@ -37,7 +37,7 @@ class Network(Detector):
     summary = "what a small network that a remedy trained on features and stages says of none"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         raise UnsoundError(
             "A network is trained with unknown images, which known ones alone do not give: "
             "knownot.remedies.discriminator(model, known, outliers='made:all')."

@@ -17,8 +17,11 @@ from ..arrays import Activations, Array, Preprocess
 from ..errors import InputError
 from ..models import Model
 from ..models.wrapper import Wrapper
+from ..renamed import old_names
 
-__all__ = ["Pass", "direction", "each_once", "extended", "passing", "span"]
+__getattr__ = old_names(__name__, {"passing": "with_extra_passes"})
+
+__all__ = ["Pass", "direction", "each_once", "extended", "span", "with_extra_passes"]
 
 
 class Pass(ABC):
@@ -53,7 +56,7 @@ def each_once(passes: Iterable[Pass]) -> tuple[Pass, ...]:
     return tuple({p.name: p for p in passes}.values())
 
 
-def passing(model: Model, passes: Sequence[Pass], way: Preprocess | None) -> Model:
+def with_extra_passes(model: Model, passes: Sequence[Pass], way: Preprocess | None) -> Model:
     """The model itself when there are no passes; else one that shows the same and what they give.
 
     Wrap whatever detectors are fitted on, measured on or score.
@@ -62,7 +65,7 @@ def passing(model: Model, passes: Sequence[Pass], way: Preprocess | None) -> Mod
 
 
 class Passing(Wrapper):
-    """See `passing`."""
+    """See `with_extra_passes`."""
 
     def __init__(self, model: Model, passes: Sequence[Pass], way: Preprocess | None) -> None:
         super().__init__(model)

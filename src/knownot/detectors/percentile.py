@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from ..arrays import Array, Head, Offers
-from ..stats import Want
+from ..arrays import Array, Capabilities, Head
+from ..stats import StatisticRequest
 from .base import Shaper, number
 from .formulas import largest
 
@@ -28,10 +28,10 @@ class ByPercentile(Shaper):
     usual: ClassVar[float]
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("percentile", cls.usual if options["percentile"] is None else options["percentile"], 0, 95)
         return {}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, percentile: float | None = None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, percentile: float | None = None) -> Self:
         return cls(float(cls.usual if percentile is None else percentile))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..arrays import Head, Offers
+from ..arrays import Capabilities, Head
 from ..errors import InputError, OptionError, UnsoundError, unknown_name
 from ..models.base import CURES
-from ..stats import Reduction, Statistic, Want, reductions_of
+from ..stats import Reduction, Statistic, StatisticRequest, reductions_of
 from .passes import Pass, each_once
 
 DETECTORS: dict[str, Recipe] = {}  # every detector of knownot itself by name; `table` has a line for each
@@ -51,16 +51,16 @@ class Recipe:
         """What the classifier has to offer."""
         return self.kind.needs_with(**self.filled)
 
-    def missing(self, offers: Offers) -> frozenset[str]:
+    def missing(self, capabilities: Capabilities) -> frozenset[str]:
         """What of it this classifier does not offer. Whoever has exact logits has probabilities too."""
-        implied = {"probabilities"} if "logits" in offers.kinds else set()
-        return self.needs() - offers.kinds - implied
+        implied = {"probabilities"} if "logits" in capabilities.outputs else set()
+        return self.needs() - capabilities.outputs - implied
 
-    def check(self, offers: Offers) -> None:
+    def check(self, capabilities: Capabilities) -> None:
         """Raise UnsoundError when the classifier does not offer what is needed."""
         for inner in self.inner():  # first, so that the one at fault is named
-            inner.check(offers)
-        missing = self.missing(offers)
+            inner.check(capabilities)
+        missing = self.missing(capabilities)
         if missing:
             why = ""
             if "logits" in missing:
@@ -73,36 +73,36 @@ class Recipe:
                 )
             raise UnsoundError(
                 f"{self.kind.__name__} needs the classifier's {' and '.join(sorted(missing))}, which this one does "
-                f"not show; it shows: {', '.join(sorted(offers.kinds))}.{why}"
+                f"not show; it shows: {', '.join(sorted(capabilities.outputs))}.{why}"
             )
 
-    def settled(self, offers: Offers) -> tuple[Recipe, list[str]]:
+    def settled(self, capabilities: Capabilities) -> tuple[Recipe, list[str]]:
         """With nothing left open for this classifier, and sentences on what had to be left out."""
-        return self.kind.settle(self, offers)
+        return self.kind.resolve_defaults(self, capabilities)
 
-    def wants(self, offers: Offers) -> dict[str, Want]:
+    def required_statistics(self, capabilities: Capabilities) -> dict[str, StatisticRequest]:
         """The statistics that `fit` reads. Raises UnsoundError or OptionError before any image is seen."""
-        recipe, _ = self.settled(offers)
-        recipe.check(offers)
+        recipe, _ = self.settled(capabilities)
+        recipe.check(capabilities)
         absent = [name for name in options_of(recipe.kind) if name not in recipe.filled]
         if absent:
             raise OptionError(
                 f"{recipe.kind.__name__} needs the option {absent[0]!r}: expected a value, it has no default."
             )
-        return recipe.kind.wants(offers, **recipe.filled)
+        return recipe.kind.required_statistics(capabilities, **recipe.filled)
 
-    def reductions(self, offers: Offers) -> tuple[Reduction, ...]:
+    def reductions(self, capabilities: Capabilities) -> tuple[Reduction, ...]:
         """What of maps has to be gathered for `fit`, and read for `score`."""
-        return reductions_of(self.wants(offers).values())
+        return reductions_of(self.required_statistics(capabilities).values())
 
-    def fit(self, found: Mapping[Want, Statistic], head: Head | None, offers: Offers) -> Any:
+    def fit(self, found: Mapping[StatisticRequest, Statistic], head: Head | None, capabilities: Capabilities) -> Any:
         """Fitted. Raises UnsoundError when the classifier does not offer what is needed."""
-        wants = self.wants(offers)
-        absent = [want for want in wants.values() if want not in found]
+        requests = self.required_statistics(capabilities)
+        absent = [request for request in requests.values() if request not in found]
         if absent:
             raise InputError(f"{self.kind.__name__} was given no known images: {absent[0]} was not gathered.")
-        recipe, _ = self.settled(offers)
-        return recipe.kind.fit({name: found[want] for name, want in wants.items()}, head, **recipe.options)
+        recipe, _ = self.settled(capabilities)
+        return recipe.kind.fit({name: found[request] for name, request in requests.items()}, head, **recipe.options)
 
     def passes(self, *, held_out: bool) -> tuple[Pass, ...]:
         """The extra passes that the known images need: those that `fit` reads and, if some of these images are held out

@@ -16,8 +16,8 @@ from ..stats import Reduction, maps_of, one_blas_thread, reduced
 def reducing(model: Model, reductions: Iterable[Reduction]) -> Model:
     """The model itself when nothing is made of its maps; else one that shows the same and `Activations.reduced` too.
 
-    The maps live for one batch. Wrap what detectors are fitted on, measured on or score: `recipe.reductions(offers)`
-    and `detector.reduces` say what they read.
+    The maps live for one batch. Wrap what detectors are fitted on, measured on or score:
+    `recipe.reductions(capabilities)` and `detector.map_reductions` say what they read.
     """
     reductions = tuple(dict.fromkeys(reductions))
     return Reducing(model, reductions) if reductions else model

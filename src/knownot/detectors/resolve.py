@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..arguments import short
-from ..arrays import Offers
+from ..arrays import Capabilities
 from ..errors import OptionError, UnsoundError
 from . import plugged
 from .base import Detector, Recipe
@@ -24,7 +24,7 @@ def configure(name: str, **options: Any) -> Recipe:
     return recipe.with_options(**options)
 
 
-def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
+def resolve(detector: Any, capabilities: Capabilities) -> tuple[Recipe, list[str]]:
     """The recipe that `detector` stands for on this classifier, and sentences on what had to be left out.
 
     detector: a name of the table, or of a plug-in; a Recipe; a Detector class; a Detector that is fitted already,
@@ -38,22 +38,22 @@ def resolve(detector: Any, offers: Offers) -> tuple[Recipe, list[str]]:
     (recipe, *others) = named.values()
     if others:
         recipe = Recipe(Combined, {"members": named})
-    recipe, notes = recipe.settled(offers)
+    recipe, notes = recipe.settled(capabilities)
     try:
-        recipe.wants(offers)  # checks needs and options, before any image is seen
+        recipe.required_statistics(capabilities)  # checks needs and options, before any image is seen
     except UnsoundError as error:
-        raise UnsoundError(str(error), cure=f"Detectors that work here: {', '.join(working(offers))}.") from error
+        raise UnsoundError(str(error), cure=f"Detectors that work here: {', '.join(working(capabilities))}.") from error
     return recipe, notes
 
 
-def working(offers: Offers) -> list[str]:
+def working(capabilities: Capabilities) -> list[str]:
     """The names of the table whose needs this classifier meets."""
-    return [name for name, recipe in DETECTORS.items() if _works(recipe, offers)]
+    return [name for name, recipe in DETECTORS.items() if _works(recipe, capabilities)]
 
 
-def _works(recipe: Recipe, offers: Offers) -> bool:
+def _works(recipe: Recipe, capabilities: Capabilities) -> bool:
     try:
-        recipe.wants(offers)
+        recipe.required_statistics(capabilities)
     except UnsoundError:
         return False
     return True

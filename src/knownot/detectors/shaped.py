@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..arrays import Activations, Array, Head, Offers
+from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import OptionError
-from ..stats import Want
+from ..stats import StatisticRequest
 from .base import Detector, Recipe, Shaper
 
 
@@ -28,7 +28,7 @@ class Shaped(Detector):
     summary = "a detector's score of shaped features"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         shaper, detector = options["shaper"], options["detector"]
         for name, given, kind in (("shaper", shaper, Shaper), ("detector", detector, Detector)):
             if not isinstance(given, Recipe) or not issubclass(given.kind, kind):
@@ -38,17 +38,19 @@ class Shaped(Detector):
                 f"{detector.kind.__name__} scores what is computed of changed images, where nothing is shaped. "
                 "Detectors that can be shaped: Energy, MaxLogit, MSP, Entropy, GEN."
             )
-        if detector.wants(offers):
+        if detector.required_statistics(capabilities):
             raise OptionError(
                 f"{detector.kind.__name__} learns from the known images as they are, so it cannot score shaped ones. "
                 "Detectors that can: Energy, MaxLogit, MSP, Entropy, GEN."
             )
-        return shaper.wants(offers)
+        return shaper.required_statistics(capabilities)
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, shaper: Recipe, detector: Recipe) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, shaper: Recipe, detector: Recipe) -> Self:
         own = Head(np.asarray(head.weight), np.asarray(head.bias))
-        return cls(shaper.kind.fit(seen, head, **shaper.options), detector.kind.fit({}, head, **detector.options), own)
+        return cls(
+            shaper.kind.fit(statistics, head, **shaper.options), detector.kind.fit({}, head, **detector.options), own
+        )
 
     def score(self, batch: Activations) -> Array:
         return self.detector.score(self.shaper.shape(batch, self.head))

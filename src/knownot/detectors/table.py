@@ -125,7 +125,7 @@ class Row:
     """One detector of the table."""
 
     name: str
-    needs: frozenset[str]  # kinds of `arrays.Offers`
+    needs: frozenset[str]  # kinds of `arrays.Capabilities`
     summary: str
     paper: str
     kind: type[Any]

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ..arrays import Activations, Preprocess, softmax
 from ..calibration import Calibration, share
-from ..detectors import moved
+from ..detectors import to_namespace
 from ..errors import UnsoundError
 from ..models import Model
 from ..stats import maps_of, reduced
@@ -85,7 +85,7 @@ def _activations(
     osc: OpenSetClassifier, model: Model, second: Model | None, images: Recorded, resize: bool
 ) -> Activations:
     """What the networks show of the images."""
-    reductions = osc.detector.reduces
+    reductions = osc.detector.map_reductions
     seen = model.record(_ready(images, osc.preprocess, model, resize), _called, model.known_maps(maps_of(reductions)))
     if reductions:
         seen = reduced(seen, reductions)
@@ -116,7 +116,7 @@ def _called(graph: ModelProto, x: Recorded) -> dict[str, Recorded]:
 
 def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> dict[str, Recorded]:
     """The outputs. An image of which anything is not a finite number is unknown, with a p-value of NaN."""
-    score = moved(osc.detector, xp, np.float32).score(seen)
+    score = to_namespace(osc.detector, xp, np.float32).score(seen)
     closed = xp.argmax(seen.logits, axis=-1)
     total = score + xp.sum(seen.logits, axis=-1)
     if seen.features is not None:
@@ -165,7 +165,7 @@ def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelPro
             graph.initializer.append(value)
     default = numpy_helper.from_array(np.asarray(osc.calibration.p_threshold, np.float32), THRESHOLD)
     graph.initializer.append(default)
-    sizes = {"classes": model.offers.classes}
+    sizes = {"classes": model.capabilities.classes}
     del graph.output[:]
     for name, (kind, rest) in OUTPUTS.items():
         shape = [model.input.batch or "n", *(sizes[r] for r in rest)]

@@ -71,8 +71,8 @@ def converted(
     except Exception as error:  # whatever onnxruntime's converters raise
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"The classifier could not be converted to {precision}: {text}") from error
-    if other.offers.stages != model.offers.stages:
-        raise ModelError(f"Converted to {precision}, the classifier shows other stages: {other.offers.stages}.")
+    if other.capabilities.stages != model.capabilities.stages:
+        raise ModelError(f"Converted to {precision}, the classifier shows other stages: {other.capabilities.stages}.")
     after, right, count = _recalibrated(replace(osc, model=other), source)
     was = _accuracy(before, source)
     ours, theirs = (_told(o, source) for o in (before, after))

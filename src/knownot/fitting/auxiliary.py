@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Offers, Preprocess
+from ..arrays import Array, Capabilities, Preprocess
 from ..errors import ImagesError, KnownotError, LabelsError, ModelError, OptionError
 from ..images import Batch, Images
 from ..models import Model, open_model
@@ -30,11 +30,11 @@ class Auxiliary:
     @property
     def paths(self) -> tuple[str, ...]:
         """Of what it shows, as `Activations.named` has them."""
-        return ("second/features", *(f"second/stages/{name}" for name in self.model.offers.stages))
+        return ("second/features", *(f"second/stages/{name}" for name in self.model.capabilities.stages))
 
-    def beside(self, offers: Offers) -> Offers:
+    def beside(self, capabilities: Capabilities) -> Capabilities:
         """What classifier and second network show together."""
-        return replace(offers, kinds=offers.kinds | {"second"}, second=self.paths)
+        return replace(capabilities, outputs=capabilities.outputs | {"second"}, second=self.paths)
 
     def shown(self, batch: Batch) -> dict[str, Array]:
         """{"features", "stages/<name>"} of the images of a batch, [m, d] float32 each. One forward pass."""
@@ -83,8 +83,8 @@ class Auxiliary:
 
     @property
     def words(self) -> str:
-        kind = "classifier" if self.model.offers.classes else "embedding network"
-        stages = len(self.model.offers.stages)
+        kind = "classifier" if self.model.capabilities.classes else "embedding network"
+        stages = len(self.model.capabilities.stages)
         eyes = "its features" + (f" and {stages} earlier stage{'s' if stages > 1 else ''}" if stages else "")
         return f"a second network ({self.model.framework} {kind}) looks too, with {eyes}"
 
@@ -103,7 +103,7 @@ def open_auxiliary(thing: Any, *, size: tuple[int, int] | None = None, embedding
     Raises ModelError when neither can be had.
     """
     if isinstance(thing, Model):
-        if "features" not in thing.offers.kinds:
+        if "features" not in thing.capabilities.outputs:
             raise ModelError(
                 "The second network (features=) shows no features. If its output is an embedding, open it so: "
                 "features=knownot.open_model(…, embedding=True)."
@@ -111,7 +111,7 @@ def open_auxiliary(thing: Any, *, size: tuple[int, int] | None = None, embedding
         return thing
     try:
         opened = None if embedding else open_model(thing, size=size)
-        if opened is not None and "head" in opened.offers.kinds:
+        if opened is not None and "head" in opened.capabilities.outputs:
             return opened
     except KnownotError:
         pass  # no classifier: opening it as an embedding network says what else is wrong, if anything
@@ -131,7 +131,7 @@ def _prepared(
         _both_take(model, classifier, images, given)
         note = "The float arrays are given to it unchanged, as to the classifier."
         return _noted(Auxiliary(model, None), [note])
-    same = model.offers.classes == classifier.offers.classes
+    same = model.capabilities.classes == classifier.capabilities.classes
     if given is None and model.preprocess is None and not same:
         raise OptionError(
             "How the second network (features=) wants its images is not known: it does not say, and it is no "

@@ -151,7 +151,7 @@ def finish(job: FitJob, part: Part) -> PassResults:
     found = fit_gathered(Gathered(job, known, statistics, part.hold, part.known.contents))
     if part.calibration is None:
         return score_held_out(found)
-    part.calibration.confusion = Confusion(job.model.offers.classes)
+    part.calibration.confusion = Confusion(job.model.capabilities.classes)
     found = with_scores(found, _each_once(part.rows, part.calibration.confusion))
     own = part.calibration.put_into(job.extractor())
     own.judge(job.names, job.trials)

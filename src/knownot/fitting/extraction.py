@@ -70,7 +70,8 @@ def submit(model: Model, batch: Batch, second: Auxiliary | None = None) -> Calla
     """The same in two steps: the networks are asked now, the rest is done when the result is called, in any thread."""
     if not len(batch.x):
         return lambda: (
-            Activations(np.empty((0, model.offers.classes), np.float32)), np.empty(0, np.int64), list(batch.errors)
+            Activations(np.empty((0, model.capabilities.classes), np.float32)), np.empty(0, np.int64),
+            list(batch.errors),
         )  # fmt: skip
     seen = model.submit(model.input.to_layout(batch.x))
     other = None if second is None else second.shown(batch)
@@ -184,7 +185,7 @@ class Extractor:
     ) -> None:
         self.model, self.way, self.size, self.second, self.progress = model, way, size, second, progress
         self.allow_low_accuracy = False
-        self.confusion = Confusion(model.offers.classes)
+        self.confusion = Confusion(model.capabilities.classes)
         self.unreadable: list[tuple[str, str]] = []
         self.more_unreadable = 0  # that are not listed
         self.images = 0
@@ -264,7 +265,7 @@ class Extractor:
         labelled: bool,
         contents: Observer | None,
     ) -> Extracted:
-        classes = self.model.offers.classes
+        classes = self.model.capabilities.classes
         own = here.batch.labels[here.rows]
         labels = in_order(own, order, classes) if labelled else np.full(len(own), -1)
         activations = replace(here.activations, keys=keys_of(here.batch.x[here.fine]))

@@ -77,7 +77,7 @@ def class_order(
 
     Raises LabelsError when the images' class names cannot be those of the classifier's outputs.
     """
-    c = model.offers.classes
+    c = model.capabilities.classes
     named = names_of(class_names)
     if named is not None and list(named) == [str(k) for k in range(c)]:
         named = class_names = None  # numbers are no names: folders may say what the outputs are called

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..arrays import Activations, Offers
+from ..arrays import Activations, Capabilities
 from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import CalibrationError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import Statistic, Want, gather, one_blas_thread, raised
+from ..stats import Statistic, StatisticRequest, gather, one_blas_thread, raised
 from .content import Contents
 from .extraction import Extractor, Observer
 from .labels import class_order
@@ -36,15 +36,15 @@ def fitted_on(
     recipes: Sequence[Recipe], batches: Iterable[tuple[Activations, np.ndarray]], model: Model
 ) -> list[Detector]:
     """Every recipe, fitted from one pass; what several want is gathered once. Raises UnsoundError."""
-    wanted = [want for recipe in recipes for want in recipe.wants(model.offers).values()]
-    return fit_from(recipes, gather((batch for batch in batches), wanted, overlapped), model, model.offers)
+    wanted = [want for recipe in recipes for want in recipe.required_statistics(model.capabilities).values()]
+    return fit_from(recipes, gather((batch for batch in batches), wanted, overlapped), model, model.capabilities)
 
 
 def fit_from(
     recipes: Sequence[Recipe],
-    statistics: Mapping[Want, Statistic],
+    statistics: Mapping[StatisticRequest, Statistic],
     model: Model,
-    offers: Offers,
+    capabilities: Capabilities,
     refused: dict[int, str] | None = None,
 ) -> list[Detector]:
     """Every recipe, fitted.
@@ -57,7 +57,7 @@ def fit_from(
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
             try:
-                fitted.append(recipe.fit(statistics, model.head, offers))
+                fitted.append(recipe.fit(statistics, model.head, capabilities))
             except UnsoundError as error:
                 if refused is None:
                     raise
@@ -67,23 +67,23 @@ def fit_from(
 
 def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -> tuple[list[np.ndarray], np.ndarray]:
     """(for each detector its members' scores [n, m], the predicted classes [n]) of calibration images."""
-    quick: tuple[Detector, ...] = moved(tuple(detectors), np, np.float32)
-    parts: list[list[np.ndarray]] = [[] for _ in quick]
+    in_float32: tuple[Detector, ...] = to_namespace(tuple(detectors), np, np.float32)
+    member_scores: list[list[np.ndarray]] = [[] for _ in in_float32]
     predicted: list[np.ndarray] = []
 
     def measure(batch: Activations) -> None:
         for begin in range(0, len(batch), ROWS):
-            some = batch.take(slice(begin, begin + ROWS)).sharing()
+            some = batch.take(slice(begin, begin + ROWS)).with_cache()
             with one_blas_thread():
-                for mine, detector in zip(parts, quick, strict=True):
-                    mine.append(np.asarray(detector.parts(some)))
+                for mine, detector in zip(member_scores, in_float32, strict=True):
+                    mine.append(np.asarray(detector.member_scores(some)))
             predicted.append(np.argmax(some.logits, axis=1))
 
     for _ in overlapped(measure, (batch for batch in batches)):
         pass
     if not predicted:
         raise CalibrationError("There is no calibration image that could be read.")
-    return [np.concatenate(mine) for mine in parts], np.concatenate(predicted)
+    return [np.concatenate(mine) for mine in member_scores], np.concatenate(predicted)
 
 
 Scored = tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]
@@ -112,7 +112,7 @@ class Gathered:
 
     job: FitJob
     known: Extractor
-    statistics: Mapping[Want, Statistic]
+    statistics: Mapping[StatisticRequest, Statistic]
     hold: HoldOut | None  # known images held out to calibrate
     contents: Contents | None = None  # what was in the known images, where that was looked at
 
@@ -130,7 +130,7 @@ class PassResults:
     held_contents: Contents | None = None  # and in those that are only there to calibrate
     calibration: Extractor | None = None  # the pass over images that are only there to calibrate
     watch: Subsample | None = None  # some of the images that calibrate, where they are kept
-    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
+    member_scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] of their contents
     numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] ascending, to draw by
@@ -168,7 +168,7 @@ def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -
     """
     job, refused = found.job, {}  # type: ignore[var-annotated]
     recipes = list(job.recipes.values())
-    fitted = fit_from(recipes, found.statistics, job.model, job.offers, None if strict else refused)
+    fitted = fit_from(recipes, found.statistics, job.model, job.capabilities, None if strict else refused)
     if judges:
         found.known.judge(job.names, job.trials)
     fine = [name for i, name in enumerate(job.recipes) if i not in refused]
@@ -218,7 +218,7 @@ def with_scores(found: PassResults, batches: Iterable[Activations]) -> PassResul
     """With the scores of these calibration images."""
     parts, predicted, keys, numbers = score_each(list(found.fitted.values()), batches, found.job.options.seed)
     scores = dict(zip(found.fitted, parts, strict=True))
-    return replace(found, parts=scores, predicted=predicted, keys=keys, numbers=numbers)
+    return replace(found, member_scores=scores, predicted=predicted, keys=keys, numbers=numbers)
 
 
 def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
@@ -237,7 +237,7 @@ class CalibratedDetector:
 
 def calibrate(
     detector: Detector,
-    parts: np.ndarray,
+    member_scores: np.ndarray,
     predicted: np.ndarray,
     options: CalibrationOptions,
     *,
@@ -252,12 +252,12 @@ def calibrate(
     how many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = numbers_of(np.arange(len(parts)), options.seed) if numbers is None else numbers
-    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.ranks, evidence, options)
-    ranked = detector.rank(parts[rank]) if len(rank) else detector
-    scores = np.asarray(moved(ranked, np, np.float32).join(parts[rest]))
+    numbers = numbers_of(np.arange(len(member_scores)), options.seed) if numbers is None else numbers
+    rank, rest = _split(np.argsort(numbers, kind="stable"), detector.needs_reference, evidence, options)
+    ranked = detector.fit_reference(member_scores[rank]) if len(rank) else detector
+    scores = np.asarray(to_namespace(ranked, np, np.float32).combine(member_scores[rest]))
     calibration = Calibration.of(scores, predicted[rest], **options.rule)
-    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in parts[rest].T))
+    return CalibratedDetector(ranked, calibration, tuple(raised(np.sort(part)) for part in member_scores[rest].T))
 
 
 def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:

@@ -14,7 +14,7 @@ from ..images.ways import as_preprocess
 from ..models.base import Model
 from .labels import Confusion, class_order, in_order, judge, named_rows
 from .race import SURELY, TRIAL_IMAGES, Tried, race
-from .search import STRETCHED, alternatives, readings, search, swapped, traits, with_reading
+from .search import alternatives, readings, resizings, search, swapped, traits, with_reading
 from .trial import Trial
 
 __all__ = ["Confusion", "Trial", "choose", "class_order", "in_order", "judge", "size_for"]
@@ -121,12 +121,9 @@ def _doubted(
     sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     read, notes, reading = readings(model, sample, [said], order, batch_size)
     said = with_reading(said, read)
-    trials = race(model, sample, [said], order, batch_size, progress=progress)
-    if images.size != (said.height, said.width) and said.fit == "crop":
-        other = replace(said, fit="stretch", name=said.name + ", stretched")
-        trials = race(model, sample, [other], order, batch_size, best=trials[0], patience=STRETCHED, progress=progress)
-    longest = max(t.looked for t in trials)
-    trial = max((t for t in trials if t.looked == longest), key=lambda t: t.accuracy)
+    (trial,) = trials = race(model, sample, [said], order, batch_size, progress=progress)
+    if images.size != (said.height, said.width):
+        trials, trial = resizings(model, sample, trials, trial, order, batch_size, False)
     assert trial.way is not None  # raw images are fed some way
     said = trial.way
     if trial.accuracy < SURELY and trial.confusion.images >= 20:

@@ -62,7 +62,7 @@ def attempt(
 ) -> Tried:
     """Feed labelled images one way. before: what its first images gave; stop: how many to look at, None for all."""
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, bool), np.empty(0), np.empty(0))]
-    confusion, start = Confusion(model.offers.classes), 0
+    confusion, start = Confusion(model.capabilities.classes), 0
     if before is not None:
         parts, start = [(before.right, before.confidence, before.log_likelihood)], before.looked
         confusion.counts += before.confusion.counts
@@ -70,7 +70,7 @@ def attempt(
     for batch in sample.batches(size, way, spec=model.input, start=start):
         looked += len(batch)
         if len(batch.x):
-            labels = in_order(batch.labels[batch.rows], order, model.offers.classes)
+            labels = in_order(batch.labels[batch.rows], order, model.capabilities.classes)
             logits = np.nan_to_num(model.forward(model.input.to_layout(batch.x)).logits).astype(np.float64)
             said, has = np.argmax(logits, axis=1), labels >= 0
             confusion.add(labels, said)

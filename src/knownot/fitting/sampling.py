@@ -24,7 +24,14 @@ def numbers_of(keys: Any, seed: int) -> np.ndarray:
     return drawn(keys, seed, 1)
 
 
-class Subsample(Observer):
+class Watcher(Observer):
+    """Keeps some of the images that are held out, which are known at the end only."""
+
+    def below(self, end: np.uint64) -> None:
+        """Forget those of larger numbers."""
+
+
+class Subsample(Watcher):
     """The images of a pass of smallest number: some are kept as the classifier's input `x` (or the second network's,
     where that is larger), more as activations."""
 
@@ -52,7 +59,6 @@ class Subsample(Observer):
             self.kept = self.kept[0].merge(kept[0]), self.kept[1].merge(kept[1])
 
     def below(self, end: np.uint64) -> None:
-        """Forget those of larger numbers."""
         if self.kept is not None:
             self.kept = self.kept[0].below(end), self.kept[1].below(end)
 
@@ -84,6 +90,7 @@ class HoldOut(Observer):
         self, count: int | None, needed: int, options: CalibrationOptions, watch: Subsample | None = None
     ) -> None:
         self.watch, self.needed, self._options = watch, needed, options
+        self.also: Watcher | None = None  # sees those held out, too
         self.images = 0
         self.copies = 0  # of images that are held out, which calibrate nothing
         self.end = END  # images of larger numbers go on at once
@@ -106,10 +113,12 @@ class HoldOut(Observer):
     def see(self, images: Extracted) -> Extracted:
         """The images that go on at once."""
         out = self.split(images.activations, images.labels)
-        if self.watch is not None:
-            held = images.take(np.flatnonzero(out))
-            self.watch.add(held.activations, held.labels, held.x)
+        for watcher in self._watchers():
+            watcher.see(images.take(np.flatnonzero(out)))
         return images.take(np.flatnonzero(~out))
+
+    def _watchers(self) -> list[Watcher]:
+        return [one for one in (self.watch, self.also) if one is not None]
 
     def split(self, activations: Activations, labels: np.ndarray) -> np.ndarray:
         """Hold back those that may be held out; which they are, [n] bool."""
@@ -133,8 +142,8 @@ class HoldOut(Observer):
             self._trim(min(self._wanted(self.images), different // 2))
             _, _, numbers, times = self.rows[0]
             self.copies = int(times.sum()) - len(np.unique(numbers))
-            if self.watch is not None and len(numbers):
-                self.watch.below(numbers[-1])
+            for watcher in self._watchers():
+                watcher.below(numbers[-1] if len(numbers) else np.uint64(0))
         free, self._free = self._free, []
         return free
 

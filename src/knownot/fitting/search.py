@@ -1,7 +1,7 @@
 """The search for the preprocessing, which `fit` and the audit both read: ways of feeding, tried on labelled images.
 
 First how files are read (orientation, transparency, depth), where the images call for it; then the usual scales, with
-red and blue either way round; then whether images are cut or stretched to their size.
+red and blue either way round; then how images are resized: cut, stretched, cut from a larger size, and by which filter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import InputSpec, Preprocess
+from ..arrays import InputSpec, Preprocess, usual_resizing
 from ..images.base import Images
 from ..images.batching import Entries, Entry
 from ..images.decode import Traits, Unreadable, traits_of
@@ -24,6 +24,12 @@ AFFECTED = 128  # images of one trait that ways of reading it are tried on
 FEW = 8  # from how many of them on accuracy may tell
 NEARLY = 0.98  # right on so many: only the best way is also tried with red and blue swapped
 STRETCHED = 128  # images after which another way of resizing has to be better
+RESIZINGS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"fit": "stretch", "crop_share": 1.0}, "stretched"),
+    ({"fit": "crop", "crop_share": 1.0}, "cut to the middle"),
+    ({"fit": "crop", "crop_share": 0.875}, "cut from 8/7 of its size"),
+    ({"resample": "bicubic"}, "bicubic"),
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ def search(
     """How labelled raw images are to be fed to a classifier that does not say. whole: every way on all of the sample,
     for a table."""
     sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
-    usual = candidates(model.input.channels or 3, height, width)
+    resized = images.size != (height, width)
+    base = usual_resizing(model.stretches, height, width) if resized else {}
+    usual = tuple(replace(way, **base) for way in candidates(model.input.channels or 3, height, width))
     read, notes, reading = readings(model, sample, usual, order, batch_size)
     usual = tuple(with_reading(way, read) for way in usual)
     tried = race(model, sample, usual, order, batch_size, whole=whole, progress=progress)
@@ -97,14 +105,8 @@ def search(
     best = again
     if others:  # colours hardly matter to many a classifier: swapped ones have to be clearly better
         best = (best, best_of(others))[_clearly_best([best, best_of(others)])]
-    if images.size != (height, width) and best.way is not None:  # something is resized: also try the other way
-        other = replace(best.way, fit="stretch", name=best.way.name + ", stretched")
-        found = race(model, sample, [other], order, batch_size, best=best, patience=STRETCHED, whole=whole)
-        again, stretched = found
-        tried = [*(again if t is best else t for t in tried), stretched]
-        best = again
-        if stretched.looked == best.looked and (stretched.accuracy, stretched.rank) > (best.accuracy, best.rank):
-            best = stretched
+    if resized and best.way is not None:  # also try the other ways of resizing
+        tried, best = resizings(model, sample, tried, best, order, batch_size, whole)
     equal = [t for t in tried if t is not best and t.right.shape == best.right.shape and (t.right == best.right).all()]
     if equal and best.way is not None:
         names = ", ".join(t.way.name for t in equal if t.way is not None)
@@ -112,7 +114,45 @@ def search(
             f"Fed as {names} the classifier is right on the same images as fed as {best.way.name}, which was taken "
             "because its probabilities fit the labels better. If its probabilities look wrong, give preprocess=."
         )
+    if resized and best.way is not None:
+        notes.append(resizing_words(best.way))
     return Search(best, (*reading, *tried), tuple(notes))
+
+
+def resizings(
+    model: Model, sample: Images, tried: Sequence[Tried], best: Tried, order: np.ndarray | None, size: int, whole: bool
+) -> tuple[list[Tried], Tried]:
+    """(all that was tried, the best way) after other ways of resizing, which have to be clearly better: on images that
+    the classifier was trained on it is right however they are cut, and chance would decide."""
+    tried = list(tried)
+    for changed, words in RESIZINGS:
+        assert best.way is not None
+        other = replace(best.way, **changed)
+        if other == best.way or any(_resized_alike(other, t.way) for t in tried):
+            continue
+        other = replace(other, name=f"{best.way.name.partition(' — ')[0]} — {words}")
+        again, new = race(model, sample, [other], order, size, best=best, patience=STRETCHED, whole=whole)
+        tried = [*(again if t is best else t for t in tried), new]
+        best = new if _clearly_best([again, new]) == 1 else again
+    return tried, best
+
+
+def resizing_words(way: Preprocess) -> str:
+    """How images become the classifier's size, in a sentence."""
+    if way.fit == "stretch":
+        how = "stretched to"
+    elif way.crop_share == 1:
+        how = "scaled to cover, and cut to the middle of,"
+    else:
+        how = f"scaled to cover 1 / {way.crop_share:g} of, and cut to the middle of"
+    return (
+        f"Images of other sizes are {how} {way.height} × {way.width} ({way.resample}). If training did otherwise, give "
+        "preprocess=knownot.Preprocess(fit=…, crop_share=…, resample=…)."
+    )
+
+
+def _resized_alike(a: Preprocess, b: Preprocess | None) -> bool:
+    return b is not None and replace(a, name=b.name) == b
 
 
 # How files are read

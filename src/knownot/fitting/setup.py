@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Offers, Preprocess
+from ..arrays import Capabilities, Preprocess
 from ..detectors import Recipe
-from ..detectors.passes import Pass, each_once, passing
+from ..detectors.passes import Pass, each_once, with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import OptionError
 from ..images import Images, check_disjoint, open_images
 from ..models import Model
-from ..stats import Want
+from ..stats import StatisticRequest
 from .auxiliary import Auxiliary, open_auxiliary
 from .extraction import Extractor, batch_size_for
 from .labels import class_order
@@ -47,9 +47,9 @@ class Sources:
     again: str = ""  # that the calibration images are the known ones again
 
     @property
-    def offers(self) -> Offers:
+    def capabilities(self) -> Capabilities:
         """Of classifier and second network together, and whether the known images have labels."""
-        own = self.model.offers
+        own = self.model.capabilities
         return replace(own if self.second is None else self.second.beside(own), labels=self.images.labelled)
 
 
@@ -75,7 +75,7 @@ class FitJob:
     """Agreed on, and nothing fitted yet."""
 
     model: Model
-    offers: Offers
+    capabilities: Capabilities
     recipes: Mapping[str, Recipe]
     images: Images
     held: Images | None
@@ -92,14 +92,18 @@ class FitJob:
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
 
     @property
-    def wanted(self) -> list[Want]:
+    def wanted(self) -> list[StatisticRequest]:
         """What is gathered of the known images, each once, in an order that is the same everywhere."""
-        return list(dict.fromkeys(w for recipe in self.recipes.values() for w in recipe.wants(self.offers).values()))
+        return list(
+            dict.fromkeys(
+                w for recipe in self.recipes.values() for w in recipe.required_statistics(self.capabilities).values()
+            )
+        )
 
     def extractor(self, passes: Iterable[Pass] = (), progress: bool | None = None) -> Extractor:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""
-        reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.offers)]
-        model = passing(reducing(self.model, reductions), each_once(passes), self.way)
+        reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.capabilities)]
+        model = with_extra_passes(reducing(self.model, reductions), each_once(passes), self.way)
         made = Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
         made.allow_low_accuracy = self.allow_low_accuracy
         return made
@@ -128,7 +132,7 @@ def set_up(
         second, said = second.prepared(images, second.preprocess, model, order, batch_size=size, seed=options.seed)
     return FitJob(
         model=model,
-        offers=sources.offers,
+        capabilities=sources.capabilities,
         recipes=recipes,
         images=images,
         held=sources.held,

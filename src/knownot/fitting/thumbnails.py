@@ -13,7 +13,7 @@ from .extraction import Extracted, Observer
 SIDE = 64  # pixels of a thumbnail's longer side
 
 
-def eyes(batch: Activations) -> np.ndarray:
+def embed(batch: Activations) -> np.ndarray:
     """What neighbours are looked up by, rows of unit length, [n, d] float32: features, or probabilities without."""
     rows = batch.features if batch.features is not None else softmax(batch.logits)
     rows = np.asarray(rows, dtype=np.float32)
@@ -62,7 +62,7 @@ class Thumbnails(Observer):
             thumbs = images.thumbs
             made = {
                 "thumb": np.stack([squared(thumbs[int(i)]) for i in rows]),
-                "eyes": eyes(images.activations)[rows],
+                "eyes": embed(images.activations)[rows],
                 "label": images.labels[rows].astype(np.int64),
             }
             self.merge(Reservoir.of(made, size=self._most, ranks=numbers[rows]))

@@ -114,7 +114,7 @@ def _check(
     queries: int | None,
     smoothness: float,
 ) -> None:
-    if not model.offers.classes:
+    if not model.capabilities.classes:
         raise ModelError("This network was opened with embedding=True: it has no classes that it could be sure of.")
     number("count", count, 1, whole=True)
     number("target", target, 0.5, 1 - 1e-6)
@@ -132,7 +132,7 @@ def _check(
 
 def _names(model: Model, osc: OpenSetClassifier | None) -> tuple[str, ...]:
     names = osc.class_names if osc is not None else model.class_names
-    return tuple(names) if names else tuple(str(k) for k in range(model.offers.classes))
+    return tuple(names) if names else tuple(str(k) for k in range(model.capabilities.classes))
 
 
 def _numbers(classes: Sequence[int | str] | int | str | None, names: tuple[str, ...], count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Activations, Preprocess, softmax
 from ..detectors.formulas import logsumexp
-from ..detectors.passes import passing
+from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, MissingExtraError, UnsoundError
 from ..fitting.extraction import run_batch
@@ -66,7 +66,9 @@ class AttackObjective:
         self.second = None if osc is None else osc.second
         self.views = [View("", model, self.chain, self.chain.size)]
         if osc is not None:
-            self.looking = passing(reducing(model, osc.detector.reduces), osc.detector.passes, osc.preprocess)
+            self.looking = with_extra_passes(
+                reducing(model, osc.detector.map_reductions), osc.detector.passes, osc.preprocess
+            )
             if osc.second is not None:
                 other = PixelPipeline(osc.second.preprocess or way, osc.second.model.input)
                 self.views.append(View("second/", osc.second.model, other, self.chain.size))
@@ -75,7 +77,7 @@ class AttackObjective:
     def check_differentiable(self) -> None:
         """Raise UnsoundError, saying why, where slopes of the classifier or of the detector cannot be had."""
         try:
-            self.views[0].model.offers_or_raise("gradient")
+            self.views[0].model.shows_or_raise("gradient")
         except UnsoundError as error:
             raise UnsoundError(f"{error} Here: method='evolution'.") from None
         if self.guard is not None:

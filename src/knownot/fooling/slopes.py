@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arrays import Activations
 from ..detectors import Detector
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import MissingExtraError
 
 Slopes = Callable[[Activations, np.ndarray, tuple[str, ...]], dict[str, np.ndarray]]
@@ -23,7 +23,7 @@ Slopes = Callable[[Activations, np.ndarray, tuple[str, ...]], dict[str, np.ndarr
 def slopes_of(detector: Detector) -> Slopes:
     """A function (activations, weight [n, m], paths) -> {path: [n, d] float32}: for each image the derivative of
 
-        sum over members i of weight[i] parts[i]
+        sum over members i of weight[i] member_scores[i]
 
     Paths on which nothing depends are left out. Raises MissingExtraError where neither torch nor JAX is installed.
     """
@@ -40,16 +40,16 @@ def _torch(detector: Detector) -> Slopes:
     import array_api_compat.torch as xp
     import torch
 
-    there = moved(detector, xp, torch.float32)
+    there = to_namespace(detector, xp, torch.float32)
 
     def slopes(activations: Activations, weight: np.ndarray, paths: tuple[str, ...]) -> dict[str, np.ndarray]:
         with torch.inference_mode(False), torch.enable_grad():
             tensors = {name: torch.from_numpy(np.array(x)) for name, x in activations.named().items()}
             wanted = {name: tensors[name].requires_grad_() for name in paths if name in tensors}
-            parts = there.parts(Activations.of(tensors))
-            if not parts.requires_grad:
+            member_scores = there.member_scores(Activations.of(tensors))
+            if not member_scores.requires_grad:
                 return {}
-            total = (parts * torch.from_numpy(np.asarray(weight, np.float32))).sum()
+            total = (member_scores * torch.from_numpy(np.asarray(weight, np.float32))).sum()
             found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
         return _finite({n: g.numpy() for n, g in zip(wanted, found, strict=True) if g is not None})
 
@@ -62,10 +62,10 @@ def _jax(detector: Detector) -> Slopes:
 
     with warnings.catch_warnings():  # integers of 64 bits become those of 32
         warnings.simplefilter("ignore", UserWarning)
-        there = moved(detector, xp, xp.float32)
+        there = to_namespace(detector, xp, xp.float32)
 
     def total(wanted: dict[str, Any], arrays: dict[str, Any], weight: Any) -> Any:
-        return xp.sum(there.parts(Activations.of(arrays | wanted)) * weight)
+        return xp.sum(there.member_scores(Activations.of(arrays | wanted)) * weight)
 
     slope = jax.jit(jax.grad(total))
 

@@ -49,7 +49,7 @@ class FileImages(Entries):
     @property
     def size(self) -> tuple[int, int] | None:
         if isinstance(self._size, str):
-            self._size = common_size(self._files)
+            self._size = common_size(self._files[:: max(1, len(self._files) // 32)])
         return self._size
 
     @property

@@ -90,7 +90,7 @@ def open_model(
     Examples
     --------
     >>> model = knownot.open_model("model.onnx")
-    >>> model.offers.classes, model.input.height
+    >>> model.capabilities.classes, model.input.height
     (4, 16)
     """
     if isinstance(thing, Model):
@@ -118,8 +118,8 @@ def open_model(
             asked["none_classes"] = none_classes
             opened = NoneClasses(opened, none_classes)
     on_disk = isinstance(thing, str | os.PathLike) and Path(thing).is_file()
-    if opened.class_names is None and opened.offers.classes and on_disk:
-        names, note = names_beside(Path(thing), opened.offers.classes)
+    if opened.class_names is None and opened.capabilities.classes and on_disk:
+        names, note = names_beside(Path(thing), opened.capabilities.classes)
         opened.class_names = names
         opened.notes = (*opened.notes, note) if note else opened.notes
     opened.opened_with = {name: value for name, value in asked.items() if value is not None}

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, Array, Head, InputSpec, Offers, Preprocess, softmax
+from ..arrays import Activations, Array, Capabilities, Head, InputSpec, Preprocess, softmax
 from ..errors import ModelError, UnsoundError, unknown_name
+from ..renamed import OldAttribute
 
 CURES = {  # what works, for what not every classifier shows
     "gradient": "Gradients can be had of PyTorch classifiers (nn.Module, TorchScript, torch.export) and of Keras ones, "
@@ -35,8 +36,9 @@ class Model(ABC):
     class_names: [c] names, when the file or object knows them.
     preprocess: what the classifier itself says of its preprocessing, None where it is silent.
     stage_layers: {stage name: the framework's name of the layer or operation it was read from}; all stages,
-        the last included; `offers.stages` holds the earlier ones only, which detectors read.
+        the last included; `capabilities.stages` holds the earlier ones only, which detectors read.
     gradients: the paths of activations that `gradient` takes ("logits", "features", "stages/<name>").
+    stretches: whether the loaders that usually feed it stretch photographs, as Keras' do, instead of cutting them.
     trainable: whether its weights are at hand, so that a remedy can train a copy of it.
     notes: what was found at opening, one sentence each, for people.
     opened_with: the options that `open_model` was given.
@@ -44,12 +46,13 @@ class Model(ABC):
 
     framework: str
     input: InputSpec
-    offers: Offers
+    capabilities: Capabilities
     head: Head | None
     class_names: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
     stage_layers: Mapping[str, str]
     gradients: tuple[str, ...] = ()
+    stretches: bool = False
     trainable: bool = False
     notes: tuple[str, ...] = ()
     opened_with: Mapping[str, Any] = {}
@@ -58,7 +61,7 @@ class Model(ABC):
         """What the classifier computes for its own input `batch`, [n, h, w, k] or [n, k, h, w] float32.
 
         The layout is told by the shape. Everything returned is float32 NumPy. One forward pass, with maps or without.
-        maps: those of `offers.maps` that are wanted too, [n, k, h, w] whatever the framework's layout; tokens are
+        maps: those of `capabilities.maps` that are wanted too, [n, k, h, w] whatever the framework's layout; tokens are
         [n, k, t, 1].
         Raises InputError for another shape, OptionError for an unknown map, ActivationsError for NaN or infinity.
         """
@@ -69,9 +72,9 @@ class Model(ABC):
     def known_maps(self, maps: Sequence[str]) -> tuple[str, ...]:
         """Each once, in the order of computation. Raises OptionError for one that is not offered."""
         for name in maps:
-            if name not in self.offers.maps:
-                raise unknown_name("map of this classifier", name, self.offers.maps)
-        return tuple(name for name in self.offers.maps if name in maps)
+            if name not in self.capabilities.maps:
+                raise unknown_name("map of this classifier", name, self.capabilities.maps)
+        return tuple(name for name in self.capabilities.maps if name in maps)
 
     @abstractmethod
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
@@ -91,7 +94,7 @@ class Model(ABC):
         toward: {"logits": [n, c], "features": [n, d], "stages/<name>": [n, 2k]}, any of `gradients`: the derivatives of
         whatever is to be changed with respect to these, so that its formula stays with whoever asks. A pass there and a
         pass back. Where the slope is infinite (the standard deviation of a constant map) it counts as zero.
-        Raises UnsoundError where `offers` has no "gradient", OptionError for a path without one.
+        Raises UnsoundError where `capabilities` has no "gradient", OptionError for a path without one.
         """
         raise self._lacks("gradient")
 
@@ -107,7 +110,7 @@ class Model(ABC):
         """Logits [n, c] of `batch`, in the classifier's layout, with the network's dropout layers at work.
 
         seed chooses what is dropped: the same for all images, whatever batch they come in. One pass.
-        Raises UnsoundError where `offers` has no "dropout".
+        Raises UnsoundError where `capabilities` has no "dropout".
         """
         raise self._lacks("dropout")
 
@@ -115,8 +118,10 @@ class Model(ABC):
         """Raise ModelError if for real images `batch`, its own input, the logits are not what its own output says. What
         was checked at opening was checked on random images."""
 
-    def offers_or_raise(self, kind: str) -> None:
-        if kind not in self.offers.kinds:
+    offers = OldAttribute("capabilities")
+
+    def shows_or_raise(self, kind: str) -> None:
+        if kind not in self.capabilities.outputs:
             raise self._lacks(kind)
 
     def _lacks(self, kind: str) -> UnsoundError:

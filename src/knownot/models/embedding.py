@@ -24,10 +24,10 @@ class Embedding(Wrapper):
     def __init__(self, inner: Model, staged: bool) -> None:
         super().__init__(inner)
         self.head = self.class_names = None
-        stages = inner.offers.stages if staged else ()
-        self.width = inner.offers.classes
+        stages = inner.capabilities.stages if staged else ()
+        self.width = inner.capabilities.classes
         kinds = frozenset({"features"} | ({"stages"} if stages else set()))
-        self.offers = replace(inner.offers, kinds=kinds, classes=0, stages=stages)
+        self.capabilities = replace(inner.capabilities, outputs=kinds, classes=0, stages=stages)
         reach = {"logits", *(f"stages/{name}" for name in stages)}
         self.gradients = tuple("features" if p == "logits" else p for p in inner.gradients if p in reach)
         self.stage_layers = {name: inner.stage_layers[name] for name in stages}
@@ -35,7 +35,7 @@ class Embedding(Wrapper):
 
     def forward(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
         seen = self.inner.forward(batch)
-        stages = {name: seen.stages[name] for name in self.offers.stages}
+        stages = {name: seen.stages[name] for name in self.capabilities.stages}
         return Activations(np.empty((len(batch), 0), np.float32), np.asarray(seen.logits), stages)
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -43,11 +43,13 @@ class Embedding(Wrapper):
         return self.inner.gradient(batch, {"logits" if p == "features" else p: v for p, v in toward.items()})
 
     def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Embedding:
-        return Embedding(self.inner.as_onnx(folder, size), bool(self.offers.stages))
+        return Embedding(self.inner.as_onnx(folder, size), bool(self.capabilities.stages))
 
     def record(self, x: Array, call: Call, maps: Sequence[str] = ()) -> Activations:
         seen = self.inner.record(x, call)
-        return Activations(seen.logits[:, :0], seen.logits, {name: seen.stages[name] for name in self.offers.stages})
+        return Activations(
+            seen.logits[:, :0], seen.logits, {name: seen.stages[name] for name in self.capabilities.stages}
+        )
 
     @property
     def fingerprint(self) -> str:

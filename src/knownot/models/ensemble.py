@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..arrays import Activations, Array, Head, InputSpec, Offers
+from ..arrays import Activations, Array, Capabilities, Head, InputSpec
 from ..errors import ModelError, OptionError
 from . import open_model
 from .base import Call, Model
@@ -40,14 +40,15 @@ class EnsembleModel(Model):
         self.input = _one_input(self.members)
         self.preprocess = _same(self.members, "preprocess", "preprocessed in different ways")
         self.class_names = _same([m for m in self.members if m.class_names] or [first], "class_names", "of other names")
-        offers = [m.offers for m in self.members]
-        if len({o.classes for o in offers}) > 1:
+        self.stretches = first.stretches
+        capabilities = [m.capabilities for m in self.members]
+        if len({o.classes for o in capabilities}) > 1:
             raise ModelError(
-                f"The members of an ensemble have the same classes; these have {[o.classes for o in offers]}."
+                f"The members of an ensemble have the same classes; these have {[o.classes for o in capabilities]}."
             )
-        kinds = frozenset.intersection(*(o.kinds for o in offers)) - {"stages", "maps", "dropout"}
-        stages = tuple(f"member{i}-{name}" for i, o in enumerate(offers, 1) for name in o.stages)
-        self.offers = Offers(kinds | {"stages"} if stages else kinds, first.offers.classes, stages)
+        kinds = frozenset.intersection(*(o.outputs for o in capabilities)) - {"stages", "maps", "dropout"}
+        stages = tuple(f"member{i}-{name}" for i, o in enumerate(capabilities, 1) for name in o.stages)
+        self.capabilities = Capabilities(kinds | {"stages"} if stages else kinds, first.capabilities.classes, stages)
         reach = set.intersection(*({p for p in m.gradients if "/" not in p} for m in self.members))
         staged = (f"stages/member{i}-{p[7:]}" for i, m in enumerate(self.members, 1) for p in m.gradients if "/" in p)
         self.gradients = (*sorted(reach, reverse=True), *staged) if "logits" in reach else ()
@@ -64,7 +65,7 @@ class EnsembleModel(Model):
     def _joined(self, seen: Sequence[Activations]) -> Activations:
         xp = array_namespace(seen[0].logits)
         stages = {f"member{i}-{name}": x for i, s in enumerate(seen, 1) for name, x in s.stages.items()}
-        features = xp.concat([s.features for s in seen], axis=1) if "features" in self.offers.kinds else None
+        features = xp.concat([s.features for s in seen], axis=1) if "features" in self.capabilities.outputs else None
         return Activations(xp.mean(xp.stack([s.logits for s in seen], axis=0), axis=0), features, stages)
 
     def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> EnsembleModel:

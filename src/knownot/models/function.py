@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Activations, InputSpec, Offers
+from ..arrays import Activations, Capabilities, InputSpec
 from ..errors import ModelError, OptionError, unknown_name
 from .base import Model, probe
 
@@ -39,11 +39,11 @@ class FunctionModel(Model):
         self.input, self.stage_layers = spec, {}
         self.name = getattr(function, "__qualname__", type(function).__qualname__)
         kinds = frozenset({"probabilities"} if outputs == "probabilities" else {"probabilities", "logits"})
-        self.offers = Offers(kinds, classes or 0)
+        self.capabilities = Capabilities(kinds, classes or 0)
         batch = probe(spec)
         first = self.forward(batch).logits
         if classes is None:
-            self.offers = Offers(kinds, first.shape[1])
+            self.capabilities = Capabilities(kinds, first.shape[1])
         if first.shape[1] < 2:
             raise ModelError(
                 f"The function {self.name!r} gives one number per image; knownot needs at least two classes. "
@@ -78,7 +78,7 @@ class FunctionModel(Model):
         )
 
     def _check_outputs(self, given: np.ndarray, n: int) -> None:
-        c = self.offers.classes
+        c = self.capabilities.classes
         if given.dtype.kind not in "fiub" or given.ndim != 2 or len(given) != n or (c and given.shape[1] != c):
             raise ModelError(
                 f"The function {self.name!r} returned {given.dtype} of shape {given.shape} for {n} images; expected "

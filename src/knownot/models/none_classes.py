@@ -33,17 +33,17 @@ class NoneClasses(Wrapper):
     def __init__(self, inner: Model, none_classes: int | Sequence[int]) -> None:
         self.which = () if isinstance(none_classes, int | np.integer) else _numbers(inner, none_classes)
         k: Any = len(self.which) if self.which else none_classes
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= inner.offers.classes - 2:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= inner.capabilities.classes - 2:
             raise OptionError(
-                f"none_classes={k!r}: expected how many of the classifier's {inner.offers.classes} outputs, the last "
-                "ones, are classes of nothing; at least 1, and two or more classes have to be left."
+                f"none_classes={k!r}: expected how many of the classifier's {inner.capabilities.classes} outputs, the "
+                "last ones, are classes of nothing; at least 1, and two or more classes have to be left."
             )
         super().__init__(inner)
         self.none_classes = int(k)
-        c = inner.offers.classes - self.none_classes
+        c = inner.capabilities.classes - self.none_classes
         self.none = self.which or tuple(range(c, c + self.none_classes))
         self.kept = tuple(i for i in range(c + self.none_classes) if i not in self.none)
-        self.offers = replace(inner.offers, kinds=inner.offers.kinds | {"none"}, classes=c)
+        self.capabilities = replace(inner.capabilities, outputs=inner.capabilities.outputs | {"none"}, classes=c)
         head = inner.head
         self.head = (
             None
@@ -72,7 +72,7 @@ class NoneClasses(Wrapper):
         """toward may have "extra/none/logits" [n, k] as well."""
         own = {name: v for name, v in toward.items() if name not in ("logits", f"extra/{NONE}")}
         if len(own) < len(toward):
-            n, c = len(batch), self.offers.classes
+            n, c = len(batch), self.capabilities.classes
             logits = np.zeros((n, c + self.none_classes), np.float32)
             logits[:, list(self.kept)] = toward.get("logits", 0)
             logits[:, list(self.none)] = toward.get(f"extra/{NONE}", 0)
@@ -99,7 +99,7 @@ class NoneClasses(Wrapper):
 
 
 def _numbers(inner: Model, given: Sequence[int]) -> tuple[int, ...]:
-    classes = inner.offers.classes
+    classes = inner.capabilities.classes
     fits = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and 0 <= i < classes for i in given)
     if isinstance(given, str) or not given or not fits or len(set(given)) != len(given):
         raise OptionError(f"none_classes={given!r}: expected numbers of outputs, from 0 to {classes - 1}, each once.")

@@ -17,7 +17,7 @@ def described(model: Model, file: str | None) -> dict[str, Any]:
         "model_file": file,
         "framework": model.framework,
         "fingerprint": model.fingerprint,
-        "stages": list(model.offers.stages),
+        "stages": list(model.capabilities.stages),
         "opened_with": dict(model.opened_with),
     }
 
@@ -52,9 +52,9 @@ def reopened(
             f"This is not the {who} that was fitted: its weights have another fingerprint. Fit again."
             + (" (It was opened with embedding=True at fit time.)" if options.get("embedding") else "")
         )
-    if list(opened.offers.stages) != list(about.get("stages", [])):
+    if list(opened.capabilities.stages) != list(about.get("stages", [])):
         raise SavedError(
-            f"The {who} shows the stages {list(opened.offers.stages)}, but {about.get('stages')} were fitted. "
+            f"The {who} shows the stages {list(opened.capabilities.stages)}, but {about.get('stages')} were fitted. "
             "Open it as at fit time (the same file), or fit again."
         )
     return opened

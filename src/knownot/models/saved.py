@@ -64,7 +64,7 @@ def in_folder(folder: Path, given: Mapping[str, Any], opening: Callable[..., Mod
         raise UnsafeError(
             f"{error} A folder cannot be permitted that: give its file {str(folder / file)!r}."
         ) from error
-    if names and len(names) == opened.offers.classes:
+    if names and len(names) == opened.capabilities.classes:
         opened.class_names = tuple(map(str, names))
     opened.preprocess = preprocess or opened.preprocess
     return opened

@@ -15,9 +15,15 @@ class Wrapper(Model):
 
     def __init__(self, inner: Model) -> None:
         self.inner = inner
-        self.framework, self.input, self.offers, self.head = inner.framework, inner.input, inner.offers, inner.head
+        self.framework, self.input, self.capabilities, self.head = (
+            inner.framework,
+            inner.input,
+            inner.capabilities,
+            inner.head,
+        )
         self.class_names, self.preprocess, self.stage_layers = inner.class_names, inner.preprocess, inner.stage_layers
         self.gradients, self.notes, self.opened_with = inner.gradients, inner.notes, inner.opened_with
+        self.stretches = inner.stretches
 
     def gradient(self, batch: np.ndarray, toward: Mapping[str, np.ndarray]) -> np.ndarray:
         return self.inner.gradient(batch, toward)

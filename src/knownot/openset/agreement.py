@@ -11,6 +11,7 @@ from ..calibration import Calibration
 from ..detectors import Detector
 from ..errors import SavedError
 from ..images.preprocess import check_preprocess
+from ..shifts.base import Shifts
 from .added import AddedClass
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ def check_agreement(osc: OpenSetClassifier) -> None:
         "class_names": isinstance(osc.class_names, tuple) and all(isinstance(name, str) for name in osc.class_names),
     }
     kinds["added"] = isinstance(osc.added, tuple) and all(isinstance(a, AddedClass) for a in osc.added)
+    kinds["shifts"] = isinstance(osc.shifts, Shifts | None) and (osc.shifts is None or osc.shifts.agrees())
     for name, right in kinds.items():
         if not right:
             raise SavedError(f"The manifest does not describe a saved classifier: {name} is something else.")
     for way in (osc.preprocess, None if osc.second is None else osc.second.preprocess):
         if way is not None:
             check_preprocess(way)
-    classes, own = osc.model.offers.classes, osc.calibration
+    classes, own = osc.model.capabilities.classes, osc.calibration
     if osc.class_names and len(osc.class_names) != classes:
         raise SavedError(f"{len(osc.class_names)} class names were saved, but the classifier has {classes} classes.")
     if len(own.predicted) and not 0 <= int(own.predicted.min()) <= int(own.predicted.max()) < classes:

@@ -11,7 +11,7 @@ from ..arrays import Activations
 from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
 from ..fitting.extraction import extracted
-from ..fitting.thumbnails import SIDE, eyes, squared
+from ..fitting.thumbnails import SIDE, embed, squared
 from ..images import open_images
 from ..progress import bar
 from .verdicts import Verdicts
@@ -36,7 +36,7 @@ def features_of(
     osc: OpenSetClassifier,
     images: Any,
     *,
-    view: Callable[[Activations], np.ndarray] = eyes,
+    view: Callable[[Activations], np.ndarray] = embed,
     unknown_only: bool = False,
     progress: bool = False,
 ) -> tuple[Verdicts, np.ndarray, np.ndarray]:

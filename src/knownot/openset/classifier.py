@@ -41,14 +41,14 @@ from ..calibration import (
     unknown_share,
 )
 from ..detectors import Detector, classes
-from ..detectors.base import moved
-from ..detectors.passes import passing
+from ..detectors.base import to_namespace
+from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
 from ..fitting.none_classes import takes_for_none
-from ..fitting.thumbnails import SIDE, Bank, Thumbnails, eyes
+from ..fitting.thumbnails import SIDE, Bank, Thumbnails, embed
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
@@ -59,6 +59,9 @@ from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.decision import decide
 from ..selection.diagnostics import Check
+from ..shifts.base import Kind, Shifts
+from ..shifts.sample import Sample
+from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
 from .added import AddedClass, claimed, with_class, without_class
@@ -71,7 +74,18 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Agreed, Passed, Record, agree_on, make_record, run_passes, score_unknown, with_none
+from .steps import (
+    ONE,
+    Agreed,
+    Passed,
+    Record,
+    agree_on,
+    learn_shifts,
+    make_record,
+    run_passes,
+    score_unknown,
+    with_none,
+)
 from .verdicts import Verdict, Verdicts
 
 
@@ -89,6 +103,7 @@ class OpenSetClassifier:
     record: Record
     second: Auxiliary | None = None  # another network, whose features detectors look at as well
     added: tuple[AddedClass, ...] = ()  # classes of a handful of images, see `with_class`
+    shifts: Shifts | None = None  # how known images look that have changed; None where that was not looked at
     process: int = field(default_factory=os.getpid, repr=False, compare=False)  # in which it was opened
 
     def __repr__(self) -> str:
@@ -126,8 +141,7 @@ class OpenSetClassifier:
         """Of all that decides a verdict, the networks' weights and knownot's version included; the same when loaded."""
         second = () if self.second is None else (self.second.model.fingerprint, self.second.preprocess)
         things = {name: getattr(self, name) for name in SAVED if name not in ("bank", "record")}
-        added = {"added": self.added} if self.added else {}
-        return saving.digest(things | added | {"second": second}, self.model.fingerprint, __version__)
+        return saving.digest(things | self._more | {"second": second}, self.model.fingerprint, __version__)
 
     @property
     def cost(self) -> str:
@@ -224,7 +238,7 @@ class OpenSetClassifier:
                 if gallery and len(fine):
                     thumbs = [batch.thumbs[i] for i in fine] if batch.thumbs else []
                     rows = verdicts.take(batch.rows[fine])
-                    shown = shown.with_batch(rows, thumbs, eyes(activations), max(self.calibration.p_threshold, 1e-12))
+                    shown = shown.with_batch(rows, thumbs, embed(activations), max(self.calibration.p_threshold, 1e-12))
                 now = time.perf_counter()
                 yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
@@ -300,7 +314,11 @@ class OpenSetClassifier:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all classes: the classifier's own, then those added."""
-        own = self.class_names or tuple(map(str, range(self.model.offers.classes))) if self.added else self.class_names
+        own = (
+            self.class_names or tuple(map(str, range(self.model.capabilities.classes)))
+            if self.added
+            else self.class_names
+        )
         return (*own, *(a.name for a in self.added))
 
     @public
@@ -326,14 +344,14 @@ class OpenSetClassifier:
 
         Raises ActivationsError if a score is NaN or infinite.
         """
-        scores, parts, senseless = self._scored(activations)
+        scores, member_scores, senseless = self._scored(activations)
         for i, why in enumerate(senseless):
             if why:
                 raise ActivationsError(
                     f"T{why[1:]} for image {i} of the batch. Such a score means nothing; please report this with "
                     "the detector and the classifier."
                 )
-        return scores, parts
+        return scores, member_scores
 
     def decided(self, scores: np.ndarray, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations."""
@@ -342,8 +360,8 @@ class OpenSetClassifier:
         label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
         strange = label < 0
         if self.added and strange.any():
-            which = claimed(self.added, eyes(activations)[strange])
-            label[strange] = np.where(which >= 0, self.model.offers.classes + which, -1)
+            which = claimed(self.added, embed(activations)[strange])
+            label[strange] = np.where(which >= 0, self.model.capabilities.classes + which, -1)
         if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
             nothing = takes_for_none(activations.logits, activations.extra)
             label[nothing] = -1
@@ -353,14 +371,14 @@ class OpenSetClassifier:
 
     def _scored(self, activations: Activations) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         """(scores [n], members' scores [n, m], why a score means nothing [n], None where it does)."""
-        parts = np.asarray(self._quick.parts(activations))
-        scores = np.asarray(self._quick.join(parts))
+        member_scores = np.asarray(self._in_float32.member_scores(activations))
+        scores = np.asarray(self._in_float32.combine(member_scores))
         senseless: list[str | None] = [None] * len(scores)
-        named = (*zip(self.detector.members, parts.T, strict=True), ("the detector", scores))
+        named = (*zip(self.detector.members, member_scores.T, strict=True), ("the detector", scores))
         for name, x in reversed(named):  # a member explains the whole
             for i in np.flatnonzero(~np.isfinite(x)):
                 senseless[i] = f"the score of {name} is {x[i]}"
-        return scores, parts, senseless
+        return scores, member_scores, senseless
 
     @public
     def with_alpha(
@@ -518,27 +536,39 @@ class OpenSetClassifier:
         file = self.model.save(folder) if include_model else None
         about = {"knownot": __version__, **described(self.model, file)}
         things = {name: getattr(self, name) for name in SAVED}
-        if self.added:
-            things["added"] = self.added
+        things |= self._more
         if self.second is not None:
             about["second"] = self.second.saved(folder, include_features)
             things["second_preprocess"] = self.second.preprocess
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         saving.write(folder, things, about=about, files=files)
 
+    @property
+    def _more(self) -> dict[str, Any]:
+        """What not every one has, to be saved."""
+        kept = {"added": self.added, "shifts": self.shifts}
+        return {name: thing for name, thing in kept.items() if thing}
+
+    @cached_property
+    def telling(self) -> Telling | None:
+        """Tells by its `shift` what a batch of images looks like; None where `fit` did not look at changes."""
+        return None if self.shifts is None else Telling.of(self.shifts, self.calibration)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as the files of its saved form; ModelError where the network cannot be saved."""
         return from_files, (load, as_files(self._write))
 
     @cached_property
-    def _quick(self) -> Detector:
+    def _in_float32(self) -> Detector:
         """The detector with its state in float32, as scores are computed."""
-        return moved(self.detector, np, np.float32)
+        return to_namespace(self.detector, np, np.float32)
 
     @cached_property
     def looking(self) -> Model:
         """The classifier, and the extra passes that the detector needs."""
-        return passing(reducing(self.model, self.detector.reduces), self.detector.passes, self.preprocess)
+        return with_extra_passes(
+            reducing(self.model, self.detector.map_reductions), self.detector.passes, self.preprocess
+        )
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
@@ -571,23 +601,30 @@ class OpenSetClassifier:
         n, m = len(batch), len(self.detector.members)
         label, closed = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         p, score, confidence = np.full(n, np.nan), np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-        member_p = np.full((n, m), np.nan)
+        member_p, told = np.full((n, m), np.nan), None if self.shifts is None else np.full(n, -1)
         if len(fine):
             with one_blas_thread():
-                scores, parts, senseless = self._scored(activations)
+                scores, member_scores, senseless = self._scored(activations)
             usable = np.array([why is None for why in senseless])
             if not usable.any() and len(fine) > 1:
                 self.scores(activations)  # of no image at all: an error
             for i in np.flatnonzero(~usable):
                 errors[batch.rows[fine[i]]] = f"{senseless[i]}: it means nothing"
-            activations, fine, scores, parts = activations.take(usable), fine[usable], scores[usable], parts[usable]
+            activations, fine, scores, member_scores = (
+                activations.take(usable),
+                fine[usable],
+                scores[usable],
+                member_scores[usable],
+            )
             rows = batch.rows[fine]
             predicted = np.argmax(activations.logits, axis=1)
             p[rows], label[rows] = self.decided(scores, activations)
             member_p[rows] = np.stack(
-                [p_values(ref, part) for ref, part in zip(self.references, parts.T, strict=True)], axis=1
+                [p_values(ref, part) for ref, part in zip(self.references, member_scores.T, strict=True)], axis=1
             )
             score[rows], closed[rows] = scores, predicted
+            if told is not None and self.shifts is not None:
+                told[rows] = self.shifts.tell(activations)
             confidence[rows] = softmax(activations.logits).max(axis=1)
         made = Verdicts(
             ids=tuple(batch.ids),
@@ -601,6 +638,8 @@ class OpenSetClassifier:
             members=self.detector.members,
             class_names=self.names,
             promise=self.promise,
+            told=told,
+            telling=self.telling,
         )
         return batch, made, activations, fine
 
@@ -634,6 +673,7 @@ def fit(
     batch_size: int | None = None,
     thumbnails: int = 512,
     allow_low_accuracy: bool = False,
+    shifts: Any = None,
     seed: int = 0,
     progress: bool = True,
 ) -> OpenSetClassifier:
@@ -694,6 +734,13 @@ def fit(
     allow_low_accuracy : bool, default False
         Whether to fit a classifier too that is hardly right more often on its own classes than by chance; that is a
         LabelsError else, because labels or preprocessing are then wrong as a rule.
+    shifts : bool, str, callable, or sequence or dict of them, optional
+        Which changes of known images are looked at, by forward passes over changed copies of up to 300 calibration
+        images: so that `predict` says when a batch looks changed, and how many known images changed so would be called
+        unknown. By default the usual ones (compression, blur, size, noise, light, colour, sharpness; see
+        `docs/how-to/shifts.md`) where that costs at most half as many forward passes as the fit; True: whatever it
+        costs; False: none; else names of changes or of their families, or functions of yours, uint8 [n, h, w, 3] -> the
+        same.
     seed : int, default 0
         Of all that is random: which images are held out, which rank.
     progress : bool, default True
@@ -726,26 +773,34 @@ def fit(
         model, (known, labels), calibration=calibration, calibration_labels=calibration_labels, detector=detector,
         unknown=unknown, alpha=alpha, guarantee=guarantee, delta=delta, preprocess=preprocess, features=features,
         features_preprocess=features_preprocess, class_names=class_names, none_classes=none_classes, head=head,
-        stages=stages, batch_size=batch_size, thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, seed=seed,
-        progress=progress,
+        stages=stages, batch_size=batch_size, thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy,
+        shifts=shifts, seed=seed, progress=progress,
     )  # fmt: skip
     if agreed.again:
         warnings.warn(f"{agreed.again} {VOID} {CURE}", UserWarning, stacklevel=3)
-    shown = Thumbnails(thumbnails, seed)
-    passed = run_passes(agreed.job, shown, agreed.none)
-    return assembled(agreed, passed, shown, begin, unknown)
+    shown, sample = Thumbnails(thumbnails, seed), Sample(seed=seed) if agreed.changes else Sample(0)
+    passed = run_passes(agreed.job, shown, sample, agreed.none)
+    return assembled(agreed, passed, shown, begin, unknown=unknown, sample=sample)
 
 
 def assembled(
-    agreed: Agreed, passed: Passed, shown: Thumbnails, begin: float, unknown: Any = None
+    agreed: Agreed,
+    passed: Passed,
+    shown: Thumbnails,
+    begin: float,
+    *,
+    unknown: Any = None,
+    sample: Sample | None = None,
 ) -> OpenSetClassifier:
     """The detectors chosen and calibrated, and everything put together. begin: when the fit began."""
     job = agreed.job
     if passed.void and not agreed.again:  # else it was told before the walk
         warnings.warn(passed.void, UserWarning, stacklevel=4)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
-    decided = replace(decided, calibration=decided.calibration.among(job.offers.classes))
+    decided = replace(decided, calibration=decided.calibration.among(job.capabilities.classes))
+    kept, notes = learn_shifts(passed, sample or Sample(0), agreed.shifts, agreed.changes, decided.detector)
     record = make_record(passed, choice, decided, begin)
+    record = replace(record, notes=(*record.notes, *notes))
     if agreed.none:
         record = with_none(record, agreed.named, agreed.none[0].share)
     return OpenSetClassifier(
@@ -758,6 +813,7 @@ def assembled(
         bank=shown.bank(),
         record=record,
         second=job.second,
+        shifts=kept,
     )
 
 
@@ -804,5 +860,5 @@ def networks_in(
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")
 OUR_KINDS: dict[str, type] = {
-    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass)
+    k.__name__: k for k in (Head, Preprocess, Calibration, Bank, Record, Trial, Check, AddedClass, Shifts, Kind)
 }

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import softmax
 from ..fitting.extraction import extracted
-from ..fitting.thumbnails import eyes
+from ..fitting.thumbnails import embed
 from ..images import open_images
 from .verdicts import Verdicts
 
@@ -50,7 +50,7 @@ def explain(
     for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts, False):
         rows: list[Explanation | None] = [None] * len(batch)
         if len(fine):
-            probabilities, seen = softmax(activations.logits), eyes(activations)
+            probabilities, seen = softmax(activations.logits), embed(activations)
             near = osc.bank.nearest(seen, nearest) if osc.bank is not None else np.empty((len(fine), 0), int)
             for i, row in enumerate(batch.rows[fine]):
                 rows[row] = Explanation(

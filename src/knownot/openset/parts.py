@@ -81,6 +81,9 @@ def fit_part(model: Any, known: Any, labels: Any = None, *, part: tuple[int, int
     given = {**DEFAULTS, **options}
     if unknown := [name for name in options if name not in DEFAULTS]:
         raise unknown_name("option of fit_part", unknown[0], list(DEFAULTS))
+    if given["shifts"]:
+        raise OptionError("shifts= is not for parts: they keep no calibration images to make changed copies of.")
+    given["shifts"] = False
     if given["unknown"] is not None:
         raise OptionError("unknown= is no part of the known images: give it to merge.")
     return gathered(agree_on(model, (known, labels), **given), part, source_name(known), given["thumbnails"])
@@ -171,7 +174,7 @@ def merged(agreed: Agreed, whole: Part, begin: float, unknown: Any = None) -> Op
     """From all parts together. Raises SavedError when some are missing or come twice."""
     _check_complete(whole.pieces)
     passed = checked_passes(finish(agreed.job, whole))
-    return assembled(agreed, passed, whole.shown, begin, unknown)
+    return assembled(agreed, passed, whole.shown, begin, unknown=unknown)
 
 
 def _check_complete(pieces: Sequence[tuple[str, int, int]]) -> None:
@@ -212,7 +215,7 @@ def _about(agreed: Agreed, thumbnails: int) -> dict[str, Any]:
         "wanted": [repr(want) for want in job.wanted],
         "options": {n: getattr(options, n) for n in ("alpha", "guarantee", "delta", "seed")},
         "names": list(job.names),
-        "labelled": job.offers.labels,
+        "labelled": job.capabilities.labels,
         "calibrated": job.held is not None,
         "none": list(agreed.named),
         "thumbnails": thumbnails,
@@ -233,12 +236,12 @@ def _first(one: Part | str | Path, given: tuple[Any, Any]) -> tuple[Part, Agreed
         one, files = read_part(folder)
     about = one.about
     model, second = networks_in(folder, about, files, given, about["second_preprocess"])
-    own = model.offers if second is None else second.beside(model.offers)
-    offers = replace(own, labels=about["labelled"])
-    recipe, _ = resolve(about["detector"], offers)
+    own = model.capabilities if second is None else second.beside(model.capabilities)
+    capabilities = replace(own, labels=about["labelled"])
+    recipe, _ = resolve(about["detector"], capabilities)
     job = FitJob(
         model=model,
-        offers=offers,
+        capabilities=capabilities,
         recipes={ONE: recipe},
         images=cast(Any, None),  # they were walked over elsewhere
         held=None,

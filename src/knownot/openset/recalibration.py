@@ -49,22 +49,26 @@ def recalibrate(
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
     decided = calibrate(osc.detector, scores, predicted, CalibrationOptions(**wanted, seed=seed), numbers=numbers)
-    calibration = decided.calibration.among(osc.model.offers.classes)
+    calibration = decided.calibration.among(osc.model.capabilities.classes)
     count = len(calibration.scores)
     seen = walk.confusion
     note = f"Calibrated anew on {len(scores):,} images; before, on {osc.record.calibration + osc.record.ranking:,}."
     if contents.repeats:
         note += f" {contents.repeats:,} others were the same images again, which count once."
+    if osc.shifts is not None:
+        note += " How changed images look was told from the images of before, and is no longer told."
     record = replace(
-        osc.record, calibration=count, ranking=len(scores) - count if decided.detector.ranks else 0, held_out=0,
+        osc.record, calibration=count,
+        ranking=len(scores) - count if decided.detector.needs_reference else 0, held_out=0,
         void="", evidence=0, calibration_is_new=True, accuracy=seen.accuracy if seen.images else osc.record.accuracy,
         accuracy_images=seen.images or osc.record.accuracy_images, notes=(*osc.record.notes, note),
         unreadable=(*osc.record.unreadable, *walk.unreadable)[:1000],
         unreadable_count=osc.record.unreadable_count + len(walk.unreadable),
     )  # fmt: skip
     return replace(
-        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record
-    )
+        osc, detector=decided.detector, calibration=calibration, references=decided.references, record=record,
+        shifts=None,
+    )  # fmt: skip
 
 
 def _rule(osc: OpenSetClassifier) -> dict[str, Any]:

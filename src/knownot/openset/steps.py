@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .. import saving
 from ..arguments import whole
 from ..arrays import Preprocess
 from ..calibration import as_share
-from ..detectors import beside_default, classes, resolve
+from ..detectors import Detector, beside_default, classes, resolve
 from ..errors import CalibrationError, ModelError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
@@ -39,9 +39,14 @@ from ..images.disjoint import CURE, VOID
 from ..images.labels import names_of
 from ..images.ways import as_preprocess
 from ..models import open_model
+from ..outliers.changes import Changed
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
+from ..shifts.base import Shifts
+from ..shifts.kinds import asked_for
+from ..shifts.learn import copied, learn
+from ..shifts.sample import Sample
 from ..version import __version__
 
 NOTHING = {
@@ -112,12 +117,12 @@ def set_up(
     unknown: bool,
 ) -> FitJob:
     """Agree on everything before any image is walked over. unknown: whether unknown images were given."""
-    recipe, notes = resolve(detector, sources.offers)
+    recipe, notes = resolve(detector, sources.capabilities)
     if unknown and not recipe.kind.chooses:
         raise OptionError(
             "unknown= is evidence for the automatic choice: give detector='auto' as well, or leave it out."
         )
-    _checked_first(sources, recipe.kind.ranks, options, class_names)
+    _checked_first(sources, recipe.kind.needs_reference, options, class_names)
     job = agree(sources, {ONE: recipe}, options, preprocess, class_names, passes)
     of_sources = [note for s in (job.images, job.held) if s is not None for note in (*s.notes, *s.label_notes)]
     return replace(job, notes=(*job.notes, *notes, *of_sources))
@@ -147,6 +152,8 @@ class Agreed:
     named: tuple[str, ...] = ()
     again: str = ""
     asked: Any = None
+    shifts: Any = None  # as given to `fit`
+    changes: Mapping[str, Changed] = field(default_factory=dict)  # of images, that are looked at
 
 
 def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
@@ -156,8 +163,9 @@ def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
     alpha, delta = (as_share(name, asked[name]) for name in ("alpha", "delta"))
     options = CalibrationOptions(alpha, asked["guarantee"], delta, asked["seed"])
     options.check()
+    changes = asked_for(asked["shifts"])
     opened = open_model(model, head=asked["head"], stages=asked["stages"])
-    if not opened.offers.classes:
+    if not opened.capabilities.classes:
         raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
     preprocess = as_preprocess(asked["preprocess"], channels=opened.input.channels)
     second = asked["features"], as_preprocess(asked["features_preprocess"], option="features_preprocess=")
@@ -170,7 +178,7 @@ def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
     detector = detector_for(model, asked["detector"])
     passes = PassOptions(asked["batch_size"], asked["progress"], asked["allow_low_accuracy"])
     job = set_up(sources, detector, options, preprocess, class_names, passes, asked["unknown"] is not None)
-    return Agreed(job, none, named, again, detector)
+    return Agreed(job, none, named, again, detector, asked["shifts"], changes)
 
 
 @dataclass(frozen=True)
@@ -182,14 +190,16 @@ class Passed:
     void: str = ""
 
 
-def run_passes(job: FitJob, thumbnails: Thumbnails, none: tuple[NoneShare, ...] = ()) -> Passed:
-    """One pass over the known images, and one over the calibration images if there are any."""
+def run_passes(job: FitJob, thumbnails: Thumbnails, sample: Sample, none: tuple[NoneShare, ...] = ()) -> Passed:
+    """One pass over the known images, and one over the calibration images if there are any. sample: sees those that
+    calibrate."""
     watch, contents = subsample(job), Contents()
     if job.held is None:
         hold = hold_out(job, RANKING[0], watch)
+        hold.also = sample
         return checked_passes(score_calibration(fit_known(job, (*none, thumbnails, hold), contents=contents)))
     known = fit_known(job, (thumbnails,), contents=contents)
-    return checked_passes(score_calibration(known, none if watch is None else (*none, watch)))
+    return checked_passes(score_calibration(known, (*none, sample, *(() if watch is None else (watch,)))))
 
 
 def checked_passes(found: PassResults) -> Passed:
@@ -197,9 +207,13 @@ def checked_passes(found: PassResults) -> Passed:
     if found.held_contents is None:
         return Passed(found, _held_out(found))
     counts, notes, void = distinct(found, found.watch is None)
-    parts = {name: part[counts] for name, part in found.parts.items()}
+    member_scores = {name: part[counts] for name, part in found.member_scores.items()}
     found = replace(
-        found, parts=parts, predicted=found.predicted[counts], keys=found.keys[counts], numbers=found.numbers[counts]
+        found,
+        member_scores=member_scores,
+        predicted=found.predicted[counts],
+        keys=found.keys[counts],
+        numbers=found.numbers[counts],
     )
     return Passed(found, notes, void)
 
@@ -271,14 +285,36 @@ def score_unknown(found: PassResults, unknown: Any) -> np.ndarray | None:
         return None
     strange = found.job.extractor(found.fitted[ONE].passes)
     batches = strange.run(open_images(unknown), "unknown", labelled=False)
-    (parts,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
-    return parts
+    (member_scores,), _ = measured_on([found.fitted[ONE]], (activations for activations, _ in batches))
+    return member_scores
+
+
+def learn_shifts(
+    passed: Passed, sample: Sample, shifts: Any, changes: Mapping[str, Changed], detector: Detector
+) -> tuple[Shifts | None, tuple[str, ...]]:
+    """(what is kept on changed images, notes). shifts: as given to `fit`, None where nothing was asked for."""
+    found, begin = passed.found, time.perf_counter()
+    passes = found.known.images + len(found.predicted)
+    images = copied(changes, sample, passes, always=shifts is not None)
+    if not images:
+        return None, ()
+    job = found.job
+    kept, notes = learn(
+        changes, sample, images, job.extractor(detector.passes), detector, job.options.seed, job.progress
+    )
+    if kept is None:
+        return None, notes
+    note = (
+        f"Copies of {images:,} calibration images under {len(kept.kinds)} changes ({kept.passes:,} forward passes, "
+        f"{time.perf_counter() - begin:.1f} s) tell when incoming images look changed (shifts=False: without)."
+    )
+    return kept, (note, *notes)
 
 
 def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetector, begin: float) -> Record:
     """begin: when the fit began, by `time.perf_counter`."""
     found = passed.found
-    job, parts, known, new = found.job, found.parts[ONE], found.known, found.calibration
+    job, member_scores, known, new = found.job, found.member_scores[ONE], found.known, found.calibration
     right, of = _accuracy(found)
     notes = [*job.notes, *passed.notes, *([] if choice is None else [choice.note])]
     if of >= 20 and right < 0.6:
@@ -309,9 +345,9 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         )
     return Record(
         known=known.images,
-        held_out=len(parts) if new is None else 0,
+        held_out=len(member_scores) if new is None else 0,
         calibration=len(decided.calibration.scores),
-        ranking=len(parts) - len(decided.calibration.scores) if decided.detector.ranks else 0,
+        ranking=len(member_scores) - len(decided.calibration.scores) if decided.detector.needs_reference else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
@@ -323,7 +359,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         unreadable=tuple(unreadable[:1000]),
         unreadable_count=len(unreadable) + known.more_unreadable + (0 if new is None else new.more_unreadable),
         notes=tuple(notes),
-        checks=checked(found.fitted[ONE].members, parts) if choice is None else choice.checks,
+        checks=checked(found.fitted[ONE].members, member_scores) if choice is None else choice.checks,
         low_accuracy_allowed=job.allow_low_accuracy,
         second="" if job.second is None else job.second.words,
         seconds=time.perf_counter() - begin,

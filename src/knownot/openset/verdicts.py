@@ -14,6 +14,7 @@ import numpy as np
 from ..arguments import public
 from ..errors import OptionError, RowError, missing_extra
 from ..images.names import printable
+from ..shifts.seen import Shift, Telling
 from .cells import BYTES, as_bytes, csv_cell, lossless, utf8
 
 COLUMNS = (
@@ -68,6 +69,8 @@ class Verdicts:
     members: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     promise: str = ""  # the guarantee, in words
+    told: np.ndarray | None = None  # [n] int64, the kind of change that each looks like, see `shifts.base.Shifts`
+    telling: Telling | None = field(default=None, compare=False, repr=False)
     seconds: float = 0.0
     gallery: Any = field(default=None, compare=False, repr=False)
 
@@ -129,7 +132,18 @@ class Verdicts:
         """One sentence for people."""
         known, unknown, bad = (int(x.sum()) for x in (self.known, self.unknown, self.unreadable))
         text = f"{len(self):,} image{'s' * (len(self) != 1)}: {known:,} known, {unknown:,} unknown, {bad:,} unreadable"
-        return f"{text}; {self.promise}" if self.promise else text
+        text = f"{text}; {self.promise}" if self.promise else text
+        shift = self.shift
+        return text if shift is None or not shift.matters else f"{text}; {shift.sentence}"
+
+    @property
+    def shift(self) -> Shift | None:
+        """What these images look like, if they look changed; None where they do not, are too few to tell, or `fit` did
+        not look at changes."""
+        if self.told is None or self.telling is None:
+            return None
+        fine = len(self) - int(self.unreadable.sum())
+        return self.telling.shift(self.telling.shifts.counts(self.told), int(self.unknown.sum()), fine)
 
     def columns(self) -> dict[str, Any]:
         """The columns of `COLUMNS`, by name."""
@@ -171,6 +185,7 @@ class Verdicts:
             for f in fields(self)
             if f.name in PER_IMAGE
             for x in [getattr(self, f.name)]
+            if x is not None
         }
         return replace(self, **chosen, gallery=None)
 
@@ -184,7 +199,7 @@ class Verdicts:
         joined: dict[str, Any] = {}
         for f in fields(cls):
             given = [getattr(p, f.name) for p in parts]
-            if f.name in PER_IMAGE:
+            if f.name in PER_IMAGE and given[0] is not None:
                 joined[f.name] = (
                     np.concatenate(given) if isinstance(given[0], np.ndarray) else tuple(x for g in given for x in g)
                 )
@@ -253,7 +268,7 @@ class Verdicts:
 
 
 SHOWN = 10  # rows of the table in notebooks
-PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values")
+PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values", "told")
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Task:
 
     @property
     def classes(self) -> int:
-        return self.opened.offers.classes
+        return self.opened.capabilities.classes
 
 
 @dataclass(frozen=True)

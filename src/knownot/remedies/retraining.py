@@ -193,7 +193,7 @@ def prepared(
     )
     if way is None and not (opened.input.height and opened.input.width) and images.size is None:
         raise ImagesError("The known images differ in size; training takes batches of one size.")
-    spec, classes = opened.input, opened.offers.classes
+    spec, classes = opened.input, opened.capabilities.classes
     pool, unreadable = read(
         images, way, spec=spec, order=order, classes=classes, what="known", progress=settings.progress
     )

@@ -17,6 +17,7 @@ from ..openset.classifier import OpenSetClassifier
 from ..openset.discovery import Cluster, find_clusters
 from ..openset.gallery import Gallery
 from ..openset.verdicts import Verdicts
+from ..shifts.seen import Shift
 from ..version import __version__
 from .data import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData
 from .html import write_report as write
@@ -37,7 +38,16 @@ def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *
     bad = [(i, e) for i, e in zip(verdicts.ids, verdicts.error, strict=True) if e is not None]
     counts = (int(verdicts.known.sum()), int(verdicts.unknown.sum()), len(bad))
     scores = verdicts.score[readable].astype(np.float64)
-    write(path, build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source))
+    data = build(osc, scores, counts, classes, bad, verdicts.gallery, verdicts.seconds, source)
+    write(path, with_shift(data, verdicts.shift))
+
+
+def with_shift(data: ReportData, shift: Shift | None) -> ReportData:
+    """With what the images look like, where they look changed, as the first note."""
+    if shift is None:
+        return data
+    said = f"{shift.sentence[0].upper()}{shift.sentence[1:]}."
+    return replace(data, notes=(said, *data.notes))
 
 
 def build(
@@ -60,7 +70,7 @@ def build(
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         model=ModelDescription(
             name=f"{osc.model.framework} classifier" + (f"; {record.second}" if record.second else ""),
-            classes=osc.model.offers.classes,
+            classes=osc.model.capabilities.classes,
             detector=" + ".join(osc.detector.members),
             preprocessing=record.preprocessing,
             accuracy=record.accuracy,

@@ -3,7 +3,7 @@
 It starts from the default and has to be talked out of it. First are weights (`stacking`), tried on families of made
 outliers that took no part in learning them; where they do not hold, single members may still come and go (`stepwise`).
 On the mean over made outliers alone mixtures of two known images would outvote all else (measured; see
-docs/detectors.md).
+docs/reference/detectors.md).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def share(n: int, needed: int) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, and why. parts [n, m]: of all calibration images."""
+    """What was chosen, and why. member_scores [n, m]: of all calibration images."""
 
     detector: Detector  # not ranked yet
-    parts: np.ndarray
+    member_scores: np.ndarray
     checks: tuple[Check, ...]
     note: str
     evidence: int = 0  # known images that took part
@@ -60,20 +60,20 @@ def choose(found: PassResults, name: str, unknown: np.ndarray | None = None) -> 
     unknown [k, m]: the candidates' scores of unknown images of the user's own, one more kind of evidence, of more
     weight the more there are.
     """
-    auto, parts, job = found.fitted[name], found.parts[name], found.job
+    auto, member_scores, job = found.fitted[name], found.member_scores[name], found.job
     assert isinstance(auto, Auto)  # for the type checker: no other detector chooses
     assert found.watch is not None
     start, names = list(auto.start), auto.names
     failed = tuple(Check(one, (), {}, "left out", f"It could not be fitted here: {why}") for one, why in auto.failed)
-    needed = job.options.of_classes(job.offers.classes)
-    n = share(len(parts), needed)
+    needed = job.options.of_classes(job.capabilities.classes)
+    n = share(len(member_scores), needed)
     if not n:
         note = (
-            f"Automatic choice: {len(parts):,} calibration images are too few to choose by, so the default stays; "
-            f"{enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
+            f"Automatic choice: {len(member_scores):,} calibration images are too few to choose by, so the default "
+            f"stays; {enough(needed):,} are enough, {LEAST} as evidence and the others to rank and calibrate."
         )
-        return Chosen(auto.only(auto.start, auto.weights), parts[:, start], failed, note)
-    known = parts[np.argsort(found.numbers, kind="stable")[:n]]
+        return Chosen(auto.only(auto.start, auto.weights), member_scores[:, start], failed, note)
+    known = member_scores[np.argsort(found.numbers, kind="stable")[:n]]
     computed = answers(job.extractor(), *found.watch.pictures(), each=EACH, seed=job.options.seed)
     made = _by_kind(auto, computed)
     weights: dict[str, float] = {}
@@ -96,7 +96,8 @@ def choose(found: PassResults, name: str, unknown: np.ndarray | None = None) -> 
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
     basis = f"{n:,} known images, {count:,} made outliers, {len(made) + len(rounds)} kinds of unknown images"
     return Chosen(
-        auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()), parts[:, list(chosen)], (*lines, *failed),
+        auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()), member_scores[:, list(chosen)],
+        (*lines, *failed),
         ruling.words(names, start, basis), n, count,
     )  # fmt: skip
 
@@ -110,7 +111,7 @@ def _left_out(found: PassResults, name: str, near: Sequence[int], n: int) -> Ite
     classes = np.asarray(sample.pop("class"), dtype=np.int64)
     recipes = {auto.names[j]: job.recipes[name].options["candidates"][auto.names[j]] for j in near}
     train = (Activations.of(sample), classes)
-    for a, b in left_out(recipes, train, watch.rows(n), job.model.head, job.offers, job.options.seed):
+    for a, b in left_out(recipes, train, watch.rows(n), job.model.head, job.capabilities, job.options.seed):
         yield _spread(a, near, len(auto.names)), _spread(b, near, len(auto.names))
 
 
@@ -118,15 +119,15 @@ def _by_kind(auto: Detector, computed: Mapping[str, Activations]) -> dict[str, n
     """{kind: scores [k, m]} of the candidates."""
     if not computed:
         return {}
-    (parts,), _ = measured_on([auto], computed.values())
+    (member_scores,), _ = measured_on([auto], computed.values())
     ends = np.cumsum([len(batch) for batch in computed.values()])
-    return dict(zip(computed, np.split(parts, ends[:-1]), strict=True))
+    return dict(zip(computed, np.split(member_scores, ends[:-1]), strict=True))
 
 
-def _spread(parts: np.ndarray, columns: Sequence[int], m: int) -> np.ndarray:
+def _spread(member_scores: np.ndarray, columns: Sequence[int], m: int) -> np.ndarray:
     """[n, len(columns)] -> [n, m], NaN elsewhere."""
-    wide = np.full((len(parts), m), np.nan)
-    wide[:, list(columns)] = parts
+    wide = np.full((len(member_scores), m), np.nan)
+    wide[:, list(columns)] = member_scores
     return wide
 
 

@@ -21,7 +21,7 @@ def hold_out(job: FitJob, ranking: int, watch: Subsample | None) -> HoldOut:
     Raises CalibrationError when there are too few.
     """
     kinds, needed, count = [recipe.kind for recipe in job.recipes.values()], job.options.needed, job.images.count
-    want = needed + ranking * any(kind.ranks for kind in kinds)
+    want = needed + ranking * any(kind.needs_reference for kind in kinds)
     if any(kind.chooses for kind in kinds) and (count is None or enough(needed) <= count // 2):
         want = max(want, enough(needed))
     return HoldOut(count, want, job.options, watch)
@@ -35,12 +35,12 @@ def decide(
 
     Raises CalibrationError when there are too few calibration images.
     """
-    detector, parts = found.fitted[name], found.parts[name]
-    choice = choose(found, name, unknown) if detector.chooses and len(parts) else None
+    detector, member_scores = found.fitted[name], found.member_scores[name]
+    choice = choose(found, name, unknown) if detector.chooses and len(member_scores) else None
     if choice is not None:
-        detector, parts = choice.detector, choice.parts
+        detector, member_scores = choice.detector, choice.member_scores
     calibrated = calibrate(
-        detector, parts, found.predicted, found.job.options, numbers=found.numbers,
+        detector, member_scores, found.predicted, found.job.options, numbers=found.numbers,
         evidence=0 if choice is None else choice.evidence,
     )  # fmt: skip
     return calibrated, choice

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..arrays import Activations, Head, Offers, Preprocess
+from ..arrays import Activations, Capabilities, Head
 from ..detectors import Detector, Recipe
-from ..detectors.base import moved
+from ..detectors.base import to_namespace
 from ..errors import KnownotError
 from ..fitting.extraction import Extractor
-from ..images import open_images
-from ..images.preprocess import apply
+from ..fitting.remade import Remade
 from ..measure import auroc
 from ..outliers import OUTLIERS, make
-from ..stats import Statistic, Want, gather
+from ..stats import Statistic, StatisticRequest, gather
 
 KINDS = tuple(name for name, kind in OUTLIERS.items() if kind.proper)
 LEFT_OUT = "class left out"
@@ -106,35 +106,13 @@ def _some(kinds: Sequence[str]) -> str:
     return ", ".join(kinds[:4]) + (", …" if len(kinds) > 4 else "")
 
 
-def checked(names: Iterable[str], parts: np.ndarray) -> tuple[Check, ...]:
-    """The cheap check, by known images alone: parts [n, m]. Only detectors that have a flag."""
-    checks = (Check(name, flags(column)) for name, column in zip(names, np.asarray(parts).T, strict=True))
+def checked(names: Iterable[str], member_scores: np.ndarray) -> tuple[Check, ...]:
+    """The cheap check, by known images alone: member_scores [n, m]. Only detectors that have a flag."""
+    checks = (Check(name, flags(column)) for name, column in zip(names, np.asarray(member_scores).T, strict=True))
     return tuple(c for c in checks if c.flags)
 
 
 # Made outliers
-
-
-def pixels_of(x: np.ndarray, way: Preprocess | None) -> tuple[np.ndarray, Preprocess] | None:
-    """(pictures uint8 [m, h, w, 3], how they become the classifier's input), of inputs x [m, h, w, k].
-
-    way: how x was made. Of float arrays that is not known: their smallest number is taken for 0, their largest for 255.
-    None when the input has other than 1 or 3 channels: then it is no picture.
-    """
-    k = x.shape[-1]
-    if k not in (1, 3) or not len(x):
-        return None
-    if way is None:
-        low, high = float(x.min()), float(x.max())
-        way = Preprocess(
-            scale=(high - low) / 255 or 1.0, mean=(-low,), channels="grey" if k == 1 else "rgb", name="min–max"
-        )
-    way = replace(way, height=None, width=None)  # these have the size already
-    raw = (x.astype(np.float64) * np.asarray(way.std) + np.asarray(way.mean)) / (way.scale or 1.0)
-    pictures = np.clip(np.rint(raw), 0, 255).astype(np.uint8)
-    if k == 1:
-        pictures = np.repeat(pictures, 3, axis=-1)
-    return np.ascontiguousarray(pictures[..., ::-1] if way.channels == "bgr" else pictures), way
 
 
 def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, seed: int) -> dict[str, Activations]:
@@ -145,25 +123,14 @@ def answers(walk: Extractor, x: np.ndarray, labels: np.ndarray, *, each: int, se
     made images, each preprocessed in its own way. A kind for which one of them computes nothing but NaN is left out;
     all of them, with other than 1 or 3 channels.
     """
-    second = walk.second
-    pictures = pixels_of(x, second.preprocess if second is not None and walk.second_is_larger else walk.way)
-    if pictures is None:
+    remade = Remade.of(walk, x)
+    if remade is None:
         return {}
-    images, way = pictures
-    if second is not None and second.preprocess is not None:
-        second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
-    # Pictures are cut out already: what is left is their size, of the network that they were not taken from.
-    again = None if walk.way is None else replace(walk.way, crop_share=1.0)
-    own = Extractor(walk.model, again, walk.size, second)
     found: dict[str, Activations] = {}
     for kind in KINDS:
-        made = make(kind, each, like=images, labels=labels, seed=seed)
-        source = open_images(np.stack([apply(image, way) for image in made]) if walk.way is None else made)
-        try:
-            batches = [a for a, _ in own.run(source, kind, labelled=False)]
-        except KnownotError:
-            continue
-        found[kind] = Activations.concat(batches)
+        made = make(kind, each, like=remade.pictures, labels=labels, seed=seed)
+        with suppress(KnownotError):
+            found[kind] = remade.run(made, kind)
     return found
 
 
@@ -197,7 +164,7 @@ def left_out(
     sample: tuple[Activations, np.ndarray],
     held: tuple[Activations, np.ndarray],
     head: Head | None,
-    offers: Offers,
+    capabilities: Capabilities,
     seed: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each round (scores [n, m] of held-out known images, scores [k, m] of those of classes it was fitted without).
@@ -209,27 +176,33 @@ def left_out(
     """
     found = []
     (train, label), (test, truth) = ((a, np.where(y < 0, np.argmax(a.logits, axis=1), y)) for a, y in (sample, held))
-    for gone in rounds(offers.classes, seed):
+    for gone in rounds(capabilities.classes, seed):
         stay, new = ~np.isin(label, gone), np.isin(truth, gone)
         if stay.sum() < 10 or new.sum() < 5 or (~new).sum() < 20:
             continue
-        keep = np.setdiff1d(np.arange(offers.classes), gone)
+        keep = np.setdiff1d(np.arange(capabilities.classes), gone)
         renamed = np.searchsorted(keep, label[stay])
-        fewer = replace(offers, classes=len(keep))
+        fewer = replace(capabilities, classes=len(keep))
         top = None if head is None else Head(head.weight[keep], head.bias[keep])
         on, seen = without(train.take(stay), gone), without(test, gone)
-        stats = gather([(on, renamed)], [w for recipe in recipes.values() for w in recipe.wants(fewer).values()])
+        stats = gather(
+            [(on, renamed)], [w for recipe in recipes.values() for w in recipe.required_statistics(fewer).values()]
+        )
         columns = [_column(recipe, stats, top, fewer, seen) for recipe in recipes.values()]
-        parts = np.stack(columns, axis=1)
-        found.append((parts[~new], parts[new]))
+        member_scores = np.stack(columns, axis=1)
+        found.append((member_scores[~new], member_scores[new]))
     return found
 
 
 def _column(
-    recipe: Recipe, stats: Mapping[Want, Statistic], head: Head | None, offers: Offers, seen: Activations
+    recipe: Recipe,
+    stats: Mapping[StatisticRequest, Statistic],
+    head: Head | None,
+    capabilities: Capabilities,
+    seen: Activations,
 ) -> np.ndarray:
     try:
-        detector: Detector = recipe.fit(stats, head, offers)
-        return np.asarray(moved(detector, np, np.float32).parts(seen))[:, 0]
+        detector: Detector = recipe.fit(stats, head, capabilities)
+        return np.asarray(to_namespace(detector, np, np.float32).member_scores(seen))[:, 0]
     except (KnownotError, np.linalg.LinAlgError, ValueError, IndexError):
         return np.full(len(seen), np.nan)

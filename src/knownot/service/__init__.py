@@ -4,7 +4,7 @@
     knownot.service.serve({"clothes": "osc/"})               # the same from Python, until SIGTERM
     app = knownot.service.create_app({"clothes": "osc/"})    # for another ASGI server
 
-Needs the extra `serve`. See docs/serving.md.
+Needs the extra `serve`. See docs/how-to/serving.md.
 """
 
 from __future__ import annotations

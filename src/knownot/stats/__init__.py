@@ -1,9 +1,10 @@
 """One-pass statistics that merge, and the one loop that gathers them."""
 
+from ..renamed import old_names
 from .base import Statistic
 from .blas import one_blas_thread
 from .draws import drawn
-from .gather import Want, gather, reductions_of
+from .gather import StatisticRequest, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
 from .ranges import ClassRange
@@ -20,7 +21,7 @@ __all__ = [
     "Reduction",
     "Reservoir",
     "Statistic",
-    "Want",
+    "StatisticRequest",
     "drawn",
     "gather",
     "maps_of",
@@ -29,3 +30,5 @@ __all__ = [
     "reduced",
     "reductions_of",
 ]
+
+__getattr__ = old_names(__name__, {"Want": "StatisticRequest"})

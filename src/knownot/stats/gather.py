@@ -18,7 +18,7 @@ Through = Callable[[Callable[[Any], None], Any], Iterable[None]]
 
 
 @dataclass(frozen=True)
-class Want:
+class StatisticRequest:
     """One statistic of something that the classifier computed; equal wants are gathered once.
 
     of: paths into `Activations.named()`, or "probabilities", or "class" (the number of the class by `by`, [n]). One
@@ -50,7 +50,7 @@ class Want:
         options: dict[str, Any] = dict(self.options)
         if batch.keys is not None:  # one hash of each image for all samples of one seed
             keys, seed = batch.keys, options.get("seed", 0)
-            options |= {"keys": keys, "ranks": batch.once(("ranks", seed), lambda: ranked(len(keys), (keys,), seed))}
+            options |= {"keys": keys, "ranks": batch.cached(("ranks", seed), lambda: ranked(len(keys), (keys,), seed))}
         return self.statistic.of(given, labels=classes, classes=batch.logits.shape[1], **options)
 
     def _rows(self, batch: Activations, path: str | Reduction) -> np.ndarray:
@@ -58,7 +58,7 @@ class Want:
             rows = np.asarray(path.read(batch))
         else:
             rows = softmax(batch.logits) if path == "probabilities" else batch.named()[path]
-        return batch.once(("unit rows", path), lambda: _unit(rows)) if self.unit else rows
+        return batch.cached(("unit rows", path), lambda: _unit(rows)) if self.unit else rows
 
 
 def _unit(rows: Any) -> np.ndarray:
@@ -68,17 +68,17 @@ def _unit(rows: Any) -> np.ndarray:
 
 
 def gather(
-    batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[Want], through: Through = map
-) -> dict[Want, Statistic]:
+    batches: Iterable[tuple[Activations, np.ndarray]], wanted: Iterable[StatisticRequest], through: Through = map
+) -> dict[StatisticRequest, Statistic]:
     """Every wanted statistic, from one pass over (activations, labels [n]); labels are -1 where unknown.
 
     through: calls a function with one batch after the other, as `map` does; perhaps while the next batch is made.
     """
     wanted = list(dict.fromkeys(wanted))
-    found: dict[Want, Statistic] = {}
+    found: dict[StatisticRequest, Statistic] = {}
 
     def add(item: tuple[Activations, np.ndarray]) -> None:
-        batch, labels = item[0].sharing(), item[1]
+        batch, labels = item[0].with_cache(), item[1]
         with one_blas_thread():
             for want in wanted:
                 part = want.part(batch, labels)
@@ -89,6 +89,6 @@ def gather(
     return found
 
 
-def reductions_of(wanted: Iterable[Want]) -> tuple[Reduction, ...]:
+def reductions_of(wanted: Iterable[StatisticRequest]) -> tuple[Reduction, ...]:
     """What these make of maps, each once."""
     return tuple(dict.fromkeys(want.of for want in wanted if isinstance(want.of, Reduction)))

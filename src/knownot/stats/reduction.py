@@ -14,8 +14,8 @@ from ..errors import InputError
 class Reduction(ABC):
     """A formula from the maps of one batch to [n, r], in the array API standard; its fields are plain values.
 
-    A `Want` names it where it would name a path, and that asks for the maps: whoever computes activations reads
-    `maps`, and `reduced` puts the vectors in their place, so that no map outlives its batch.
+    A `StatisticRequest` names it where it would name a path, and that asks for the maps: whoever computes activations
+    reads `maps`, and `reduced` puts the vectors in their place, so that no map outlives its batch.
     """
 
     @property
@@ -37,7 +37,7 @@ class Reduction(ABC):
             raise InputError(
                 f"The activations lack the map {absent[0]!r}, of which {self!r} is made. Ask for it, "
                 "model.activations(images, maps=(…)), or let it be reduced batch by batch: "
-                "knownot.detectors.reducing.reducing(model, detector.reduces)."
+                "knownot.detectors.reducing.reducing(model, detector.map_reductions)."
             )
         return self.of(batch)
 

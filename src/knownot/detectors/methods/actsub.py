@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import logsumexp, mean_of_largest, over_products, unit
 from .scale import mass_ratio
@@ -48,17 +48,17 @@ class ActSub(Detector):
     summary = "energy in the head's decisive directions times likeness to known images in the others"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("k", options["k"], 1, whole=True)
         number("bank", options["bank"], options["k"], whole=True)
         number("power", options["power"], 0, 10)
         number("percentile", options["percentile"], 0, 95)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
+        return {"bank": StatisticRequest(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head,
         *,
         k: int = 10,
@@ -66,7 +66,7 @@ class ActSub(Detector):
         power: float = 2.0,
         percentile: float = 95.0,
     ) -> Self:
-        rows = np.asarray(seen["bank"].rows["rows"], dtype=np.float64)
+        rows = np.asarray(statistics["bank"].rows["rows"], dtype=np.float64)
         some_images(len(rows), "ActSub")
         own = Head(np.asarray(head.weight, dtype=np.float64), np.asarray(head.bias, dtype=np.float64))
         d = rows.shape[1]

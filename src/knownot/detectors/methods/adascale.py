@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers, Preprocess
+from ...arrays import Activations, Array, Capabilities, Head, Preprocess
 from ...errors import OptionError
 from ...models import Model
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import divided, logsumexp
 from ..passes import Pass, span
@@ -84,20 +84,20 @@ class AdaScale(Detector):
         return (Shifted(float(options["size"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         low, high, size = options["low"], options["high"], options["size"]
         number("low", low, 0, 95)
         number("high", high, 0, 95)
         number("size", size, 0, 1)
         if low > high:
             raise OptionError(f"low={low!r}, high={high!r}: low is at most high.")
-        return {"shifts": Want(Reservoir, f"extra/{Shifted(float(size)).name}/shift")}
+        return {"shifts": StatisticRequest(Reservoir, f"extra/{Shifted(float(size)).name}/shift")}
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head, *, low: float = 75.0, high: float = 85.0, size: float = 0.113
+        cls, statistics: Mapping[str, Any], head: Head, *, low: float = 75.0, high: float = 85.0, size: float = 0.113
     ) -> Self:
-        (shifts,) = seen["shifts"].rows.values()
+        (shifts,) = statistics["shifts"].rows.values()
         some_images(len(shifts), "AdaSCALE")
         own = Head(np.asarray(head.weight), np.asarray(head.bias))
         return cls(np.sort(shifts[:, 0].astype(np.float64)), own, float(low), float(high), float(size))

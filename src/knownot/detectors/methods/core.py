@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, Reservoir, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import logsumexp, predicted, unit
 
@@ -37,15 +37,15 @@ class Core(Detector):
     summary = "energy, and likeness to the predicted class in what its weights do not see"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
         return {
-            "means": Want(ClassMeans, "features"),
-            "sample": Want(Reservoir, "features", options=(("size", 10_000),)),
+            "means": StatisticRequest(ClassMeans, "features"),
+            "sample": StatisticRequest(Reservoir, "features", options=(("size", 10_000),)),
         }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head) -> Self:
-        means, sample = seen["means"], np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
+    def fit(cls, statistics: Mapping[str, Any], head: Head) -> Self:
+        means, sample = statistics["means"], np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)
         some_images(len(sample), "CORE")
         weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
         overall = means.count @ means.mean / means.count.sum()

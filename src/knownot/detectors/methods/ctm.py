@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import unit
 
@@ -29,12 +29,12 @@ class CTM(Detector):
     summary = "minus the cosine with the nearest class mean"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        return {"means": Want(ClassMeans, "features")}
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        return {"means": StatisticRequest(ClassMeans, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
-        means = seen["means"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
+        means = statistics["means"]
         some_images(means.count.sum(), "CTM")
         return cls(np.asarray(unit(means.mean[means.count > 0])))
 

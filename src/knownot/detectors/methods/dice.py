@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Shaper, number, some_images
 
 
@@ -29,13 +29,13 @@ class Dice(Shaper):
     summary = "logits from the weights that contribute most on known images"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("percentile", options["percentile"], 0, 100)
-        return {"means": Want(ClassMeans, "features")}
+        return {"means": StatisticRequest(ClassMeans, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, percentile: float = 90.0) -> Self:
-        means = seen["means"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, percentile: float = 90.0) -> Self:
+        means = statistics["means"]
         some_images(means.count.sum(), "DICE")
         weight = np.asarray(head.weight, dtype=np.float64)
         contribution = weight * (means.count @ means.mean / means.count.sum())

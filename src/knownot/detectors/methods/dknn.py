@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import OptionError, UnsoundError
-from ...stats import ClassMoments, Reservoir, Want
+from ...stats import ClassMoments, Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import kth_nearest, unit
 
@@ -50,21 +50,27 @@ class DKNN(Detector):
     summary = "distances to the k-th nearest known image in the principal and the residual subspace, summed"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("k", options["k"], 1, whole=True)
         number("bank", options["bank"], options["k"], whole=True)
         if options["dim"] is not None:
             number("dim", options["dim"], 1, whole=True)
         return {
-            "moments": Want(ClassMoments, "features", unit=True),
-            "bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),)),
+            "moments": StatisticRequest(ClassMoments, "features", unit=True),
+            "bank": StatisticRequest(Reservoir, "features", options=(("size", int(options["bank"])),)),
         }
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head | None, *, k: int = 10, bank: int = 10_000, dim: int | None = None
+        cls,
+        statistics: Mapping[str, Any],
+        head: Head | None,
+        *,
+        k: int = 10,
+        bank: int = 10_000,
+        dim: int | None = None,
     ) -> Self:
-        moments = seen["moments"]
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "D-KNN")
         every = moments.pooled
         variance, directions = np.linalg.eigh(every.covariance)  # ascending
@@ -79,7 +85,7 @@ class DKNN(Detector):
                 f"The unit features of the known images do not vary in more than {rank} directions, so nothing is left "
                 f"beside {dim} principal ones. Give more images, or choose another detector, such as 'knn'."
             )
-        z = unit(np.asarray(seen["bank"].rows["rows"], dtype=np.float64)) - every.mean
+        z = unit(np.asarray(statistics["bank"].rows["rows"], dtype=np.float64)) - every.mean
         principal, residual = directions[:, -dim:], directions[:, kept][:, : rank - dim]
         banks = z @ principal, z @ residual
         k = max(1, min(int(k), len(z) - 1))

@@ -27,7 +27,7 @@ class Doctor(Detector):
     summary = "1 minus the sum of the squared probabilities"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

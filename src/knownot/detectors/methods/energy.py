@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import StatisticRequest
 from ..base import Detector, number
 from ..formulas import logsumexp
 
@@ -26,12 +26,12 @@ class Energy(Detector):
     summary = "minus the log-sum-exp of the logits"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("temperature", options["temperature"], 1e-3, 1e6)
         return {}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, temperature: float = 1.0) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, temperature: float = 1.0) -> Self:
         return cls(float(temperature))
 
     def score(self, batch: Activations) -> Array:

@@ -27,7 +27,7 @@ class Entropy(Detector):
     summary = "entropy of the probabilities"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

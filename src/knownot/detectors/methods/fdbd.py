@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import ClassMeans, Want
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import norm, predicted
 
@@ -35,16 +35,16 @@ class FDBD(Detector):
     summary = "minus the distance to the decision boundaries, relative to that to the mean"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        if offers.classes < 2:
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        if capabilities.classes < 2:
             raise UnsoundError("fDBD measures the distance to other classes, and this classifier has one class only.")
-        return {"means": Want(ClassMeans, "features")}
+        return {"means": StatisticRequest(ClassMeans, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head) -> Self:
         from scipy.spatial.distance import cdist
 
-        means = seen["means"]
+        means = statistics["means"]
         some_images(means.count.sum(), "fDBD")
         weight = np.asarray(head.weight, dtype=np.float64)
         check_disjoint = cdist(weight, weight)

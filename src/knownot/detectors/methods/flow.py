@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, flag, number, some_images
 from ..formulas import NEAR, in_chunks
 from ..formulas import unit as _unit
@@ -54,17 +54,17 @@ class Flow(Detector):
     summary = "minus the log density of the features, by a flow of rotations and marginal maps to a Gaussian"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("layers", options["layers"], 1, whole=True)
         number("dim", options["dim"], 1, whole=True)
         number("sample", options["sample"], 2, whole=True)
         flag("unit", options["unit"])
-        return {"sample": Want(Reservoir, "features", options=(("size", int(options["sample"])),))}
+        return {"sample": StatisticRequest(Reservoir, "features", options=(("size", int(options["sample"])),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         layers: int = 10,
@@ -72,7 +72,7 @@ class Flow(Detector):
         unit: bool = True,
         sample: int = 10_000,
     ) -> Self:
-        rows = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
+        rows = np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)
         some_images(len(rows), "Flow")
         rows = np.asarray(_unit(rows)) if unit else rows
         center = rows.mean(axis=0)

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import StatisticRequest
 from ..base import Detector, number
 from ..formulas import largest, log_probabilities
 
@@ -30,13 +30,13 @@ class GEN(Detector):
     summary = "generalised entropy of the probabilities"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("gamma", options["gamma"], 1e-3, 1.0)
         number("top", options["top"], 1, whole=True)
         return {}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, gamma: float = 0.1, top: int = 100) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, gamma: float = 0.1, top: int = 100) -> Self:
         return cls(float(gamma), int(top))
 
     def score(self, batch: Activations) -> Array:

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import ClassMoments, Reservoir, Want
+from ...stats import ClassMoments, Reservoir, StatisticRequest
 from ..base import Detector, flag, one_of, some_images
 from ..formulas import logsumexp, unit
 from .mahalanobis import Mahalanobis
@@ -44,18 +44,22 @@ class GMM(Detector):
     summary = "minus the log density of unit features, a Gaussian for each class"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         unit = options["unit"]
         one_of("covariance", options["covariance"], ("full", "diagonal", "tied"))
         flag("unit", unit)
-        moments = {"moments": Want(ClassMoments, "features", unit=unit)}
+        moments = {"moments": StatisticRequest(ClassMoments, "features", unit=unit)}
         if options["covariance"] == "tied":
             return moments
-        return moments | {"sample": Want(Reservoir, ("features", "class"), unit=unit, options=(("size", 10_000),))}
+        return moments | {
+            "sample": StatisticRequest(Reservoir, ("features", "class"), unit=unit, options=(("size", 10_000),))
+        }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, covariance: str = "full", unit: bool = True) -> Self:
-        moments: ClassMoments = seen["moments"]
+    def fit(
+        cls, statistics: Mapping[str, Any], head: Head | None, *, covariance: str = "full", unit: bool = True
+    ) -> Self:
+        moments: ClassMoments = statistics["moments"]
         some_images(moments.count.sum(), "GMM")
         has = moments.count > 0
         within = np.diag(np.diag(moments.within)) if covariance == "diagonal" else moments.within
@@ -71,7 +75,7 @@ class GMM(Detector):
                 f"Full covariances of {k} classes in {r} dimensions take {k * r * r * 8 / 1e9:.1f} GB. "
                 "Choose covariance='diagonal' or 'tied'."
             )
-        rows, label = seen["sample"].rows["features"], seen["sample"].rows["class"]
+        rows, label = statistics["sample"].rows["features"], statistics["sample"].rows["class"]
         factors = []
         for i, c in enumerate(np.flatnonzero(has)):
             z = (np.asarray(rows[label == c], dtype=np.float64) - white.center) @ white.whiten - white.means[i]

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Want
+from ...stats import StatisticRequest
 from ..base import Detector
 from ..formulas import softmax
 
@@ -30,13 +30,13 @@ class GradNorm(Detector):
     summary = "minus the size of the last layer's gradient towards equal probabilities"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        if offers.classes < 2:
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        if capabilities.classes < 2:
             raise UnsoundError("GradNorm compares the classes' probabilities, and this classifier has one class only.")
         return {}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

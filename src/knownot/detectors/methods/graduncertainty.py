@@ -28,7 +28,7 @@ class GradUncertainty(Detector):
     summary = "how little the head would change to learn that all classes are true"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Offers
+from ...arrays import Activations, Array, Capabilities
 from ...errors import unknown_name
-from ...stats import ClassRange, Reduction, Want
+from ...stats import ClassRange, Reduction, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import NEAR, in_chunks, predicted, root
 from ..maps import OfLayer, scaled
@@ -63,7 +63,8 @@ class Gram(Detector):
     peers add 1e-6 to bounds, so that a channel that is silent for one class outweighs all others, while here a bound
     counts as at least 0.001 of the layer's typical one. A class that was never predicted has the range of all images.
 
-    layers: of `offers.maps`, all if None. Memory: 2 c (powers k) numbers per layer; time: powers k^2 h w per image.
+    layers: of `capabilities.maps`, all if None. Memory: 2 c (powers k) numbers per layer; time: powers k^2 h w per
+    image.
     """
 
     layers: tuple[str, ...]
@@ -79,27 +80,27 @@ class Gram(Detector):
     summary = "how far correlations of channels, layer by layer, leave the range of the predicted class"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("powers", options["powers"], 1, 10, whole=True)
         for name in options["layers"] or ():
-            if name not in offers.maps:
-                raise unknown_name("map of this classifier", str(name), offers.maps)
+            if name not in capabilities.maps:
+                raise unknown_name("map of this classifier", str(name), capabilities.maps)
         return {
-            name: Want(ClassRange, GramRows(name, int(options["powers"])), by="prediction")
-            for name in options["layers"] or offers.maps
+            name: StatisticRequest(ClassRange, GramRows(name, int(options["powers"])), by="prediction")
+            for name in options["layers"] or capabilities.maps
         }
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Any,
         *,
         layers: Sequence[str] | None = None,
         powers: int = 5,
         by_confidence: bool = False,
     ) -> Self:
-        ranges = [r.whole for r in seen.values()]
+        ranges = [r.whole for r in statistics.values()]
         some_images(min(len(r.classes) for r in ranges), "Gram")
         bounds = [_bounds(r) for r in ranges]
         low, high, floor = (tuple(b[i] for b in bounds) for i in range(3))
@@ -110,17 +111,19 @@ class Gram(Detector):
             found.append(float(np.mean(delta)) if len(delta) else 0.0)
         some = [x for x in found if x > 0]
         rest = float(np.mean(some)) if some else 1.0  # of a layer whose range no held-out image leaves
-        return cls(tuple(seen), int(powers), low, high, floor, tuple(x or rest for x in found), bool(by_confidence))
+        return cls(
+            tuple(statistics), int(powers), low, high, floor, tuple(x or rest for x in found), bool(by_confidence)
+        )
 
     @property
-    def reduces(self) -> tuple[Reduction, ...]:
+    def map_reductions(self) -> tuple[Reduction, ...]:
         return tuple(GramRows(layer, self.powers) for layer in self.layers)
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
         total = xp.zeros_like(batch.logits[:, 0])
         for reduction, low, high, floor, usual in zip(
-            self.reduces, self.low, self.high, self.floor, self.usual, strict=True
+            self.map_reductions, self.low, self.high, self.floor, self.usual, strict=True
         ):
             g = reduction.read(batch)
             total = total + _deviation(g, predicted(batch.logits, low), predicted(batch.logits, high), floor) / usual

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, one_of, some_images
 from ..formulas import against, logsumexp, squares, unit
 
@@ -32,14 +32,14 @@ class KDE(Detector):
     summary = "minus the log density around known images, by a Gaussian kernel on unit features"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         one_of("rule", options["rule"], ("scott", "silverman"))
         number("bank", options["bank"], 1, whole=True)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
+        return {"bank": StatisticRequest(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, rule: str = "scott", bank: int = 10_000) -> Self:
-        rows = seen["bank"].rows["rows"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, rule: str = "scott", bank: int = 10_000) -> Self:
+        rows = statistics["bank"].rows["rows"]
         some_images(len(rows), "KDE")
         z = np.asarray(unit(np.asarray(rows, dtype=np.float64)))
         r, d = z.shape

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import log_probabilities
 
@@ -32,12 +32,12 @@ class KLMatching(Detector):
     summary = "divergence from the nearest class's mean probabilities"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        return {"means": Want(ClassMeans, "probabilities", by="prediction")}
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        return {"means": StatisticRequest(ClassMeans, "probabilities", by="prediction")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
-        means = seen["means"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
+        means = statistics["means"]
         some_images(means.count.sum(), "KL matching")
         return cls(np.log(np.maximum(means.mean[means.count > 0], SMALLEST)))
 

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import missing_extra
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from .. import neighbours
 from ..base import Detector, number, one_of, place, some_images
 from ..coreset import COMPACT
@@ -47,9 +47,9 @@ class KNN(Detector):
         return frozenset({str(options["of"]).partition("/")[0]})
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         k, index = options["k"], options["index"]
-        place(options["of"], offers)
+        place(options["of"], capabilities)
         number("k", k, 1, whole=True)
         number("bank", options["bank"], k, whole=True)
         if options["keep"] is not None:
@@ -58,12 +58,12 @@ class KNN(Detector):
         one_of("index", index, INDEXES)
         if index in ("ivf", "hnsw") and neighbours._faiss() is None:
             raise missing_extra("faiss-cpu", "knn", f"KNN with index={index!r}")
-        return {"bank": Want(Reservoir, options["of"], options=(("size", int(options["bank"])),))}
+        return {"bank": StatisticRequest(Reservoir, options["of"], options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         k: int = 10,
@@ -73,7 +73,7 @@ class KNN(Detector):
         compact: str = "reservoir",
         index: str = "auto",
     ) -> Self:
-        rows = seen["bank"].rows["rows"]
+        rows = statistics["bank"].rows["rows"]
         some_images(len(rows), "KNN")
         z = np.empty_like(rows)
         for i in range(0, len(rows), 4096):  # a block at a time: all rows in float64 would be twice the bank again

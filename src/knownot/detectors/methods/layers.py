@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMoments, Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMoments, Reservoir, StatisticRequest
 from ..base import Detector, flag
 from .mahalanobis import Mahalanobis
 
@@ -39,25 +39,27 @@ class MahalanobisLayers(Detector):
     summary = "Mahalanobis distances of all stages and the features, each on the scale of known images, summed"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         unit = options["unit"]
         flag("unit", unit)
-        places = [f"stages/{name}" for name in offers.stages]
-        places += ["features"] if "features" in offers.kinds else []
-        found: dict[str, Want] = {}
+        places = [f"stages/{name}" for name in capabilities.stages]
+        places += ["features"] if "features" in capabilities.outputs else []
+        found: dict[str, StatisticRequest] = {}
         for place in places:
-            found |= {f"moments {place}": Want(ClassMoments, place, unit=unit)}
+            found |= {f"moments {place}": StatisticRequest(ClassMoments, place, unit=unit)}
             found |= {
-                f"sample {place}": Want(Reservoir, (place, "class"), unit=unit, options=(("size", SAMPLE),)),
+                f"sample {place}": StatisticRequest(
+                    Reservoir, (place, "class"), unit=unit, options=(("size", SAMPLE),)
+                ),
             }
         return found
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, unit: bool = False) -> Self:
-        places = [name.removeprefix("moments ") for name in seen if name.startswith("moments ")]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, unit: bool = False) -> Self:
+        places = [name.removeprefix("moments ") for name in statistics if name.startswith("moments ")]
         detectors, scales = [], []
         for place in places:
-            moments, sample = seen[f"moments {place}"], seen[f"sample {place}"]
+            moments, sample = statistics[f"moments {place}"], statistics[f"sample {place}"]
             detector = Mahalanobis.of_classes(moments, place, unit)
             detectors.append(detector)
             scales.append(_usual(detector, moments, sample.rows[place], sample.rows["class"]))

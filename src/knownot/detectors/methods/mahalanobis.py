@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import ClassMoments, Moments, Want
+from ...stats import ClassMoments, Moments, StatisticRequest
 from ..base import Detector, flag, place, some_images
 from ..formulas import nearest_squared, unit
 
@@ -48,14 +48,14 @@ class Mahalanobis(Detector):
         return frozenset({str(options["of"]).partition("/")[0]})
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         flag("unit", options["unit"])
-        place(options["of"], offers)
-        return {"moments": Want(ClassMoments, options["of"], unit=options["unit"])}
+        place(options["of"], capabilities)
+        return {"moments": StatisticRequest(ClassMoments, options["of"], unit=options["unit"])}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
-        moments: ClassMoments = seen["moments"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
+        moments: ClassMoments = statistics["moments"]
         if moments.count.max() > 1:
             return cls.of_classes(moments, of, unit)
         every = moments.pooled
@@ -109,13 +109,13 @@ class RelativeMahalanobis(Detector):
         return Mahalanobis.needs_with(**options)
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        return Mahalanobis.wants(offers, of=options["of"], unit=options["unit"])
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
+        return Mahalanobis.required_statistics(capabilities, of=options["of"], unit=options["unit"])
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
-        every: Moments = seen["moments"].pooled
-        classes = Mahalanobis.of_classes(seen["moments"], of, unit)
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, of: str = "features", unit: bool = False) -> Self:
+        every: Moments = statistics["moments"].pooled
+        classes = Mahalanobis.of_classes(statistics["moments"], of, unit)
         return cls(classes, Mahalanobis.about(every.mean, every.mean[None, :], every.covariance, of, unit))
 
     def score(self, batch: Activations) -> Array:

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers, Preprocess
+from ...arrays import Activations, Array, Capabilities, Head, Preprocess
 from ...models import Model
-from ...stats import Want
+from ...stats import StatisticRequest
 from ..base import Detector, number
 from ..passes import Pass, direction, span
 from .mahalanobis import Mahalanobis
@@ -68,13 +68,13 @@ class MahalanobisODIN(Detector):
     passes_by_fit = True
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("eps", options["eps"], 0, 1)
-        return Mahalanobis.wants(offers, of="features", unit=options["unit"])
+        return Mahalanobis.required_statistics(capabilities, of="features", unit=options["unit"])
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, eps: float = 0.0014, unit: bool = False) -> Self:
-        return cls(Mahalanobis.fit(seen, head, unit=unit), float(eps))
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, eps: float = 0.0014, unit: bool = False) -> Self:
+        return cls(Mahalanobis.fit(statistics, head, unit=unit), float(eps))
 
     @property
     def passes(self) -> tuple[Pass, ...]:

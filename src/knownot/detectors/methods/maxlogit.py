@@ -24,7 +24,7 @@ class MaxLogit(Detector):
     summary = "minus the highest logit"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers, Preprocess, softmax
+from ...arrays import Activations, Array, Capabilities, Head, Preprocess, softmax
 from ...models import Model
-from ...stats import Want
+from ...stats import StatisticRequest
 from ..base import Detector, number, one_of
 from ..passes import Pass
 
@@ -62,7 +62,7 @@ class MCDropout(Detector):
         return (Thinned(int(options["count"]), int(options["seed"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("count", options["count"], 2, 1000, whole=True)
         number("seed", options["seed"], 0, 1e6, whole=True)
         one_of("of", options["of"], ("entropy", "variance"))
@@ -70,7 +70,7 @@ class MCDropout(Detector):
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head | None, *, count: int = 10, seed: int = 0, of: str = "entropy"
+        cls, statistics: Mapping[str, Any], head: Head | None, *, count: int = 10, seed: int = 0, of: str = "entropy"
     ) -> Self:
         return cls(int(count), int(seed), of)
 

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import softmax
 
@@ -46,20 +46,26 @@ class NAC(Detector):
     summary = "how few known images bring each feature into the same state, its pull on the logits included"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("bins", options["bins"], 2, 1000, whole=True)
         number("full", options["full"], 1e-6, 1)
         if options["alpha"] is not None:
             number("alpha", options["alpha"], 1e-9)
-        if offers.classes < 2:
+        if capabilities.classes < 2:
             raise UnsoundError("NAC asks what pulls away from equal probabilities; this classifier has one class only.")
-        return {"sample": Want(Reservoir, ("features", "logits"), options=(("size", 10_000),))}
+        return {"sample": StatisticRequest(Reservoir, ("features", "logits"), options=(("size", 10_000),))}
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head, *, bins: int = 50, full: float = 0.01, alpha: float | None = None
+        cls,
+        statistics: Mapping[str, Any],
+        head: Head,
+        *,
+        bins: int = 50,
+        full: float = 0.01,
+        alpha: float | None = None,
     ) -> Self:
-        rows = seen["sample"].rows
+        rows = statistics["sample"].rows
         f, logits = (np.asarray(rows[name], dtype=np.float64) for name in ("features", "logits"))
         some_images(len(f), "NAC")
         weight = np.asarray(head.weight, dtype=np.float64)

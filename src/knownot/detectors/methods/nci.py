@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import norm, predicted
 
@@ -35,13 +35,13 @@ class NCI(Detector):
     summary = "minus how well the centred feature aligns with the predicted class's weights, and its length"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("alpha", options["alpha"], 0)
-        return {"means": Want(ClassMeans, "features")}
+        return {"means": StatisticRequest(ClassMeans, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, alpha: float = 1e-4) -> Self:
-        means = seen["means"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, alpha: float = 1e-4) -> Self:
+        means = statistics["means"]
         some_images(means.count.sum(), "NCI")
         mean = means.count @ means.mean / means.count.sum()
         return cls(np.asarray(head.weight, dtype=np.float64), mean, float(alpha))

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import OptionError
-from ...stats import ClassMoments, Want
+from ...stats import ClassMoments, StatisticRequest
 from ..base import Detector, flag, number, some_images
 from ..formulas import divided, norm
 
@@ -40,24 +40,24 @@ class NECO(Detector):
         return cls.needs | ({"logits"} if options["maxlogit"] else set())
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         if options["dim"] is not None:
             number("dim", options["dim"], 1, whole=True)
         flag("scale", options["scale"])
         flag("maxlogit", options["maxlogit"])
-        return {"moments": Want(ClassMoments, "features")}
+        return {"moments": StatisticRequest(ClassMoments, "features")}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         dim: int | None = None,
         scale: bool = True,
         maxlogit: bool = False,
     ) -> Self:
-        moments = seen["moments"]
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "NECO")
         every = moments.pooled
         d, std = len(every.mean), np.sqrt(np.diag(every.covariance))

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import against, logsumexp, mean_of_largest, unit
 
@@ -35,14 +35,14 @@ class NNGuide(Detector):
     summary = "energy times the likeness to known images of high energy"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("k", options["k"], 1, whole=True)
         number("bank", options["bank"], options["k"], whole=True)
-        return {"bank": Want(Reservoir, "features", options=(("size", int(options["bank"])),))}
+        return {"bank": StatisticRequest(Reservoir, "features", options=(("size", int(options["bank"])),))}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, k: int = 10, bank: int = 10_000) -> Self:
-        given = seen["bank"].rows["rows"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, k: int = 10, bank: int = 10_000) -> Self:
+        given = statistics["bank"].rows["rows"]
         rows = np.asarray(given, dtype=np.float64)
         some_images(len(rows), "NNGuide")
         energy = logsumexp(rows @ np.asarray(head.weight, dtype=np.float64).T + np.asarray(head.bias, dtype=np.float64))

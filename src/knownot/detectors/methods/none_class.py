@@ -26,7 +26,7 @@ class NoneClass(Detector):
     summary = "log-odds of the none-classes of a classifier that was trained with some"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         return cls()
 
     def score(self, batch: Activations) -> Array:

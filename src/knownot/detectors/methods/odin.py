@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers, Preprocess, softmax
+from ...arrays import Activations, Array, Capabilities, Head, Preprocess, softmax
 from ...models import Model
-from ...stats import Want
+from ...stats import StatisticRequest
 from ..base import Detector, number
 from ..passes import Pass, direction, span
 
@@ -65,14 +65,14 @@ class ODIN(Detector):
         return (Confirmed(float(options["temperature"]), float(options["eps"])),)
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("temperature", options["temperature"], 1e-3)
         number("eps", options["eps"], 0, 1)
         return {}
 
     @classmethod
     def fit(
-        cls, seen: Mapping[str, Any], head: Head | None, *, temperature: float = 1000.0, eps: float = 0.0014
+        cls, statistics: Mapping[str, Any], head: Head | None, *, temperature: float = 1000.0, eps: float = 0.0014
     ) -> Self:
         return cls(float(temperature), float(eps))
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers, softmax
-from ...stats import ClassMeans, Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head, softmax
+from ...stats import ClassMeans, Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import norm
 
@@ -42,19 +42,19 @@ class OpenMax(Detector):
     summary = "probability of an extra class, from how extreme the distance to the class's mean logits is"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("tail", options["tail"], 2, whole=True)
         number("alpha", options["alpha"], 1, whole=True)
-        size = max(10_000, 20 * offers.classes)
+        size = max(10_000, 20 * capabilities.classes)
         return {
-            "correct": Want(ClassMeans, "logits", by="correct"),
-            "all": Want(ClassMeans, "logits"),
-            "sample": Want(Reservoir, ("logits", "class"), options=(("size", size),)),
+            "correct": StatisticRequest(ClassMeans, "logits", by="correct"),
+            "all": StatisticRequest(ClassMeans, "logits"),
+            "sample": StatisticRequest(Reservoir, ("logits", "class"), options=(("size", size),)),
         }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, tail: int = 20, alpha: int = 3) -> Self:
-        correct, every, rows = seen["correct"], seen["all"], seen["sample"].rows
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, tail: int = 20, alpha: int = 3) -> Self:
+        correct, every, rows = statistics["correct"], statistics["all"], statistics["sample"].rows
         some_images(len(rows["class"]), "OpenMax")
         overall = every.count @ every.mean / every.count.sum()
         means = np.where(every.count[:, None] > 0, every.mean, overall)

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Shaper, number, some_images
 
 RANGE = (0.001, 0.999)  # quantiles of all values, between which there are intervals
@@ -38,13 +38,13 @@ class OptFS(Shaper):
     summary = "features weighted by what values of their size contribute on known images"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("intervals", options["intervals"], 2, 10_000, whole=True)
-        return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
+        return {"sample": StatisticRequest(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, intervals: int = 100) -> Self:
-        sample = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, intervals: int = 100) -> Self:
+        sample = np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)
         some_images(len(sample), "OptFS")
         weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
         low, high = np.quantile(sample, RANGE)

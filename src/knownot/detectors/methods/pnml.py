@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMoments, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMoments, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import log_probabilities, unit
 
@@ -36,12 +36,12 @@ class PNML(Detector):
     summary = "regret of the last layer had it been trained on the image with any label"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        return {"moments": Want(ClassMoments, "features", unit=True)}
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        return {"moments": StatisticRequest(ClassMoments, "features", unit=True)}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
-        moments = seen["moments"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "PNML")
         every = moments.pooled
         values, directions = np.linalg.eigh(every.about(np.zeros_like(every.mean)) * every.count)

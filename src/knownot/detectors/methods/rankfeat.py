@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError, unknown_name
-from ...stats import Reduction, Reservoir, Want
+from ...stats import Reduction, Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import NEAR, divided, in_chunks, logsumexp, unit
 from ..maps import OfLayer, scaled
@@ -84,7 +84,7 @@ class RankFeat(Detector):
     Refused where the head does not read the mean of the last map (flattened maps, class tokens, layers in between):
     that is measured on known images, not assumed.
 
-    layer: of `offers.maps`, the last if None.
+    layer: of `capabilities.maps`, the last if None.
     """
 
     head: Head
@@ -96,17 +96,19 @@ class RankFeat(Detector):
     summary = "energy after taking the largest singular component out of the last map"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         layer = options["layer"]
         number("iterations", options["iterations"], 1, 10_000, whole=True)
-        if layer is not None and layer not in offers.maps:
-            raise unknown_name("map of this classifier", str(layer), offers.maps)
-        name = layer or offers.maps[-1]
-        return {name: Want(Reservoir, RankOneRest(name, int(options["iterations"])), options=(("size", 64),))}
+        if layer is not None and layer not in capabilities.maps:
+            raise unknown_name("map of this classifier", str(layer), capabilities.maps)
+        name = layer or capabilities.maps[-1]
+        return {
+            name: StatisticRequest(Reservoir, RankOneRest(name, int(options["iterations"])), options=(("size", 64),))
+        }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, layer: str | None = None, iterations: int = 20) -> Self:
-        ((name, sample),) = seen.items()
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, layer: str | None = None, iterations: int = 20) -> Self:
+        ((name, sample),) = statistics.items()
         some_images(len(sample), "RankFeat")
         gap = float(sample.rows["rows"][:, -1].max())
         if gap > TOLERANCE:
@@ -118,9 +120,9 @@ class RankFeat(Detector):
         return cls(Head(np.asarray(head.weight), np.asarray(head.bias)), name, int(iterations))
 
     @property
-    def reduces(self) -> tuple[Reduction, ...]:
+    def map_reductions(self) -> tuple[Reduction, ...]:
         return (RankOneRest(self.layer, self.iterations),)
 
     def score(self, batch: Activations) -> Array:
-        (reduction,) = self.reduces
+        (reduction,) = self.map_reductions
         return -logsumexp(self.head(reduction.read(batch)[:, :-1]))

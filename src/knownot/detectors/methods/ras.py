@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Statistic, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import Statistic, StatisticRequest
 from ..base import Shaper, some_images
 
 
@@ -52,13 +52,13 @@ class RAS(Shaper):
     summary = "features replaced, rank by rank, by those of known images"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        return {"profile": Want(Profile, "features")}
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
+        return {"profile": StatisticRequest(Profile, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
-        some_images(seen["profile"].count, "RAS")
-        return cls(seen["profile"].mean)
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
+        some_images(statistics["profile"].count, "RAS")
+        return cls(statistics["profile"].mean)
 
     def shape(self, batch: Activations, head: Head) -> Activations:
         xp = array_namespace(batch.features)

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Head, Offers
+from ...arrays import Activations, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Quantiles, Want
+from ...stats import Quantiles, StatisticRequest
 from ..base import Shaper, number, some_images
 
 
@@ -31,14 +31,14 @@ class ReAct(Shaper):
     summary = "features clipped from above"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("percentile", options["percentile"], 1, 100)
-        return {"values": Want(Quantiles, "features")}
+        return {"values": StatisticRequest(Quantiles, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, percentile: float = 90.0) -> Self:
-        some_images(len(seen["values"]), "ReAct")
-        threshold, lowest = (seen["values"](share) for share in (percentile / 100, 0.0))
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, percentile: float = 90.0) -> Self:
+        some_images(len(statistics["values"]), "ReAct")
+        threshold, lowest = (statistics["values"](share) for share in (percentile / 100, 0.0))
         if not threshold > lowest:
             raise UnsoundError(
                 f"{percentile:g} % of the values of the features are {lowest:g}, the lowest one, so clipping there "

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMoments, Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMoments, Reservoir, StatisticRequest
 from ..base import Detector, flag, number, some_images
 from ..formulas import norm, unit
 
@@ -34,14 +34,16 @@ class PCA(Detector):
     summary = "length of the features outside their principal components"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("variance", options["variance"], 0, 1)
         flag("unit", options["unit"])
-        return {"moments": Want(ClassMoments, "features", unit=options["unit"])}
+        return {"moments": StatisticRequest(ClassMoments, "features", unit=options["unit"])}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, variance: float = 0.9, unit: bool = False) -> Self:
-        moments = seen["moments"]
+    def fit(
+        cls, statistics: Mapping[str, Any], head: Head | None, *, variance: float = 0.9, unit: bool = False
+    ) -> Self:
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "PCA")
         every = moments.pooled
         return cls(every.mean, beyond(every.covariance, variance), unit)
@@ -72,18 +74,18 @@ class CoRP(Detector):
     summary = "length outside the principal components of a cosine-Gaussian kernel"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("variance", options["variance"], 0, 1)
         number("gamma", options["gamma"], 1e-6, 1e6)
         number("seed", options["seed"], 0, whole=True)
         if options["m"] is not None:
             number("m", options["m"], 2, whole=True)
-        return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
+        return {"sample": StatisticRequest(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         variance: float = 0.8,
@@ -91,7 +93,7 @@ class CoRP(Detector):
         m: int | None = None,
         seed: int = 0,
     ) -> Self:
-        rows = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
+        rows = np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)
         some_images(len(rows), "CoRP")
         d = rows.shape[1]
         m = min(4 * d, 2048) if m is None else int(m)

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers, softmax
-from ...stats import Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head, softmax
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import against, unit
 
@@ -35,23 +35,23 @@ class Relation(Detector):
     summary = "minus the mean similarity in features and probabilities to known images"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("power", options["power"], 0.1, 100)
         number("cut", options["cut"], 0, 1)
         number("bank", options["bank"], 1, whole=True)
-        return {"bank": Want(Reservoir, ("features", "logits"), options=(("size", int(options["bank"])),))}
+        return {"bank": StatisticRequest(Reservoir, ("features", "logits"), options=(("size", int(options["bank"])),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head | None,
         *,
         power: float = 1.0,
         cut: float = 0.03,
         bank: int = 10_000,
     ) -> Self:
-        rows = seen["bank"].rows
+        rows = statistics["bank"].rows
         some_images(len(rows["features"]), "Relation")
         features, logits = (np.asarray(rows[name], dtype=np.float64) for name in ("features", "logits"))
         kept = (unit(features).astype(rows["features"].dtype), softmax(logits).astype(rows["logits"].dtype))

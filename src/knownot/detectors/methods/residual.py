@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import ClassMoments, Want
+from ...stats import ClassMoments, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import norm
 from .vim import null_space
@@ -32,14 +32,14 @@ class Residual(Detector):
     summary = "length of the features outside the principal subspace"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         if options["dim"] is not None:
             number("dim", options["dim"], 0, whole=True)
-        return {"moments": Want(ClassMoments, "features")}
+        return {"moments": StatisticRequest(ClassMoments, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, dim: int | None = None) -> Self:
-        moments = seen["moments"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, dim: int | None = None) -> Self:
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "Residual")
         origin, residual, rank = null_space(moments.pooled, head, dim)
         moment = moments.pooled.about(origin)

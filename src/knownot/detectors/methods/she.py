@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMeans, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMeans, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import predicted
 
@@ -32,12 +32,15 @@ class SHE(Detector):
     summary = "minus the inner product with the mean feature of the predicted class"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        return {"correct": Want(ClassMeans, "features", by="correct"), "all": Want(ClassMeans, "features")}
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        return {
+            "correct": StatisticRequest(ClassMeans, "features", by="correct"),
+            "all": StatisticRequest(ClassMeans, "features"),
+        }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
-        correct, every = seen["correct"], seen["all"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
+        correct, every = statistics["correct"], statistics["all"]
         some_images(every.count.sum(), "SHE")
         overall = every.count @ every.mean / every.count.sum()
         fallback = np.where(every.count[:, None] > 0, every.mean, overall)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import ClassMoments, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import ClassMoments, StatisticRequest
 from ..base import Detector, some_images
 from .mahalanobis import Mahalanobis
 
@@ -31,12 +31,12 @@ class SSD(Detector):
         return Mahalanobis.needs_with(**options)
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
-        return Mahalanobis.wants(offers, of=options["of"], unit=True)
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
+        return Mahalanobis.required_statistics(capabilities, of=options["of"], unit=True)
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, of: str = "features") -> Self:
-        moments: ClassMoments = seen["moments"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, of: str = "features") -> Self:
+        moments: ClassMoments = statistics["moments"]
         some_images(moments.count.sum(), "SSD")
         every = moments.pooled
         return cls(Mahalanobis.about(every.mean, every.mean[None, :], every.covariance, of, True))

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import UnsoundError
-from ...stats import Reservoir, Want
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, some_images
 from ..formulas import logsumexp
 from .msp import MSP
@@ -35,16 +35,16 @@ class TemperatureMSP(Detector):
     summary = "1 minus the highest probability, at the temperature that fits the labels"
 
     @classmethod
-    def wants(cls, offers: Offers) -> dict[str, Want]:
-        if not offers.labels:
+    def required_statistics(cls, capabilities: Capabilities) -> dict[str, StatisticRequest]:
+        if not capabilities.labels:
             raise UnsoundError("TemperatureMSP fits a temperature to true labels, and these known images have none.")
-        return {"sample": Want(Reservoir, ("logits", "class"), options=(("size", 10_000),))}
+        return {"sample": StatisticRequest(Reservoir, ("logits", "class"), options=(("size", 10_000),))}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         from scipy.optimize import minimize_scalar
 
-        rows = seen["sample"].rows
+        rows = statistics["sample"].rows
         logits, label = np.asarray(rows["logits"], dtype=np.float64), rows["class"]
         some_images(len(logits), "TemperatureMSP")
         if (logits.argmax(axis=1) == label).all():

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import OptionError, UnsoundError
-from ...stats import ClassMoments, Moments, Reservoir, Want
+from ...stats import ClassMoments, Moments, Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import logsumexp, norm
 
@@ -38,20 +38,20 @@ class ViM(Detector):
     summary = "length outside the principal subspace, as a logit, against the energy"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         if options["dim"] is not None:
             number("dim", options["dim"], 0, whole=True)
         return {
-            "moments": Want(ClassMoments, "features"),
-            "sample": Want(Reservoir, "features", options=(("size", 10_000),)),
+            "moments": StatisticRequest(ClassMoments, "features"),
+            "sample": StatisticRequest(Reservoir, "features", options=(("size", 10_000),)),
         }
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head, *, dim: int | None = None) -> Self:
-        sample = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)
+    def fit(cls, statistics: Mapping[str, Any], head: Head, *, dim: int | None = None) -> Self:
+        sample = np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)
         some_images(len(sample), "ViM")
         weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
-        origin, residual, rank = null_space(seen["moments"].pooled, head, dim)
+        origin, residual, rank = null_space(statistics["moments"].pooled, head, dim)
         d, left = residual.shape
         length = norm((sample - origin) @ residual).mean()
         if not length > 1e-6 * norm(sample - origin).mean():

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
+from ...arrays import Activations, Array, Capabilities, Head
 from ...errors import OptionError, UnsoundError
-from ...stats import Quantiles, Want
+from ...stats import Quantiles, StatisticRequest
 from ..base import Shaper, number, some_images
 
 
@@ -32,18 +32,18 @@ class Vra(Shaper):
     summary = "features clipped from above; the smallest zero"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         low, high = options["low"], options["high"]
         number("low", low, 0, 100)
         number("high", high, 0, 100)
         if not low < high:
             raise OptionError(f"low={low:g}, high={high:g}: expected a percentile `low` below `high`.")
-        return {"values": Want(Quantiles, "features")}
+        return {"values": StatisticRequest(Quantiles, "features")}
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, low: float = 10.0, high: float = 90.0) -> Self:
-        some_images(len(seen["values"]), "VRA")
-        below, above, lowest = (seen["values"](share) for share in (low / 100, high / 100, 0.0))
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, low: float = 10.0, high: float = 90.0) -> Self:
+        some_images(len(statistics["values"]), "VRA")
+        below, above, lowest = (statistics["values"](share) for share in (low / 100, high / 100, 0.0))
         if not above > lowest:
             raise UnsoundError(
                 f"{high:g} % of the values of the features are {lowest:g}, the lowest one, so clipping there would "

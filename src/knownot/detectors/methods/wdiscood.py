@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import StatisticRequest
 from ..base import Detector, flag, number, some_images
 from ..formulas import kth_nearest, norm, unit
 from .mahalanobis import Mahalanobis
@@ -38,14 +38,14 @@ class WDiscOOD(Detector):
     summary = "distance to the nearest class mean among discriminants, plus the length outside them"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         number("weight", options["weight"], 0)
         flag("unit", options["unit"])
-        return Mahalanobis.wants(offers, of="features", unit=options["unit"])
+        return Mahalanobis.required_statistics(capabilities, of="features", unit=options["unit"])
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = True) -> Self:
-        moments = seen["moments"]
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None, *, weight: float = 1.0, unit: bool = True) -> Self:
+        moments = statistics["moments"]
         some_images(moments.count.sum(), "WDiscOOD")
         white = Mahalanobis.of_classes(moments, "features", unit)
         _, size, directions = np.linalg.svd(white.means, full_matrices=False)

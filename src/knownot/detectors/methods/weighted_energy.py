@@ -26,7 +26,7 @@ class WeightedEnergy(Detector):
     summary = "energy with a learnt weight for each class"
 
     @classmethod
-    def fit(cls, seen: Mapping[str, Any], head: Head | None) -> Self:
+    def fit(cls, statistics: Mapping[str, Any], head: Head | None) -> Self:
         raise UnsoundError("Its weights are learnt from virtual outliers: knownot.remedies.vos(model, known).")
 
     def score(self, batch: Activations) -> Array:

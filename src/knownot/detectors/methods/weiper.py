@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from array_api_compat import array_namespace
 
-from ...arrays import Activations, Array, Head, Offers
-from ...stats import Reservoir, Want
+from ...arrays import Activations, Array, Capabilities, Head
+from ...stats import Reservoir, StatisticRequest
 from ..base import Detector, number, some_images
 from ..formulas import NEAR, RAMPS, histogram, in_chunks
 
@@ -76,18 +76,18 @@ class WeiPer(Detector):
     summary = "how unusually the values of features and of random projections are distributed"
 
     @classmethod
-    def wants(cls, offers: Offers, **options: Any) -> dict[str, Want]:
+    def required_statistics(cls, capabilities: Capabilities, **options: Any) -> dict[str, StatisticRequest]:
         for name in ("distance", "divergence", "confidence"):
             number(name, options[name], 0)
         number("repeats", options["repeats"], 1, whole=True)
         number("bins", options["bins"], 20, 1000, whole=True)
         number("seed", options["seed"], 0, whole=True)
-        return {"sample": Want(Reservoir, "features", options=(("size", 10_000),))}
+        return {"sample": StatisticRequest(Reservoir, "features", options=(("size", 10_000),))}
 
     @classmethod
     def fit(
         cls,
-        seen: Mapping[str, Any],
+        statistics: Mapping[str, Any],
         head: Head,
         *,
         distance: float = 1.8,
@@ -97,7 +97,7 @@ class WeiPer(Detector):
         bins: int = 100,
         seed: int = 0,
     ) -> Self:
-        rows = np.asarray(seen["sample"].rows["rows"], dtype=np.float64)[:SAMPLE]
+        rows = np.asarray(statistics["sample"].rows["rows"], dtype=np.float64)[:SAMPLE]
         some_images(len(rows), "WeiPer")
         weight, bias = (np.asarray(x, dtype=np.float64) for x in (head.weight, head.bias))
         repeats = max(1, min(int(repeats), MOST // len(weight)))

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ...arrays import Activations, Offers
+from ...arrays import Activations, Capabilities
 from ...errors import ActivationsError, InputError, KnownotError, ModelError, unknown_name
 from ..base import Model, probe, verify_head, verify_output
 from .backend import abstractly, compiled, eager, to_numpy
@@ -74,7 +74,7 @@ class KerasModel(Model):
         if getattr(self._op, "quantization_mode", None):
             self._reads_head = False
             notes += ("The last layer is quantised, so it is no exact linear layer; its weights are not read.",)
-        self.preprocess = own_preprocess(calls, self.input)
+        self.preprocess, self.stretches = own_preprocess(calls, self.input), True
         self.class_names, more = class_names_of(model, path, self._classes)
         self.notes = notes + more
         self._make: Callable[[Any], Any] = lambda function: compiled(function, lambda: model.variables)
@@ -85,8 +85,8 @@ class KerasModel(Model):
         self._quantised = any(getattr(call.op, "quantization_mode", None) for call in calls)
         self._settle(shown, head)
         earlier = tuple(self.stage_layers) if stages else tuple(self.stage_layers)[:-1]
-        self.offers = Offers(self._kinds(bool(earlier)), self._classes, earlier, tuple(self.stage_layers))
-        if "gradient" in self.offers.kinds:
+        self.capabilities = Capabilities(self._kinds(bool(earlier)), self._classes, earlier, tuple(self.stage_layers))
+        if "gradient" in self.capabilities.outputs:
             features = ("features",) if self._reads_features else ()
             self.gradients = ("logits", *features, *(f"stages/{name}" for name in self.stage_layers))
 
@@ -243,7 +243,7 @@ class KerasModel(Model):
         return self._pulls[names](np.asarray(batch, np.float32), [np.asarray(toward[n], np.float32) for n in names])
 
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
-        self.offers_or_raise("dropout")
+        self.shows_or_raise("dropout")
         found = eager(partial(self._compute, instead=dropping(seed)))(np.asarray(batch, np.float32))
         return _numpy(found["logits"])
 

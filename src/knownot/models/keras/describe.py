@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...arrays import InputSpec, Preprocess
+from ...arrays import InputSpec, Preprocess, usual_resizing
 from ...errors import ModelError
 from .backend import to_numpy
 from .stages import first_computing
@@ -96,7 +96,8 @@ def own_preprocess(calls: list[Call], spec: InputSpec) -> Preprocess | None:
     if found is None:
         return None
     channels = "grey" if spec.channels == 1 else "rgb"
-    return Preprocess(height, width, channels, scale=found[1], name=found[0])
+    usual = usual_resizing(True, height, width)
+    return Preprocess(height, width, channels, scale=found[1], name=found[0], **usual)
 
 
 def _takes_raw(call: Call) -> bool | None:

@@ -12,7 +12,7 @@ import onnxruntime
 from array_api_compat import array_namespace
 from onnx import ModelProto, TensorProto, helper
 
-from ...arrays import Activations, Array, InputSpec, Offers, Preprocess
+from ...arrays import Activations, Array, Capabilities, InputSpec, Preprocess
 from ...errors import InputError, ModelError, OptionError, unknown_name
 from ..base import Call, Model, probe, verify_head
 from . import proof
@@ -61,7 +61,7 @@ class Reading:
         run = session(proof.graph_of(again, self.chosen), again, providers=self.providers, threads=self.threads)
         proof.confirmed(self.file.who, self.chosen, _asker(run, self.dtype), batch, proof.tolerance(again))
 
-    def offers(self, classes: int, earlier: tuple[str, ...]) -> Offers:
+    def capabilities(self, classes: int, earlier: tuple[str, ...]) -> Capabilities:
         """earlier: the stages but for the last."""
         offered = {
             "probabilities": True,
@@ -72,7 +72,7 @@ class Reading:
             "maps": bool(self.layers),
         }
         kinds = frozenset(kind for kind, there in offered.items() if there)
-        return Offers(kinds, classes, earlier, tuple(self.layers))
+        return Capabilities(kinds, classes, earlier, tuple(self.layers))
 
 
 class OnnxModel(Model):
@@ -88,14 +88,20 @@ class OnnxModel(Model):
         reading: Reading,
         run: onnxruntime.InferenceSession,
         spec: InputSpec,
-        offers: Offers,
+        capabilities: Capabilities,
         *,
         names: tuple[str, ...] | None = None,
         preprocess: Preprocess | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        self.input, self.offers, self.head, self.stage_layers = spec, offers, reading.chosen.head, reading.layers
+        self.input, self.capabilities, self.head, self.stage_layers = (
+            spec,
+            capabilities,
+            reading.chosen.head,
+            reading.layers,
+        )
         self.class_names, self.preprocess, self.notes = names, preprocess, tuple(notes)
+        self.stretches = spec.layout == "NHWC"  # such files come from Keras and TensorFlow
         self._reading, self._file, self._who = reading, reading.file, reading.file.who
         self._run, self._dtype = run, reading.dtype
         self.input_name = run.get_inputs()[0].name
@@ -247,7 +253,8 @@ def opened(
         proven=not embedding,
     )
     model = OnnxModel(
-        reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec, reading.offers(classes, earlier),
+        reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec,
+        reading.capabilities(classes, earlier),
         names=class_names(file.metadata, classes) or zip_names(graph, classes),
         preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
         notes=(*seen.notes, *notes),

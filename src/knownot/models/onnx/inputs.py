@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto, ValueInfoProto
 
-from ...arrays import InputSpec, Preprocess
+from ...arrays import InputSpec, Preprocess, usual_resizing
 from ...errors import ModelError, OptionError
 from .graph import Graph, attribute
 
@@ -80,8 +80,9 @@ def preprocess(graph: Graph, value: ValueInfoProto, spec: InputSpec) -> Preproce
     A graph that itself brings 0–255 to a few units is fed raw pixels; one that does so with 0–1 is fed pixels / 255.
     """
     channels = "grey" if spec.channels == 1 else "rgb"
+    usual = usual_resizing(spec.layout == "NHWC", spec.height, spec.width)
     if dtype_of(value).kind in "iu":
-        return Preprocess(spec.height, spec.width, channels, name="raw 0-255 (integer input)")
+        return Preprocess(spec.height, spec.width, channels, name="raw 0-255 (integer input)", **usual)
     factor, offset, steps = np.ones(1), np.zeros(1), 0
     tensor = value.name
     while (node := graph.only_consumer(tensor)) is not None and node.op_type in STEPS:
@@ -107,9 +108,11 @@ def preprocess(graph: Graph, value: ValueInfoProto, spec: InputSpec) -> Preproce
     if means.size == 3 and np.allclose(means, CAFFE_BLUE_FIRST, atol=1):
         channels = "bgr"
     if factor.max() < 0.2 or (factor.max() <= 1 and means.max() > 20):
-        return Preprocess(spec.height, spec.width, channels, name="raw 0-255 (scaled in the graph)")
+        return Preprocess(spec.height, spec.width, channels, name="raw 0-255 (scaled in the graph)", **usual)
     if factor.min() >= 1.5 and (np.abs(means) <= 1).all():
-        return Preprocess(spec.height, spec.width, channels, scale=1 / 255, name="0-1 (normalised in the graph)")
+        return Preprocess(
+            spec.height, spec.width, channels, scale=1 / 255, name="0-1 (normalised in the graph)", **usual
+        )
     return None
 
 

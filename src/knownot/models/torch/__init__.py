@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...arrays import Activations, Head, Offers, Preprocess
+from ...arrays import Activations, Capabilities, Head, Preprocess
 from ...errors import ActivationsError, ModelError
 from ..base import Model, verify_head, verify_output
 from . import files, inputs, outputs, saving
@@ -93,7 +93,7 @@ class TorchModel(Model):
             self.input, self.look = inputs.input_of(network, size)
             self._trace(head, stages)
         self.used = self.look  # the size of the last batch
-        self.class_names = said.get("class_names") or inputs.class_names_of(network.thing, self.offers.classes)
+        self.class_names = said.get("class_names") or inputs.class_names_of(network.thing, self.capabilities.classes)
         self.preprocess: Preprocess | None = said.get("preprocess") or inputs.preprocess_of(network.thing)
         self._check()
 
@@ -144,7 +144,7 @@ class TorchModel(Model):
             }.items()
             if there
         }
-        self.offers = Offers(frozenset(kinds), scores.numel() // n, early, tuple(nodes))
+        self.capabilities = Capabilities(frozenset(kinds), scores.numel() // n, early, tuple(nodes))
         where = "; ".join(f"{name}: {node.shape[1:]} {self.stage_layers[name]}" for name, node in nodes.items())
         self.notes = (*found.notes, f"Stages: {where}." if where else "No stages were found.")
 
@@ -182,7 +182,7 @@ class TorchModel(Model):
         if why:
             self.notes = (*self.notes, why)
         if self.gradients:
-            self.offers = replace(self.offers, kinds=self.offers.kinds | {"gradient"})
+            self.capabilities = replace(self.capabilities, outputs=self.capabilities.outputs | {"gradient"})
 
     @property
     def tolerance(self) -> float:
@@ -219,7 +219,7 @@ class TorchModel(Model):
         )
 
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
-        self.offers_or_raise("dropout")
+        self.shows_or_raise("dropout")
 
         def run(part: np.ndarray, rows: np.ndarray) -> np.ndarray:
             with self.network.untouched(), Dropping(seed):

@@ -146,8 +146,8 @@ def _difference(model: TorchModel, again: TorchModel, spec: InputSpec) -> str:
         return f"it reads {again.input}, not {spec}"
     if again.fingerprint != model.fingerprint:
         return "other weights"
-    if again.offers != model.offers:
-        return f"it offers {again.offers}, not {model.offers}"
+    if again.capabilities != model.capabilities:
+        return f"it offers {again.capabilities}, not {model.capabilities}"
     h, w = used = model.used
     probes = [(1, h, w), (3, h, w)]
     if again.input.height is None:

@@ -33,7 +33,7 @@ def joint_trainer(
     return JointTrainer(opened, job, pool, scale, beta, hidden)
 
 
-def maker(pool: Pool, channels: int, layout: str) -> keras.Model:
+def build_generator(pool: Pool, channels: int, layout: str) -> keras.Model:
     """Noise [n, NOISE] to images as the classifier takes them: layers that double the size, pixels in [0, 1] by a
     sigmoid, and the classifier's own preprocessing of them."""
     height, width = int(pool.x.shape[1]), int(pool.x.shape[2])
@@ -53,7 +53,7 @@ def maker(pool: Pool, channels: int, layout: str) -> keras.Model:
     return keras.Model(z, x if layout == "NHWC" else ops.transpose(x, (0, 3, 1, 2)))
 
 
-def judge(d: int, hidden: Sequence[int]) -> keras.Sequential:
+def build_discriminator(d: int, hidden: Sequence[int]) -> keras.Sequential:
     """Features [n, d] to log-odds [n, 1] of being made."""
     net = keras.Sequential([keras.Input((d,))])
     for units in hidden:
@@ -77,11 +77,11 @@ class JointTrainer(Against):
     ) -> None:
         self.inner, self.job, self.beta = ModelTrainer(opened, job), job, beta
         self.notes = self.inner.notes
-        self.discriminator = judge(job.weight.shape[1], hidden)
-        self.maker = maker(pool, opened.input.channels or int(pool.x.shape[-1]), opened.input.layout)
-        for i, net in enumerate((self.discriminator, self.maker)):
+        self.discriminator = build_discriminator(job.weight.shape[1], hidden)
+        self.generator = build_generator(pool, opened.input.channels or int(pool.x.shape[-1]), opened.input.layout)
+        for i, net in enumerate((self.discriminator, self.generator)):
             drawn(net, np.random.default_rng([job.settings.seed, 51, i]))
-        nets = (self.inner.tuning, self.discriminator, self.maker)
+        nets = (self.inner.tuning, self.discriminator, self.generator)
         own = [adam(against.RATE, job.steps, against.BETAS) for _ in range(2)]
         self.players = list(zip(nets, (self.inner.tuning.optimizer, *own), strict=True))
         for net, optimiser in self.players[1:]:
@@ -101,7 +101,7 @@ class JointTrainer(Against):
     def _step(self, slopes: Slopes, batch: dict[str, Any]) -> Any:
         """One step of classifier and discriminator, one of the generator against both as they are then."""
         n = batch["x"].shape[0]
-        made = ops.stop_gradient(self.maker(batch["noise0"], training=True))
+        made = ops.stop_gradient(self.generator(batch["noise0"], training=True))
         both = ops.concatenate([batch["x"], made])
 
         def classifier() -> tuple[Any, Any]:
@@ -114,7 +114,7 @@ class JointTrainer(Against):
             return (ops.mean(ops.softplus(odds[:n])) + ops.mean(ops.softplus(-odds[n:]))) / 2, ()
 
         def generator() -> tuple[Any, Any]:
-            features, logits = self._seen(self.maker(batch["noise1"], training=True))
+            features, logits = self._seen(self.generator(batch["noise1"], training=True))
             return ops.mean(ops.softplus(self._odds(features))) + self.beta * from_uniform(ops, logits), ()
 
         loss, features = self._moved(slopes, 0, classifier)
@@ -147,7 +147,7 @@ class JointTrainer(Against):
     def restore(self, state: bytes) -> None:
         unpack(state, self._variables())
 
-    def judge(self) -> Layers:
+    def discriminator_layers(self) -> Layers:
         dense = [layer for layer in self.discriminator.layers if isinstance(layer, layers.Dense)]
         pairs = [[np.array(w) for w in layer.get_weights()] for layer in dense]
         return Layers(tuple(w for w, _ in pairs), tuple(b for _, b in pairs), against.SLOPE)

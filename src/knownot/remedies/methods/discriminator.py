@@ -91,24 +91,24 @@ class Game:
         self.known, self.unknown, self.validation, self.chosen, self.task = known, unknown, validation, chosen, task
         d, seed = known.shape[1], task.settings.seed
         rng = np.random.default_rng([seed, 32])
-        self.judge = Layers.drawn([d, *hidden, 1], rng, SLOPE)
-        self.maker = Layers.drawn([NOISE, *hidden[::-1], d], rng, SLOPE)
+        self.discriminator = Layers.drawn([d, *hidden, 1], rng, SLOPE)
+        self.generator = Layers.drawn([NOISE, *hidden[::-1], d], rng, SLOPE)
         self.batch = min(task.settings.batch_size, len(known))
         self.rate = task.settings.learning_rate or RATE
-        self.adams = [Adam(net.arrays, betas=BETAS) for net in (self.judge, self.maker)]
+        self.adams = [Adam(net.arrays, betas=BETAS) for net in (self.discriminator, self.generator)]
 
     def played(self, places: Sequence[str]) -> tuple[Layers, list[dict[str, float]]]:
         """(the discriminator of the best epoch, history)."""
-        settings, sizes = self.task.settings, [w.shape for w in self.judge.weights]
+        settings, sizes = self.task.settings, [w.shape for w in self.discriminator.weights]
         parts = [digest(x) for x in (self.known, self.unknown, self.validation, self.chosen)]
         key = f"{sizes};{settings.seed};{settings.epochs};{self.batch};{self.rate};{list(places)};{parts}"
         checkpoint = Checkpoint(settings.folder, "opengan", key)
         state = checkpoint.load()
         history = [{"loss": float(a), "auroc": float(b)} for a, b in state["history"]] if state else []
-        best = self.judge.with_arrays([a.copy() for a in self.judge.arrays])
+        best = self.discriminator.with_arrays([a.copy() for a in self.discriminator.arrays])
         if state:
-            self.judge = restored("judge", state, self.judge, self.adams[0])
-            self.maker = restored("maker", state, self.maker, self.adams[1])
+            self.discriminator = restored("discriminator", state, self.discriminator, self.adams[0])
+            self.generator = restored("generator", state, self.generator, self.adams[1])
             best = best.with_arrays([state[f"best/{i}"] for i in range(len(best.arrays))])
         steps = len(self.known) // self.batch
         with bar("train opengan", (settings.epochs - len(history)) * steps * self.batch, settings.progress) as advance:
@@ -116,9 +116,11 @@ class Game:
                 loss = float(np.mean([self.step(*drawn) for drawn in self.drawn(epoch, steps, advance)]))
                 line = {"loss": loss, "auroc": auroc(self.scores(self.validation), self.scores(self.chosen))}
                 if line["auroc"] > max((h["auroc"] for h in history), default=-1.0):
-                    best = self.judge.with_arrays([a.copy() for a in self.judge.arrays])
+                    best = self.discriminator.with_arrays([a.copy() for a in self.discriminator.arrays])
                 history.append(line)
-                arrays = state_of("judge", self.judge, self.adams[0]) | state_of("maker", self.maker, self.adams[1])
+                arrays = state_of("discriminator", self.discriminator, self.adams[0]) | state_of(
+                    "generator", self.generator, self.adams[1]
+                )
                 arrays |= {f"best/{i}": a for i, a in enumerate(best.arrays)}
                 checkpoint.save({**arrays, "history": np.array([[h["loss"], h["auroc"]] for h in history])})
         return best, history
@@ -135,18 +137,18 @@ class Game:
 
     def step(self, known: np.ndarray, unknown: np.ndarray, noise: np.ndarray) -> float:
         """One step of the discriminator, one of the generator; the discriminator's loss."""
-        fake = self.maker.run(noise[0])[-1]
+        fake = self.generator.run(noise[0])[-1]
         rows = np.concatenate([known, unknown, fake])
-        values = self.judge.run(rows)
+        values = self.discriminator.run(rows)
         loss, d = binary(values[-1], np.arange(len(rows)) >= len(known))
-        self.adams[0].step(self.judge.arrays, self.judge.back(values, d)[0], self.rate)
-        made = self.maker.run(noise[1])
-        values = self.judge.run(made[-1])
+        self.adams[0].step(self.discriminator.arrays, self.discriminator.back(values, d)[0], self.rate)
+        made = self.generator.run(noise[1])
+        values = self.discriminator.run(made[-1])
         _, d = binary(values[-1], np.zeros(len(made[-1]), bool))  # the generator wants them to pass for known
-        _, d = self.judge.back(values, d)
-        self.adams[1].step(self.maker.arrays, self.maker.back(made, d)[0], self.rate)
+        _, d = self.discriminator.back(values, d)
+        self.adams[1].step(self.generator.arrays, self.generator.back(made, d)[0], self.rate)
         return loss
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
-        out: np.ndarray = self.judge.run(rows)[-1][:, 0]
+        out: np.ndarray = self.discriminator.run(rows)[-1][:, 0]
         return out

@@ -61,7 +61,7 @@ class Joint(Remedy):
             raise ModelError(
                 f"{error} 'opengan' trains a discriminator against a generator beside any classifier."
             ) from None
-        if opened.head is None or "features" not in opened.offers.kinds:
+        if opened.head is None or "features" not in opened.capabilities.outputs:
             raise UnsoundError("joint needs the classifier's features and its last linear layer. Name it with head=.")
         seen = looked(opened, _some(task.known, task.settings.seed))
         mean, std = scale_of(seen.features)
@@ -87,7 +87,7 @@ class Joint(Remedy):
             trainer, lambda step: batch(plan, step), plan.steps, validation, task.settings, _identity(self, task, plan)
         )
         end = trainer.weights()
-        detector = as_detector(trainer.judge(), mean, std, ("features",))
+        detector = as_detector(trainer.discriminator_layers(), mean, std, ("features",))
 
         def at(share: float) -> Any:
             trainer.assign(part_way(start, end, share))

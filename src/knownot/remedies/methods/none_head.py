@@ -48,7 +48,8 @@ class NoneHead(Beside):
         score(x) = log p(none) - log p(known)
 
     The classifier's own answer does not change, so its accuracy does not. Outliers, made or given, are looked at once.
-    On the last features alone it does not beat the default detectors; with the stages it does (docs/measured.md).
+    On the last features alone it does not beat the default detectors; with the stages it does
+    (docs/results/measured.md).
     """
 
     name = "none-head"

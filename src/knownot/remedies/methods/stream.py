@@ -9,7 +9,7 @@ import numpy as np
 
 from ...arguments import number, one_of
 from ...arrays import Activations
-from ...detectors import moved, resolve
+from ...detectors import resolve, to_namespace
 from ...errors import ImagesError, UnsoundError
 from ...fitting.many import fitted_on, measured_on
 from ..base import Outcome, Task
@@ -34,8 +34,9 @@ class Stream(Beside):
 
     filter: "gradient", the paper's: tau = <g(x) - mean over known of g, v>^2, with g the gradient of -log p(y | x) for
     the last layer, y the label or else the predicted class, and v the top singular vector of those of the wild images;
-    or "default": tau is the score of the default detectors, which finds far more of the unknown (docs/measured.md).
-    The wild images are given as outliers=. Calibrate on other images than these and the validation images.
+    or "default": tau is the score of the default detectors, which finds far more of the unknown
+    (docs/results/measured.md). The wild images are given as outliers=. Calibrate on other images than these and the
+    validation images.
     """
 
     filter: str = "default"
@@ -68,7 +69,7 @@ class Stream(Beside):
 
 def by_gradient(task: Task, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """(tau of validation images, of wild ones)."""
-    if "features" not in task.opened.offers.kinds:
+    if "features" not in task.opened.capabilities.outputs:
         raise UnsoundError("filter='gradient' reads features, which this classifier does not show: filter='default'.")
 
     def of(part: dict[str, Any], labels: np.ndarray | None = None, less: np.ndarray | None = None) -> LastLayer:
@@ -86,13 +87,15 @@ def by_default(task: Task, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
 
     Their members are ranked on the same validation images: no guarantee rests on the threshold.
     """
-    recipe, _ = resolve("default", task.opened.offers)
+    recipe, _ = resolve("default", task.opened.capabilities)
     known = activations(seen.known)
     cuts = [slice(i, i + CHUNK) for i in range(0, len(known), CHUNK)]
     (detector,) = fitted_on([recipe], [(known.take(cut), seen.labels[cut]) for cut in cuts], task.opened)
-    parts = [measured_on([detector], [activations(part)])[0][0] for part in (seen.validation, seen.outliers or {})]
-    ranked = moved(detector.rank(parts[0]), np, np.float32)
-    validation, wild = (np.asarray(ranked.join(part)) for part in parts)
+    member_scores = [
+        measured_on([detector], [activations(part)])[0][0] for part in (seen.validation, seen.outliers or {})
+    ]
+    ranked = to_namespace(detector.fit_reference(member_scores[0]), np, np.float32)
+    validation, wild = (np.asarray(ranked.combine(part)) for part in member_scores)
     return validation, wild
 
 

@@ -61,7 +61,7 @@ class VOS(Remedy):
         number("share", self.share, 1e-12, 1)
         number("weight", self.weight, 0)
         number("select", self.select, 1, 10_000, whole=True)
-        if task.opened.head is None or not {"features", "logits"} <= task.opened.offers.kinds:
+        if task.opened.head is None or not {"features", "logits"} <= task.opened.capabilities.outputs:
             raise UnsoundError(
                 "Virtual outliers are features, and their energy takes the head: this classifier shows no features, no "
                 "head, or probabilities only. 'discriminator' works without them."

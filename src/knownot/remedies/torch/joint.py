@@ -34,7 +34,7 @@ def joint_trainer(
     return JointTrainer(opened, job, pool, scale, beta, hidden)
 
 
-class Maker(nn.Module):
+class Generator(nn.Module):
     """Noise [n, NOISE] to images as the classifier takes them: layers that double the size, pixels in [0, 1] by a
     sigmoid, and the classifier's own preprocessing of them."""
 
@@ -78,11 +78,11 @@ class JointTrainer(Against):
         sizes = [job.weight.shape[1], *hidden, 1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.settings.seed + 1)
-            judge: list[nn.Module] = []
+            discriminator: list[nn.Module] = []
             for a, b in itertools.pairwise(sizes):
-                judge += [nn.Linear(a, b), nn.LeakyReLU(against.SLOPE)]
-            maker = Maker(pool, opened.input.channels or pool.x.shape[-1], opened.input.layout)
-            both = {"judge": nn.Sequential(*judge[:-1]), "maker": maker}
+                discriminator += [nn.Linear(a, b), nn.LeakyReLU(against.SLOPE)]
+            generator = Generator(pool, opened.input.channels or pool.x.shape[-1], opened.input.layout)
+            both = {"discriminator": nn.Sequential(*discriminator[:-1]), "generator": generator}
         self.adversaries = nn.ModuleDict(both).to(device)
         self.optimisers = {
             n: torch.optim.Adam(m.parameters(), lr=against.RATE, betas=against.BETAS) for n, m in both.items()
@@ -106,31 +106,31 @@ class JointTrainer(Against):
             done(float(loss.detach()))
 
     def _classifier_and_judge(self, batch: dict[str, torch.Tensor], noise: torch.Tensor) -> torch.Tensor:
-        n, maker, judge = len(batch["x"]), self.adversaries["maker"], self.adversaries["judge"]
+        n, generator, discriminator = len(batch["x"]), self.adversaries["generator"], self.adversaries["discriminator"]
         with torch.no_grad():
-            made = maker(noise)
+            made = generator(noise)
         out = self.inner.outputs(torch.cat([batch["x"], made]), True)
         known = cross_entropy(namespace("torch"), out.logits[:n], batch["targets"], batch["known"])
         loss: torch.Tensor = known + self.beta * from_uniform(namespace("torch"), out.logits[n:])
         self.inner.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.inner.optimiser.step()
-        odds = judge(self._scaled(out.features.detach()))[:, 0]  # of being made
-        self.optimisers["judge"].zero_grad(set_to_none=True)
+        odds = discriminator(self._scaled(out.features.detach()))[:, 0]  # of being made
+        self.optimisers["discriminator"].zero_grad(set_to_none=True)
         (softplus(odds[:n]).mean() / 2 + softplus(-odds[n:]).mean() / 2).backward()
-        self.optimisers["judge"].step()
+        self.optimisers["discriminator"].step()
         return loss
 
     def _maker(self, noise: torch.Tensor) -> None:
-        maker, judge = self.adversaries["maker"], self.adversaries["judge"]
-        out = self.inner.outputs(maker(noise), True)
-        loss = softplus(judge(self._scaled(out.features))[:, 0]).mean() + self.beta * from_uniform(
+        generator, discriminator = self.adversaries["generator"], self.adversaries["discriminator"]
+        out = self.inner.outputs(generator(noise), True)
+        loss = softplus(discriminator(self._scaled(out.features))[:, 0]).mean() + self.beta * from_uniform(
             namespace("torch"), out.logits
         )
-        own = list(maker.parameters())
+        own = list(generator.parameters())
         for parameter, gradient in zip(own, torch.autograd.grad(loss, own), strict=True):  # of nothing else
             parameter.grad = gradient
-        self.optimisers["maker"].step()
+        self.optimisers["generator"].step()
 
     def _scaled(self, features: torch.Tensor) -> torch.Tensor:
         return (features - self.mean) / self.std
@@ -156,7 +156,7 @@ class JointTrainer(Against):
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(found["optimisers"][name])
 
-    def judge(self) -> Layers:
-        linear = [m for m in self.adversaries["judge"].modules() if isinstance(m, nn.Linear)]
+    def discriminator_layers(self) -> Layers:
+        linear = [m for m in self.adversaries["discriminator"].modules() if isinstance(m, nn.Linear)]
         weights = tuple(m.weight.detach().cpu().numpy().T.copy() for m in linear)
         return Layers(weights, tuple(m.bias.detach().cpu().numpy().copy() for m in linear), against.SLOPE)

@@ -39,9 +39,9 @@ class Seen:
 
 def places_of(opened: Model) -> tuple[str, ...]:
     """What this classifier shows of an image: features and earlier stages; log probabilities if there is no such."""
-    offers = opened.offers
-    found = [f"stages/{name}" for name in offers.stages] if "stages" in offers.kinds else []
-    found = ["features", *found] if "features" in offers.kinds else found
+    capabilities = opened.capabilities
+    found = [f"stages/{name}" for name in capabilities.stages] if "stages" in capabilities.outputs else []
+    found = ["features", *found] if "features" in capabilities.outputs else found
     return tuple(found) or ("logits",)
 
 

@@ -35,7 +35,7 @@ class Against(Tuner):
         return self.inner.finished()
 
     @abstractmethod
-    def judge(self) -> Layers:
+    def discriminator_layers(self) -> Layers:
         """The discriminator, in NumPy."""
 
 

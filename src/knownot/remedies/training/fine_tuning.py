@@ -194,14 +194,14 @@ def _head(opened: Model) -> Head:
     """Its last linear layer. Raises ModelError where there is none that could be trained."""
     if opened.head is None:
         raise ModelError("This classifier shows no linear head that could be trained. Name it with head=.")
-    if "none" in opened.offers.kinds:
+    if "none" in opened.capabilities.outputs:
         raise ModelError("This classifier has none-classes already: retrain the one that it was made from.")
     return opened.head
 
 
 def looked(opened: Model, pool: Pool) -> Look:
     """One pass. Raises UnsoundError when the classifier shows no features."""
-    if "features" not in opened.offers.kinds:
+    if "features" not in opened.capabilities.outputs:
         raise UnsoundError("This classifier shows no features, what its last linear layer reads. Name it with head=.")
     begin = time.perf_counter()
     parts = [(np.asarray(seen.check().features), np.asarray(seen.logits)) for seen in pool.activations(opened)]
