@@ -20,6 +20,7 @@ from .decode import Unreadable, decode, on, open_pil, size_of
 from .file_types import unread
 from .prefetch import WORKERS, in_order
 from .preprocess import apply, thumbnail
+from .remote import is_url, read_url
 
 T = TypeVar("T")
 
@@ -159,6 +160,11 @@ def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
     if isinstance(image, str | os.PathLike | bytes):
         if isinstance(image, str | os.PathLike) and (why := unread(image)):
             raise Unreadable(why)
+        if is_url(image):
+            try:
+                image = read_url(image)
+            except FileNotFoundError:
+                raise Unreadable("no such file") from None
         return decode(image, way=way)
     return open_pil(image, way)
 
