@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 FILES = pyproject.toml constraints.txt
 
-.PHONY: demo test check benchmark docs clean
+.PHONY: demo test check benchmark docs docs-version release-check clean
 
 # A light environment of its own: no torch, no keras.
 .venv-demo/ready: $(FILES)
@@ -42,6 +42,13 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 docs: .venv/ready  ## The tables in docs/ from the code, and the documentation site, into site/.
 	.venv/bin/python scripts/docs_hook.py
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+docs-version: .venv/ready  ## Put this version of the site beside the others, on the branch gh-pages: make docs-version VERSION=0.1
+	DOCS_VERSIONS=mike .venv/bin/mike deploy --update-aliases $(VERSION) latest
+
+release-check: .venv/ready  ## Wheel and source archive, twine, and the wheel in a clean environment of each Python.
+	.venv/bin/python $(PIP) build twine
+	.venv/bin/python scripts/release_check.py
 
 clean:
 	rm -rf .venv .venv-demo site demo-out .pytest_cache .mypy_cache .ruff_cache

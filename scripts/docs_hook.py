@@ -8,6 +8,8 @@ writes it into the files, between a marker and its end, and mkdocs calls `on_pag
     <!-- remedies: table -->            the table REMEDIES
     <!-- options: fit -->               the options of a command
     <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
+    <!-- example: shift -->             a script of the gallery, with its title and its picture
+    <!-- errors: table -->              the kinds of errors
 
 So adding a detector or an option changes no page by hand. A marker that names nothing stops the build.
 """
@@ -22,7 +24,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKER = re.compile(
-    r"^<!-- (detectors|outliers|changes|remedies|options|signature): (\S+) -->$"
+    r"^<!-- (detectors|outliers|changes|remedies|options|signature|example|errors): (\S+) -->$"
     r"(?:\n\n(?:(?!^<!-- ).)*?\n\n<!-- /\1 -->$)?",  # what was written before, if anything
     re.MULTILINE | re.DOTALL,
 )
@@ -31,6 +33,14 @@ MARKER = re.compile(
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its markers filled."""
     return MARKER.sub(lambda match: WRITERS[match[1]](match[2]), markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """The page with a name for the theme's search dialog, which screen readers say."""
+    return output.replace(
+        'class="md-search" data-md-component="search" role="dialog"',
+        'class="md-search" data-md-component="search" role="dialog" aria-label="Search"',
+    )
 
 
 def kept(markdown: str) -> str:
@@ -181,6 +191,28 @@ def one(parameter: inspect.Parameter) -> str:
     return f"{stars}{parameter.name}{kind}{value}"
 
 
+def example(name: str) -> str:
+    """A script of docs/gallery: the first line of its docstring is the title, the rest what it shows."""
+    code = (DOCS / "gallery" / f"{name}.py").read_text(encoding="utf-8")
+    _, docstring, script = code.split('"""', 2)
+    title, _, what = docstring.strip().partition("\n")
+    what = what.strip()
+    shown = f"![{title} {' '.join(what.split())}]({name}.png)"
+    return f"## {title.rstrip('.')}\n\n{what}\n\n```python\n{script.strip()}\n```\n\n{shown}"
+
+
+def errors(what: str) -> str:
+    from knownot import errors as module
+
+    lines = ["| error | what went wrong | is also a |", "|---|---|---|"]
+    for name, thing in vars(module).items():
+        if isinstance(thing, type) and issubclass(thing, module.KnownotError):
+            above = ", ".join(f"`{base.__name__}`" for base in thing.__bases__ if base is not Exception)
+            says = " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+            lines.append(f"| `{name}` | {says} | {above} |")
+    return {"table": "\n".join(lines)}[what]
+
+
 def fenced(text: str | None) -> str:
     return f"```text\n{text or ''}\n```"
 
@@ -192,6 +224,8 @@ WRITERS = {
     "remedies": remedies,
     "options": options,
     "signature": signature,
+    "example": example,
+    "errors": errors,
 }
 
 if __name__ == "__main__":

@@ -650,7 +650,7 @@ def test_command_line(home, tmp_path):
     ]  # fmt: skip
     done = subprocess.run([*command, "found.json"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("problem: The classifier is fed the wrong way")
+    assert done.stdout.startswith("problem: Its images are prepared the wrong way")
     assert "Written to audit.html and found.json." in done.stdout
     data = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert data["subject"]["unknown"] == ["my unknown"]

@@ -217,7 +217,7 @@ def test_what_the_model_says_is_verified_with_the_first_images(monkeypatch):
     wrong.model.preprocess = Preprocess(16, 16)
     osc = knownot.fit(wrong.model, toy.known(600, 3), **CHOSEN)
     assert osc.preprocess.scale == pytest.approx(1 / 255)
-    assert any("The model says how it wants its input" in note for note in osc.record.notes)
+    assert any("The model says how it expects its input" in note for note in osc.record.notes)
 
 
 def test_parts_of_an_attempt_are_the_attempt():

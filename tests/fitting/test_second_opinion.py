@@ -336,7 +336,9 @@ def test_a_classifier_of_the_same_classes_finds_its_preprocessing_by_accuracy(se
 
 @pytest.mark.parametrize("end", ["pool", "softmax"])
 def test_without_preprocessing_it_is_an_error(sets, end):
-    with pytest.raises(OptionError, match=r"second network \(features=\) wants its images is not known.*features_prep"):
+    with pytest.raises(
+        OptionError, match=r"second network \(features=\) expects its images is not known.*features_prep"
+    ):
         fitted(sets, network(end), None)
 
 

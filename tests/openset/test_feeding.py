@@ -204,6 +204,16 @@ def test_float_arrays_prepared_in_another_way_are_warned_about(usual):
     usual.predict(images)
 
 
+def test_float_arrays_prepared_in_another_way_are_warned_about_wherever_they_go(usual):
+    from knownot.openset.batch import features_of
+    from knownot.openset.explaining import explain
+
+    raw = toy.known(20, 5)[0].astype(np.float32)
+    for call in (explain, features_of):
+        with pytest.warns(UserWarning, match="float arrays with values"):
+            call(usual, raw)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "way", "said"),
     [

@@ -78,7 +78,7 @@ def _findings(accuracy: Share | None, lines: Sequence[ClassLine], confused: Sequ
         text += f" Most often confused: {worst.true} taken for {worst.said}, {pc(worst.share)}."
     if accuracy.high < POOR:
         said = f"It is wrong more often than right: {pc(accuracy)} of the known images are recognised."
-        action = "Look at what it is fed first, then at labels and training."
+        action = "Look first at how its images are prepared, then at labels and training."
         return (Finding("problem" if accuracy.low <= 2 / len(lines) else "warning", "classes", said, text, action),)
     weak = sorted((line for line in seen if line.recall.high < accuracy.share - BELOW), key=lambda x: x.recall.high)
     if weak:

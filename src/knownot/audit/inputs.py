@@ -24,7 +24,7 @@ CONFIRMED = 2_000  # that the best is compared with the used one on
 SURE = 0.99
 EVERY = (*CANDIDATES, *GREY_CANDIDATES)
 Z, Z95 = 3.0, 1.96  # standard errors a better way has to be better by, as it was chosen among several; of an interval
-MISMATCH = "The classifier is fed"
+MISMATCH = "Its images are prepared"
 SMALL, LARGE = 0.01, 0.05  # of accuracy: worth a warning, a problem
 
 
@@ -115,7 +115,7 @@ def _findings(
     images: Images,
 ) -> tuple[Finding, ...]:
     if not images.labelled:
-        said = "Whether the classifier is fed as it was trained could not be checked."
+        said = "Whether images are prepared as in training could not be checked."
         text = f"The known images have no labels. They were fed as {used} ({given.found})."
         action = "Give labels, or class sub-folders: accuracy then tells which preprocessing is right."
         return (Finding("open", "inputs", said, text, action),)
@@ -133,7 +133,8 @@ def _findings(
     if best is not None and best != used and gain is not None and confirmed is not None:
         found += _mismatch(mine, used, best, gain, confirmed)
     if not found and all(a.confusion.near_chance for _, a in tried.values()):
-        said = f"However it is fed, the classifier is right no more often than by chance ({pc(accuracy)} at best)."
+        best_of_all = f"{pc(accuracy)} at best"
+        said = f"However images are prepared, the classifier is no more often right than by chance ({best_of_all})."
         text = f"{len(tried)} ways of preprocessing were tried on {most.images:,} labelled known images."
         action = "Check that the labels are those of this classifier, and give its preprocessing (--preprocess)."
         found.append(Finding("problem", "inputs", said, text, action))
@@ -151,7 +152,7 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
         f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). Fed as "
         f"it is, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
         f"{pc(Share.of(mine.confidence >= SURE))} of the images get at least 0.99. All that follows was measured "
-        "as it is fed now."
+        "as images are prepared now."
     )
     return [
         Finding(
@@ -175,4 +176,4 @@ def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Tried
             f". Fed as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
             f"{pc(float(theirs.confidence.mean()))}"
         )
-    return Finding("ok", "inputs", "It is fed as it wants to be.", text + ".")
+    return Finding("ok", "inputs", "Images are prepared as the classifier expects.", text + ".")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..plots import data_uri, gallery, number, percent
+from ..plots import changes, data_uri, gallery, number, percent
 from ..plots.page import render as fill
 from ..plots.page import write
 from .pictures import charts
@@ -20,7 +20,7 @@ from .sections import Record
 
 CLASSES = 20  # rows of the table of classes
 QUESTIONS = {
-    "inputs": "Is it fed as it was trained?",
+    "inputs": "Are images prepared as in training?",
     "probabilities": "Are its outputs probabilities?",
     "classes": "Is every class recognised?",
     "unknown": "How sure is it of things of no class?",
@@ -95,6 +95,7 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         questions=QUESTIONS,
         weakest=weakest[:CLASSES],
         kinds=_gallery(data, uris),
+        changed=_changed(data["changed"]),
         mistakes=gallery(
             [
                 (
@@ -109,6 +110,11 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         if data["classes"]["mistakes"]
         else "",
     )
+
+
+def _changed(section: dict[str, Any]) -> Markup:
+    rows = [(line["words"], line["accuracy"]["share"], line["rejected"]["share"]) for line in section["lines"]]
+    return changes(rows, alpha=section["alpha"]) if rows else Markup("")
 
 
 def _gallery(data: dict[str, Any], uris: Mapping[str, str]) -> Markup:

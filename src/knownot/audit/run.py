@@ -24,7 +24,7 @@ from ..images import Images, open_images
 from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..version import __version__
-from . import classes, inputs, noise, plane, probabilities, recommendations, trials, unknown_images
+from . import changed, classes, inputs, noise, plane, probabilities, recommendations, trials, unknown_images
 from .known import Known, pass_known
 from .page import Audit
 from .recommendations import DETECTORS, GUARANTEE, Names
@@ -146,6 +146,8 @@ def _record(
     findings = ordered([f for s in sections.values() for f in s.findings])
     pictures |= {f"mistake-{i}": w.thumb for i, w in enumerate(seen.wrong)}
     subject = _subject(known, names, tuple(sets), bad, notes)
+    with timed("changed images"):
+        sections["changed"] = changed.section(known)
     sections |= {"random_input": random_input, "pictures": pictures | picture}
     return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections))
 

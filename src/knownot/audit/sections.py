@@ -258,6 +258,28 @@ class RandomInput:
 
 
 @dataclass(frozen=True)
+class ChangeLine:
+    """One usual change of known images. accuracy: of the classifier on them; without labels, the share that it calls as
+    before; rejected: called unknown."""
+
+    kind: str
+    words: str
+    accuracy: Share
+    rejected: Share
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Known images that have changed. command: what helps."""
+
+    text: str = ""
+    detector: str = ""
+    alpha: float | None = None
+    lines: tuple[ChangeLine, ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything, in the order of the page. when, seconds: the only fields that differ from run to run."""
 
@@ -274,4 +296,5 @@ class Record:
     help: Help
     map: Map
     random_input: RandomInput = RandomInput("")
+    changed: Changed = Changed()
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)  # uint8 [h, w, 3]; not in the JSON

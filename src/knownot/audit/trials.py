@@ -41,7 +41,7 @@ def fed(
     usual = candidates(model.input.channels, height, width) if model.input.channels in (None, 1, 3) else ()
     if way is None and not (images.labelled and usual):
         raise OptionError(
-            "How this classifier wants its input is not known: the model does not say, and without labels the usual "
+            "How this classifier expects its input is not known: the model does not say, and without labels the usual "
             "ways cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
         )
     if not images.labelled:

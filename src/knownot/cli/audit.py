@@ -32,10 +32,10 @@ from .common import (
     show_default=True,
     help="The page: one HTML file.",
 )
-@click.option("--calibration", help="Known images that the classifier was NOT trained on; accuracy is told of these.")
+@click.option("--calibration", help="Known images that the classifier was NOT trained on; they measure the accuracy.")
 @click.option("--unknown", "unknowns", multiple=True, help="Unknown images of your own (several times).")
 @click.option(
-    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be called unknown."
+    "--alpha", type=Share(), default=0.05, show_default=True, help="Share of known images that may be rejected."
 )
 @preprocess_option
 @size_option

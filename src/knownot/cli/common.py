@@ -21,7 +21,7 @@ size_option = click.option(
 )
 preprocess_option = click.option(
     "--preprocess",
-    help="How the classifier wants its images: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
+    help="How the classifier expects its images: '[0, 255]', '[0, 1]', '[-1, 1]', 'ImageNet mean/std', "
     "'BGR, ImageNet means (caffe)', or a JSON object of fields. Left out, it is read from the model, or found by "
     "accuracy on labelled known images.",
 )
@@ -31,7 +31,11 @@ stage_option = click.option(
 )
 pickle_option = click.option("--unsafe-pickle", is_flag=True, help="Open a torch file that may run code.")
 seed_option = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of all that is random; the same seed gives the same result."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of everything that is random; the same seed gives the same result.",
 )
 class_names_option = click.option(
     "--class-names",

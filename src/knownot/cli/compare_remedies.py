@@ -54,7 +54,7 @@ def command(model: str, known: str, remedies: tuple[str, ...], unknown: tuple[st
             outliers: tuple[str, ...], output: Path | None, json_output: Path | None, auto: bool, fooling: int,
             tolerance: float, preprocess: str | None, size: str | None, class_names: Path | None, head: str | None,
             unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool, **settings: Any) -> None:  # fmt: skip
-    """Several remedies and none, on the same splits: what each buys on unknown images that it did not see.
+    """Several remedies and none, on the same splits: what each gains on unknown images that it did not see.
 
     knownot retrain compare MODEL KNOWN -r discriminator,none-class --outliers made:all --validation val/
     --unknown street=street/ -o compare.html

@@ -24,7 +24,7 @@ from .common import machine_options
     help="Folder for the images, the open-set classifier and the report.",
 )
 @click.option("--serve", is_flag=True, help="Then open the page that 'knownot serve' gives, on the same images.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Of that page.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Port of that page.")
 @machine_options
 def command(output: Path, serve: bool, port: int, as_json: bool, quiet: bool) -> None:
     """Everything on real images that ship with the package, in under two minutes.

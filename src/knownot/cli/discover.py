@@ -19,7 +19,7 @@ from .common import image_limits, machine_options, network_options, networks_of,
     show_default=True,
     help="Folder for the clusters; one of an earlier call is added to.",
 )
-@click.option("--smallest", type=click.IntRange(3), default=10, show_default=True, help="Images of a cluster at least.")
+@click.option("--smallest", type=click.IntRange(3), default=10, show_default=True, help="Fewest images in a cluster.")
 @seed_option
 @network_options
 @image_limits

@@ -18,7 +18,7 @@ from .common import image_limits, machine_options, network_options, networks_of,
 @machine_options
 def command(saved: Path, labelled: str, unknown: tuple[str, ...], model: str | None, features: str | None,
             batch_size: int | None, as_json: bool, quiet: bool) -> None:  # fmt: skip
-    """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
+    """Accuracy, realised false alarms against the guarantee, and the share of unknown images caught.
 
     SAVED is what 'knownot fit' wrote. LABELLED are known images, with class sub-folders or another source of labels,
     that neither trained the classifier nor calibrated.

@@ -31,7 +31,7 @@ from .common import machine_options, networks_of, said
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Of the network. Another one needs --calibration.",
+    help="Precision of the network. Any but float32 needs --calibration.",
 )
 @click.option(
     "--calibration",

@@ -49,13 +49,13 @@ from .common import (
     type=click.Choice(["pac", "marginal", "class-conditional", "class-conditional-or-marginal"]),
     default="pac",
     show_default=True,
-    help="With confidence 1 - delta; on average; on average within each predicted class.",
+    help="With confidence 1 - delta, on average, or on average within each predicted class.",
 )
 @click.option("--delta", type=Share(), default=0.01, show_default=True, help="1 - confidence of the 'pac' guarantee.")
 @preprocess_option
 @size_option
 @click.option("--features", help="A second network, or MODULE:NAME: detectors look at its features too.")
-@click.option("--features-preprocess", help="How the second network wants its images, when it does not say.")
+@click.option("--features-preprocess", help="How the second network expects its images, when it does not say.")
 @click.option("--features-size", help="Height and width of the second network's input, when it does not say.")
 @click.option("--features-embedding", is_flag=True, help="Its output is an embedding, even if it looks like classes.")
 @class_names_option

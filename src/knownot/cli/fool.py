@@ -23,7 +23,7 @@ from .common import (
 @click.command("fool")
 @click.argument("classifier")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
-@click.option("--class", "classes", multiple=True, help="A class to be taken for, by name or number (several times).")
+@click.option("--class", "classes", multiple=True, help="A class to imitate, by name or number (several times).")
 @click.option("--count", type=int, default=10, show_default=True, help="How many images, spread over the classes.")
 @click.option("--adaptive", is_flag=True, help="Against classifier and detector: the image has to be accepted too.")
 @click.option(
@@ -33,7 +33,7 @@ from .common import (
     show_default=True,
     help="Gradient ascent (torch, Keras), or evolution without gradients.",
 )
-@click.option("--target", type=float, default=0.99, show_default=True, help="The probability wanted.")
+@click.option("--target", type=float, default=0.99, show_default=True, help="The probability that is to be reached.")
 @click.option("--queries", type=int, help="Most images through the classifier for each image made.")
 @click.option(
     "--smoothness",

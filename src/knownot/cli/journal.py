@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import OptionError, StorageError, storage_error, storing
 from ..images import Images
-from ..openset.verdicts import Verdicts, row_of
+from ..openset.verdicts import Verdicts, plain, row_of
 from .locking import Lock
 from .tables import FORMATS, check_format, write_table
 
@@ -118,9 +118,10 @@ class Journal:
             self.keys += b"".join(int(i).to_bytes(KEY, "big") for i in numbers)
         rows = []
         told = [-1] * len(verdicts) if verdicts.told is None else verdicts.told.tolist()
-        ps = verdicts.member_p_values.tolist()
-        for number, verdict, p, kind in zip(numbers.tolist(), verdicts, ps, told, strict=True):
-            text = json.dumps(row_of(verdict) | {"members": [None if x != x else x for x in p], "told": kind})
+        ps, shifted = verdicts.member_p_values.tolist(), verdicts.shift_columns()
+        for i, (number, verdict, p) in enumerate(zip(numbers.tolist(), verdicts, ps, strict=True)):
+            row = row_of(verdict) | plain({name: column[i] for name, column in shifted.items()})
+            text = json.dumps(row | {"members": [None if x != x else x for x in p], "told": told[i]})
             key = self._key(number)
             bad = verdict.error is not None
             rows.append((self._run, key, bad, _sum(key, bad, text), text))
@@ -141,11 +142,16 @@ class Journal:
             yield found
 
     def write(
-        self, rows: Iterable[dict[str, Any]], members: tuple[str, ...], raw: bool = False, explain: bool = False
+        self,
+        rows: Iterable[dict[str, Any]],
+        members: tuple[str, ...],
+        raw: bool = False,
+        explain: bool = False,
+        adapted: bool = False,
     ) -> None:
         """Write `rows` into the draft of the output, beside the journal."""
         with storing(self._draft):
-            write_table(self._draft, iter(rows), members, raw=raw, explain=explain)
+            write_table(self._draft, iter(rows), members, raw=raw, explain=explain, adapted=adapted)
             with self._draft.open("rb+") as file:
                 os.fsync(file.fileno())
 

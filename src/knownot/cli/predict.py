@@ -5,7 +5,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +72,18 @@ if TYPE_CHECKING:
     help="With --parts: who does them, this process, others of this machine, or a Ray cluster.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes at once.  [one for each core]")
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 3 when an image was unreadable.")
 @image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
             fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
-            raw_cells: bool, explain: bool, parts: int | None, part: str | None, engine: str, workers: int | None,
-            strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            raw_cells: bool, explain: bool, adapt: bool, parts: int | None, part: str | None, engine: str,
+            workers: int | None, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -88,8 +93,8 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     from ..export import load
 
     if parts is not None or part is not None:
-        if report is not None or fdr is not None:
-            raise OptionError("--report and --fdr are for all images together, not for --parts.")
+        if report is not None or fdr is not None or adapt:
+            raise OptionError("--report, --fdr and --adapt are for all images together, not for --parts.")
         numbers, of = (range(1, parts + 1), parts) if part is None and parts else numbered(part, parts)
         tasks = [Task(str(saved), images, str(output), i, of, alpha, batch_size, (model, features)) for i in numbers]
         total = predict_parts(tasks, engine=engine, workers=workers, quiet=quiet)
@@ -113,6 +118,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         quiet=quiet,
         raw=raw_cells,
         explain=explain,
+        adapt="batch" if adapt else None,
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -144,6 +150,8 @@ class Run:
     notes: tuple[str, ...] = ()
     batch: BatchDecisions | None = None
     told: Counter[int] = field(default_factory=Counter)  # how many look like each kind of change
+    adapted: int = 0  # called unknown by adapted verdicts
+    changed: int = 0  # whose verdict was adapted to a change
     shift: Shift | None = None
 
     @property
@@ -162,6 +170,8 @@ class Run:
         self.p.append(row["p_value"])
         self.strange.append(unknown)
         self.told[row.pop("told", -1)] += 1
+        self.adapted += row.get("shift_status") == "unknown"
+        self.changed += bool(row.get("shift"))
         self.known, self.unknown = self.known + (not unknown), self.unknown + unknown
         self.classes.setdefault(row["closed_class"], [0, 0])[unknown] += 1
 
@@ -215,10 +225,12 @@ def predict_to(
     quiet: bool = False,
     raw: bool = False,
     explain: bool = False,
+    adapt: str | None = None,
     source: Any = None,
 ) -> Run:
     """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
-    still the same, are kept, all others computed, and that is told on standard error. source: the images, opened."""
+    still the same, are kept, all others computed, and that is told on standard error. adapt: as of `predict`; what is
+    adapted to depends on all images of a window, so nothing of an unfinished run is kept. source: them, opened."""
     from ..images import open_images
 
     begin = time.perf_counter()
@@ -227,14 +239,17 @@ def predict_to(
     if report is not None and not hasattr(osc, "calibration"):
         raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
     source = open_images(images[0] if len(images) == 1 else images) if source is None else source
-    with Journal(output, osc.digest, restart) as journal:
+    if adapt and not hasattr(osc, "shifts"):
+        raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
+    with Journal(output, osc.digest + (f" {adapt}" if adapt else ""), restart or bool(adapt)) as journal:
         plan = journal.plan(source)
         _tell(journal, plan)
         run = Run(resumed=plan.used, notes=_notes(source))
-        shown = _looked(osc, source, journal, plan, batch_size, quiet, report is not None)
+        options = {"batch_size": batch_size, "progress": not quiet} | ({"adapt": adapt} if adapt else {})
+        shown = _looked(osc, source, journal, plan, report is not None, options)
         _whole(source, journal)
-        journal.write(run.counted(journal.rows()), osc.members, raw, explain)
-        run.shift = _shift(osc, run)
+        journal.write(run.counted(journal.rows()), osc.members, raw, explain, bool(adapt))
+        run.shift = _shift(osc, run, bool(adapt))
         run.seconds = time.perf_counter() - begin
         if report:
             _report(osc, source, run, shown, report, ", ".join(images))
@@ -246,35 +261,36 @@ def predict_to(
     return run
 
 
-def _looked(
-    osc: Any, source: Any, journal: Journal, plan: Plan, batch_size: int | None, quiet: bool, report: bool
-) -> Any:
+def _looked(osc: Any, source: Any, journal: Journal, plan: Plan, report: bool, options: dict[str, Any]) -> Any:
     """Look at what the plan leaves to be done; the gallery, of a source in which its images cannot be looked up later.
 
     New images first and by themselves, so that they share their batches with the same ones as in a run in one go."""
     shown = None
     if plan.new is None:
-        for verdicts in osc.stream(source, batch_size=batch_size, progress=not quiet, gallery=report):
+        for verdicts in osc.stream(source, gallery=report, **options):
             journal.add(verdicts, None)
             shown = verdicts.gallery
         return shown
     for numbers in (plan.new, plan.again):
         at = 0
         part = source if len(numbers) == source.count else source.only(numbers)
-        for verdicts in osc.stream(part, batch_size=batch_size, progress=not quiet) if len(numbers) else ():
+        for verdicts in osc.stream(part, **options) if len(numbers) else ():
             journal.add(verdicts, numbers[at : at + len(verdicts)])
             at += len(verdicts)
     return None
 
 
-def _shift(osc: Any, run: Run) -> Shift | None:
+def _shift(osc: Any, run: Run, adapted: bool) -> Shift | None:
     """What all images together look like, where that is told."""
     telling = getattr(osc, "telling", None)
     if telling is None:
         return None
     counts = np.array([run.told[kind] for kind in range(1 + len(telling.shifts.kinds))])
-    found: Shift | None = telling.shift(counts, run.unknown, run.known + run.unknown)
-    return found
+    images = run.known + run.unknown
+    found: Shift | None = telling.shift(counts, run.unknown, images)
+    if found is None or not adapted:
+        return found
+    return replace(found, adapted=run.adapted / images, adapted_images=run.changed)
 
 
 def _whole(source: Any, journal: Journal) -> None:

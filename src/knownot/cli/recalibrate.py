@@ -13,7 +13,7 @@ from .common import Share, image_limits, machine_options, network_options, netwo
 @click.argument("images")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to save into.")
 @click.option("--alpha", type=Share(), help="Share of known images that may be rejected.  [as before]")
-@click.option("--guarantee", type=click.Choice(list(GUARANTEES)), help="As of 'knownot fit'.  [as before]")
+@click.option("--guarantee", type=click.Choice(list(GUARANTEES)), help="As for 'knownot fit'.  [as before]")
 @click.option("--delta", type=Share(), help="1 - confidence of the 'pac' guarantee.  [as before]")
 @network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")

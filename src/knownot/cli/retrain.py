@@ -83,7 +83,7 @@ def _option(field: Any) -> click.Option:
     help="Images of no class: a folder, a Parquet file, a glob, or 'made:KINDS' (made:all, made:noise,patch-shuffle, "
     "made:all,-mixup, made:all,-noise/ without a family). Several times for several.",
 )
-@click.option("--validation", help="Known images that the classifier was NOT trained on; the accuracy is theirs.")
+@click.option("--validation", help="Known images that the classifier was NOT trained on; they measure the accuracy.")
 @click.option(
     "--tolerance", type=float, default=0.005, show_default=True, help="By how much that accuracy may fall; 1: anything."
 )
@@ -97,10 +97,14 @@ def _option(field: Any) -> click.Option:
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over KNOWN.  [2, in head mode 20]")
 @click.option("--batch-size", type=click.IntRange(2), help="Known images per step.  [128]")
-@click.option("--learning-rate", type=float, help="The highest.  [1e-4, in head mode 1e-2]")
+@click.option("--learning-rate", type=float, help="The highest learning rate.  [1e-4, in head mode 1e-2]")
 @click.option("--ratio", type=float, help="Outliers per known image.  [0.5]")
-@click.option("--balanced", is_flag=True, default=None, help="Each class as often as any other.")
-@click.option("--augment", type=click.Choice(["none", "flip", "shift", "flip+shift"]), help="[flip+shift]")
+@click.option("--balanced", is_flag=True, default=None, help="Draw each class as often as any other.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "flip", "shift", "flip+shift"]),
+    help="How images are changed at random.  [flip+shift]",
+)
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a lower validation loss.")
 @click.option(
     "--checkpoints",

@@ -12,7 +12,9 @@ from .common import image_seconds_option, limited, million, thing_of
 
 @click.command("serve")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--name", "named", multiple=True, metavar="NAME=PATH", help="Another one, under a name (several times).")
+@click.option(
+    "--name", "named", multiple=True, metavar="NAME=PATH", help="Another classifier, under a name (several times)."
+)
 @click.option("--model", help="The classifier, when the one folder was saved without it.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for every network.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 for any free one.")
@@ -20,32 +22,52 @@ from .common import image_seconds_option, limited, million, thing_of
     "--token-file", type=click.Path(path_type=Path), help="A file with the token that requests have to bear; or "
     "KNOWNOT_TOKEN in the environment.",
 )  # fmt: skip
-@click.option("--allow-host", "hosts", multiple=True, help="A name that requests may ask for; * for any.")
+@click.option("--allow-host", "hosts", multiple=True, help="A host name that requests may use; * for any.")
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="A site whose pages may ask.")
-@click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
-@click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Images of a request.")
+@click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="Largest request, in MiB.")
+@click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Most images in a request.")
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=50, show_default=True, callback=limited("pixels", million),
-    help="Million pixels of an image.",
+    help="Largest image, in million pixels.",
 )  # fmt: skip
 @image_seconds_option
-@click.option("--queue", type=click.IntRange(1), default=256, show_default=True, help="Images that wait at most.")
-@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a forward pass.")
-@click.option("--threads", type=click.IntRange(1), help="Forward passes at once; left out, up to 4 by the processor.")
-@click.option("--timeout", type=click.FloatRange(0.1), default=30, show_default=True, help="Seconds for an answer.")
+@click.option("--queue", type=click.IntRange(1), default=256, show_default=True, help="Most images that may wait.")
 @click.option(
-    "--drain", type=click.FloatRange(0), default=1, show_default=True, help="Seconds that go on after SIGTERM."
+    "--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Most images in a forward pass."
+)
+@click.option("--threads", type=click.IntRange(1), help="Forward passes at once; left out, up to 4 by the processor.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=30, show_default=True, help="Most seconds for an answer."
+)
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=1,
+    show_default=True,
+    help="Seconds in which requests are answered after SIGTERM.",
 )
 @click.option(
     "--reload", type=click.FloatRange(0), default=2, show_default=True, help="Seconds between looks at the files; 0: "
     "never.",
 )  # fmt: skip
 @click.option("--keep", metavar="DB", help="Keep images for the review desk: a file (SQLite), or a database's URL.")
-@click.option("--keep-days", type=click.FloatRange(0.01), default=30, show_default=True, help="Then images go.")
-@click.option("--keep-most", type=click.IntRange(1), default=20_000, show_default=True, help="Images; the oldest go.")
 @click.option(
-    "--audit-share", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Of all images, kept at random "
-    "to measure the rate of false alarms.",
+    "--keep-days",
+    type=click.FloatRange(0.01),
+    default=30,
+    show_default=True,
+    help="Days after which images are deleted.",
+)
+@click.option(
+    "--keep-most",
+    type=click.IntRange(1),
+    default=20_000,
+    show_default=True,
+    help="Most images kept; the oldest are deleted.",
+)
+@click.option(
+    "--audit-share", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Share of all images, kept at "
+    "random to measure the rate of false alarms.",
 )  # fmt: skip
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True

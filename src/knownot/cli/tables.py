@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import OptionError, missing_extra, storing
 from ..openset.cells import BYTES, as_bytes, csv_cell, utf8
-from ..openset.verdicts import COLUMNS, printed
+from ..openset.verdicts import COLUMNS, SHIFT_COLUMNS, printed
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -25,16 +25,23 @@ def check_format(output: Path) -> None:
 
 
 def write_table(
-    path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...], *, raw: bool = False, explain: bool = False
+    path: Path,
+    rows: Iterator[dict[str, Any]],
+    members: tuple[str, ...],
+    *,
+    raw: bool = False,
+    explain: bool = False,
+    adapted: bool = False,
 ) -> None:
     """rows: the columns of `COLUMNS` and "members", p-values in the order of `members`, which a CSV file has if explain
-    only. raw: see `csv_cell`."""
+    only. raw: see `csv_cell`. adapted: also the columns of `SHIFT_COLUMNS`."""
+    names = (*COLUMNS, *(SHIFT_COLUMNS if adapted else ()))
     if path.suffix == ".csv":
-        _csv(path, rows, raw, members if explain else ())
+        _csv(path, rows, names, raw, members if explain else ())
     elif path.suffix == ".jsonl":
         _jsonl(path, rows, members)
     else:
-        _parquet(path, rows, members)
+        _parquet(path, rows, names, members)
 
 
 def write_metadata(output: Path, shift: Any) -> None:
@@ -52,14 +59,16 @@ def write_metadata(output: Path, shift: Any) -> None:
         path.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
-def _csv(path: Path, rows: Iterator[dict[str, Any]], raw: bool, members: tuple[str, ...]) -> None:
+def _csv(
+    path: Path, rows: Iterator[dict[str, Any]], names: tuple[str, ...], raw: bool, members: tuple[str, ...]
+) -> None:
     import csv
 
     with path.open("w", newline="", encoding="utf-8", errors=BYTES) as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *(csv_cell(f"p_value: {name}", raw) for name in members)])
+        writer.writerow([*names, *(csv_cell(f"p_value: {name}", raw) for name in members)])
         for row in rows:
-            cells = [csv_cell(row[name], raw, path=name == "id") for name in COLUMNS]
+            cells = [csv_cell(row[name], raw, path=name == "id") for name in names]
             writer.writerow([*cells, *(csv_cell(p, raw) for p in row["members"][: len(members)])])
 
 
@@ -70,12 +79,12 @@ def _jsonl(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...])
             file.write(json.dumps(printed(row) | {"member_p_values": own}) + "\n")
 
 
-def _parquet(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...]) -> None:
+def _parquet(path: Path, rows: Iterator[dict[str, Any]], names: tuple[str, ...], members: tuple[str, ...]) -> None:
     pa, pq = _pyarrow()
     kinds = {"label": pa.int64(), "closed_label": pa.int64(), "p_value": pa.float64(), "score": pa.float32(),
-             "confidence": pa.float32()}  # fmt: skip
+             "confidence": pa.float32(), "shift_p_value": pa.float64()}  # fmt: skip
     schema = pa.schema(
-        [(name, kinds.get(name, pa.string())) for name in COLUMNS]
+        [(name, kinds.get(name, pa.string())) for name in names]
         + [(f"p_value: {name}", pa.float64()) for name in members]
     )
     rows = (printed(row) for row in rows)
@@ -86,7 +95,7 @@ def _parquet(path: Path, rows: Iterator[dict[str, Any]], members: tuple[str, ...
                 writer.close()
                 schema = schema.set(0, pa.field("id", pa.binary()))
                 writer = _again(path, schema)
-            columns = {name: [row[name] for row in some] for name in COLUMNS}
+            columns = {name: [row[name] for row in some] for name in names}
             if schema.field("id").type == pa.binary():
                 columns["id"] = [as_bytes(name) for name in columns["id"]]
             columns |= {f"p_value: {name}": [row["members"][i] for row in some] for i, name in enumerate(members)}

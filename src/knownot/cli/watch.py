@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("stream.json"),
     show_default=True,
-    help="The stream's state, one small file, written after every batch; an existing one is gone on with.",
+    help="The stream's state, one small file, written after every batch; an existing one is continued.",
 )
 @click.option(
     "--false-alarms",
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 @click.option("--webhook", help="An http(s) address that is sent the alarm as JSON.")
 @click.option("--metrics", type=click.Path(path_type=Path), help="Keep this file of Prometheus metrics up to date.")
 @click.option("--page", type=click.Path(path_type=Path), help="Keep this HTML page of the stream up to date.")
-@click.option("--name", default="", help="Of the stream, for metrics and pages; the source when left out.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers that break ties.")
+@click.option("--name", default="", help="Name of the stream, for metrics and pages; the source, if left out.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers that break ties.")
 @network_options
 @image_limits
 @click.option("--json", "as_json", is_flag=True, help="Print alarms and the end as lines of JSON.")

@@ -22,7 +22,7 @@ DECIDES = ("height", "width", "channels", "scale", "mean", "std")  # of a Prepro
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """The other network, opened, and how it wants its images. preprocess: None for arrays that are its own input."""
+    """The other network, opened, and how it expects its images. preprocess: None for arrays that are its own input."""
 
     model: Model
     preprocess: Preprocess | None
@@ -134,14 +134,14 @@ def _prepared(
     same = model.capabilities.classes == classifier.capabilities.classes
     if given is None and model.preprocess is None and not same:
         raise OptionError(
-            "How the second network (features=) wants its images is not known: it does not say, and it is no "
+            "How the second network (features=) expects its images is not known: it does not say, and it is no "
             "classifier of the same classes whose accuracy could tell. Give features_preprocess=knownot.Preprocess(…)."
         )
     try:
         way, trials, notes = choose(model, images, given, order, batch_size=batch_size, seed=seed, doubt=False)
     except LabelsError as error:
         raise OptionError(
-            "How the second network (features=) wants its images could not be found by its accuracy. Give "
+            "How the second network (features=) expects its images could not be found by its accuracy. Give "
             f"features_preprocess=knownot.Preprocess(…). What was seen: {error}"
         ) from error
     except (ImagesError, OptionError) as error:
@@ -151,7 +151,7 @@ def _prepared(
     if best < RIGHT:
         raise OptionError(
             f"The second network (features=) is right on at most {best:.1%} of the known images, however they are "
-            "preprocessed: its classes are others, or it wants its images in another way. Its accuracy cannot tell; "
+            "preprocessed: its classes are others, or it expects its images in another way. Its accuracy cannot tell; "
             "give features_preprocess=knownot.Preprocess(…)."
         )
     return _noted(Auxiliary(model, way), notes)

@@ -1,4 +1,4 @@
-"""How the classifier wants its input: given, said by the model, or found on labelled known images."""
+"""How the classifier expects its input: given, said by the model, or found on labelled known images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def choose(
         return _doubted(model, images, said, order, batch_size, seed, progress)
     if not images.labelled:
         raise OptionError(
-            "How this classifier wants its input is not known: the model does not say, and without labels the usual "
+            "How this classifier expects its input is not known: the model does not say, and without labels the usual "
             "conventions cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
         )
     found = search(model, images, *size, order, batch_size=batch_size, seed=seed, progress=progress)
@@ -67,7 +67,7 @@ def choose(
     assert best.way is not None  # raw images are fed some way
     if not best.confusion.images:
         raise OptionError(
-            "How this classifier wants its input is not known, and none of the known images drawn at random has a "
+            "How this classifier expects its input is not known, and none of the known images drawn at random has a "
             "label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
             "preprocess=knownot.Preprocess(…)."
         )
@@ -116,7 +116,7 @@ def _doubted(
     seed: int,
     progress: bool,
 ) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
-    """What `choose` returns for a model that says how it wants its input. Layers can say it wrongly: a network with a
+    """What `choose` returns for a model that says how it expects its input. Layers can say it wrongly: a network with a
     Rescaling layer that was trained on images scaled before, as happens by mistake, wants them scaled twice."""
     sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
     read, notes, reading = readings(model, sample, [said], order, batch_size)
@@ -149,7 +149,7 @@ def _doubted(
         else ("Were its images scaled before they met that layer in training, so that they were scaled twice?")
     )
     note = (
-        f"The model says how it wants its input ({said.name or said}), but fed so it is right on "
+        f"The model says how it expects its input ({said.name or said}), but fed so it is right on "
         f"{trial.accuracy:.1%} of {n} labelled known images, and on {best.accuracy:.1%} as "
         f"{best.way.name}: taken instead. ({why}) With preprocess= you decide."
     )

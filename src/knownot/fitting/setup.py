@@ -59,7 +59,7 @@ def open_sources(
     calibration: tuple[Any, Any],
     features: tuple[Any, Preprocess | None] = (None, None),
 ) -> Sources:
-    """known, calibration: (images, labels). features: a second network, and how it wants its images."""
+    """known, calibration: (images, labels). features: a second network, and how it expects its images."""
     images = open_images(*known)
     held = open_images(*calibration) if calibration[0] is not None else None
     again = check_disjoint(images, held)

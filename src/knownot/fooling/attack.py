@@ -61,6 +61,13 @@ def fool(
     No known image is looked at. The same seed gives the same images. Returns what was reached, fooled or not.
     Raises OptionError for an option out of range or an unknown class, UnsoundError for a gradient that is not there,
     MissingExtraError without the package that a method needs.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> made = knownot.fool(osc, ["red"], count=2)
+    >>> made.images.shape
+    (2, 16, 16, 3)
     """
     begin = time.perf_counter()
     osc = classifier if isinstance(classifier, OpenSetClassifier) else None

@@ -64,6 +64,7 @@ from ..shifts.sample import Sample
 from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
+from .adapting import Windows, check_adapt
 from .added import AddedClass, claimed, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
@@ -156,7 +157,13 @@ class OpenSetClassifier:
 
     @public
     def predict(
-        self, images: ImagesLike, *, batch_size: int | None = None, progress: bool = False, gallery: bool = True
+        self,
+        images: ImagesLike,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        gallery: bool = True,
+        adapt: str | None = None,
     ) -> Verdicts:
         """One verdict per image of `images`, in its order; one forward pass.
 
@@ -173,6 +180,9 @@ class OpenSetClassifier:
             Whether to show a progress bar.
         gallery : bool, default True
             Keep thumbnails of the most unknown and the borderline images for the report.
+        adapt : {"batch"}, optional
+            Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns
+            beside the others (`shift_label` and others), which stay what they are; see `openset.adapting`.
 
         Returns
         -------
@@ -183,6 +193,8 @@ class OpenSetClassifier:
         ------
         ImagesError
             The source cannot be read at all, or is given in another form than the images of `fit`.
+        OptionError
+            There is nothing to adapt to.
 
         Examples
         --------
@@ -190,7 +202,7 @@ class OpenSetClassifier:
         >>> len(verdicts), verdicts.p_value.shape
         (100, (100,))
         """
-        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery))
+        parts = list(self.stream(images, batch_size=batch_size, progress=progress, gallery=gallery, adapt=adapt))
         return Verdicts.concat(parts, gallery=parts[-1].gallery) if parts else self.nothing
 
     @public
@@ -199,6 +211,12 @@ class OpenSetClassifier:
 
         image: a file's path or bytes, a Pillow image, or an array [h, w, k], raw uint8 or the classifier's own input.
         Of many images `predict` takes less time for each. From many threads at once it is right as well.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> osc.predict_one("incoming/00065.png").status
+        'unknown'
         """
         (verdicts,) = self.stream([image], live=True)
         return verdicts[0]
@@ -214,21 +232,29 @@ class OpenSetClassifier:
         gallery: bool = False,
         so_far: Gallery | None = None,
         live: bool = False,
+        adapt: str | None = None,
     ) -> Iterator[Verdicts]:
         """The same, batch by batch. start: leave out so many images first; so_far: the gallery of those.
 
         live: for a camera or a queue: one image at a time, unless a batch_size is given, and the verdict of each comes
         before the next image is asked for. Otherwise images are read ahead, which is faster.
+        adapt: as of `predict`; if live, each image gets the kind of the window before it.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> sum(len(verdicts) for verdicts in osc.stream("incoming/", batch_size=32))
+        100
         """
         check_process(self.process)
+        check_adapt(self, adapt)
+        windows = None if adapt is None else Windows(self, live)
         source = open_images(images)
         for note in source.order_notes:
             warnings.warn(note, UserWarning, stacklevel=3)
         shown = so_far or Gallery()
         size = batch_size or (1 if live else None)
         batches = self.batches(source, size, start=start, thumbs=SIDE if gallery else 0, ahead=not live)
-        if source.ready and self.preprocess is not None:
-            batches = first_checked(batches, self.preprocess)
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
@@ -240,15 +266,28 @@ class OpenSetClassifier:
                     rows = verdicts.take(batch.rows[fine])
                     shown = shown.with_batch(rows, thumbs, embed(activations), max(self.calibration.p_threshold, 1e-12))
                 now = time.perf_counter()
-                yield replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
+                verdicts = replace(verdicts, seconds=now - before, gallery=shown if gallery else None)
                 before = now
+                if windows is None:
+                    yield verdicts
+                else:
+                    yield from windows.push(verdicts, activations, batch.rows[fine])
                 advance(len(batch))
+            if windows is not None:
+                yield from windows.flush()
 
     @public
     def explain(self, images: Any, *, top: int = 5, nearest: int = 3) -> tuple[Verdicts, list[Explanation | None]]:
         """The verdicts, and what stands behind each (None where unreadable); one forward pass for all images together.
 
         top: so many classes by the classifier's probability; nearest: so many of the known images most alike to it.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts, (why,) = osc.explain("incoming/00065.png")
+        >>> len(why.nearest), sorted(why.members)[0]
+        (3, 'fdbd')
         """
         return explain(self, images, top=top, nearest=nearest)
 
@@ -257,6 +296,12 @@ class OpenSetClassifier:
         """The images to trust as unknown: on average at most a share `fdr` of those selected is known.
 
         images: anything that `predict` takes, or the verdicts that it gave. See `calibration.fdr.select`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> strangest = verdicts.take(osc.select(verdicts, fdr=0.2).rows)
         """
         return select(marginal_p(self, images), len(self.calibration.scores), fdr=fdr, method=method)
 
@@ -265,6 +310,13 @@ class OpenSetClassifier:
         """How many known images there are at most among any that one picks, however they are picked afterwards.
 
         images: as for `select`. See `calibration.fdr.known_bound`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> bound = osc.known_bound("incoming/")
+        >>> bound.among([60, 61, 62]) <= 3
+        True
         """
         return known_bound(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
@@ -273,6 +325,13 @@ class OpenSetClassifier:
         """How much of `images` (as for `select`) is unknown: an estimate and its confidence interval.
 
         See `calibration.prevalence.unknown_share`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> share = osc.unknown_share("incoming/")
+        >>> share.low <= 0.4 <= share.high
+        True
         """
         return unknown_share(marginal_p(self, images), len(self.calibration.scores), confidence=confidence)
 
@@ -281,6 +340,12 @@ class OpenSetClassifier:
         """Is Tuesday like Monday? A permutation test of two sets of images, by the classifier's features.
 
         See `calibration.two_sample.two_sample_test`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> osc.compare_windows("data/val", "incoming/", permutations=99).p_value
+        0.01
         """
         windows = (x[~np.isnan(x).any(axis=1)] for x in (features_of(self, images)[1] for images in (a, b)))
         return two_sample_test(*windows, permutations=permutations, seed=seed)
@@ -290,6 +355,11 @@ class OpenSetClassifier:
         """What new things are among the images called unknown: clusters of at least `smallest` images.
 
         Needs scikit-learn: pip install 'knownot[discover]'. See `openset.discovery`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> found = osc.discover("incoming/")
         """
         return discover(self, images, smallest=smallest, seed=seed, progress=progress)[0]
 
@@ -303,12 +373,27 @@ class OpenSetClassifier:
         be given to it; with m images nothing below 1 / (m + 1) can be held. Other new things that lie as near come to
         it too; a class of many looks takes most of what is unknown. What may be expected is in `added[-1].sentence`.
         Raises OptionError for a name that is there, ImagesError for fewer than 5 images.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> more = osc.with_class("green", "incoming/0006*.png")
+        >>> more.names[-1]
+        'green'
         """
         return with_class(self, name, images, alpha)
 
     @public
     def without_class(self, name: str) -> OpenSetClassifier:
-        """This classifier without a class that `with_class` added."""
+        """This classifier without a class that `with_class` added.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> more = osc.with_class("green", "incoming/0006*.png")
+        >>> more.without_class("green").names == osc.names
+        True
+        """
         return without_class(self, name)
 
     @property
@@ -329,6 +414,12 @@ class OpenSetClassifier:
 
         false_alarms: the probability that any alarm is false, ever. state: a file that `monitor.save` wrote, to go on
         there; a file that is not there yet is a new start. See `monitoring.Monitor`.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> [alarm.kind for alarm in osc.monitor().update(osc.predict("incoming/"))]
+        ['more unknown']
         """
         monitor = Monitor(
             self.calibration.scores, class_names=self.names, members=self.detector.members,
@@ -475,7 +566,7 @@ class OpenSetClassifier:
         batch_size: int | None = None,
         progress: bool = False,
     ) -> Evaluation:
-        """Accuracy, realised false alarms against the promise, and the share of unknown images caught.
+        """Accuracy, realised false alarms against the guarantee, and the share of unknown images caught.
 
         One forward pass over each source.
 
@@ -518,6 +609,11 @@ class OpenSetClassifier:
         include_features: whether the second network is, if there is one; as include_model when not said.
 
         A folder that holds a saved classifier is replaced; any other non-empty one is left alone with a SavedError.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> folder = osc.save("another")
         """
         with replacing(Path(folder)) as draft:
             self._write(draft, include_model, include_model if include_features is None else include_features)
@@ -528,6 +624,11 @@ class OpenSetClassifier:
         """Write it as one ONNX file, images in and verdicts out: see `knownot.export.export` for options and errors.
 
         check: images to compare the file with Python by before it is written.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> exported = osc.export("osc.onnx", check="incoming/")
         """
         # By name: what exports stands above what is exported.
         return importlib.import_module("knownot.export").export(self, path, check=check, **options)
@@ -572,15 +673,17 @@ class OpenSetClassifier:
 
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
-        `Images.batches`. Raises ImagesError for images in another form than those of `fit`."""
+        `Images.batches`. Raises ImagesError for images in another form than those of `fit`, and warns of float arrays
+        that look prepared in another way."""
         self._fits(source)
-        return source.batches(
+        batches = source.batches(
             size or batch_size_for(self.model, self.preprocess, self.second),
             None if source.ready else self.preprocess,
             also=self.second.preprocess if self.second is not None and not source.ready else None,
             spec=self.model.input,
             **options,
         )
+        return first_checked(batches, self.preprocess) if source.ready and self.preprocess is not None else batches
 
     def _fits(self, source: Images) -> None:
         if self.preprocess is None and not source.ready:

@@ -300,7 +300,7 @@ def learn_shifts(
         return None, ()
     job = found.job
     kept, notes = learn(
-        changes, sample, images, job.extractor(detector.passes), detector, job.options.seed, job.progress
+        changes, sample.first(images), job.extractor(detector.passes), detector, job.options.seed, job.progress
     )
     if kept is None:
         return None, notes

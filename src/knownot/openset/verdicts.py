@@ -55,6 +55,8 @@ class Verdicts:
     p_value: share of held-out known images that look at least as unknown; NaN where unreadable.
     score: the detector's, larger = more unknown. closed_label, confidence: what the classifier alone says
     (its class and its softmax probability). error: why an image could not be read, None where it could.
+    shift_kind, shift_p_value, shift_label, shift_closed_label: the same adapted to the kind of change of a window of
+    images, where that was asked for (`predict(adapt="batch")`); None otherwise.
     members, member_p_values: for each detector that took part, its own p-values, [n, m].
     """
 
@@ -70,6 +72,10 @@ class Verdicts:
     class_names: tuple[str, ...] = ()
     promise: str = ""  # the guarantee, in words
     told: np.ndarray | None = None  # [n] int64, the kind of change that each looks like, see `shifts.base.Shifts`
+    shift_kind: np.ndarray | None = None  # [n] int64, the kind of change adapted to; 0: none, -1: unreadable
+    shift_p_value: np.ndarray | None = None  # [n] float64
+    shift_label: np.ndarray | None = None  # [n] int64
+    shift_closed_label: np.ndarray | None = None  # [n] int64
     telling: Telling | None = field(default=None, compare=False, repr=False)
     seconds: float = 0.0
     gallery: Any = field(default=None, compare=False, repr=False)
@@ -124,7 +130,15 @@ class Verdicts:
         return [self.name_of(k) for k in self.closed_label]
 
     def name_of(self, k: int) -> str:
-        """The name of an output of the classifier."""
+        """The name of an output of the classifier.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.name_of(2)
+        'red'
+        """
         return "" if k < 0 else self.class_names[k] if k < len(self.class_names) else str(int(k))
 
     @property
@@ -143,10 +157,39 @@ class Verdicts:
         if self.told is None or self.telling is None:
             return None
         fine = len(self) - int(self.unreadable.sum())
-        return self.telling.shift(self.telling.shifts.counts(self.told), int(self.unknown.sum()), fine)
+        found = self.telling.shift(self.telling.shifts.counts(self.told), int(self.unknown.sum()), fine)
+        if found is None or self.shift_kind is None or self.shift_label is None:
+            return found
+        readable = self.shift_kind >= 0
+        return replace(
+            found,
+            adapted=float((self.shift_label[readable] < 0).mean()),
+            adapted_images=int((self.shift_kind > 0).sum()),
+        )
+
+    def shift_columns(self) -> dict[str, Any]:
+        """The columns of `SHIFT_COLUMNS` by name, where verdicts were adapted; else none."""
+        if self.shift_kind is None or self.telling is None:
+            return {}
+        assert self.shift_label is not None
+        assert self.shift_p_value is not None
+        assert self.shift_closed_label is not None
+        own = replace(self, label=self.shift_label)
+        kinds = ("", *(kind.name for kind in self.telling.shifts.kinds))
+        closed = [self.name_of(k) for k in self.shift_closed_label]
+        told = [kinds[max(k, 0)] for k in self.shift_kind.tolist()]
+        return dict(zip(SHIFT_COLUMNS, (told, own.status, own.class_name, self.shift_p_value, closed), strict=True))
 
     def columns(self) -> dict[str, Any]:
-        """The columns of `COLUMNS`, by name."""
+        """The columns of `COLUMNS`, by name.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> list(verdicts.columns())[:3]
+        ['id', 'status', 'label']
+        """
         return {
             "id": list(self.ids),
             "status": self.status,
@@ -178,7 +221,15 @@ class Verdicts:
 
     def take(self, rows: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Verdicts:
         """The verdicts of some rows, chosen as NumPy does: numbers (negative ones from the end), a mask [n] of bools,
-        or a slice. Raises RowError (an OptionError and an IndexError) for anything else."""
+        or a slice. Raises RowError (an OptionError and an IndexError) for anything else.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> len(verdicts.take(verdicts.unknown))
+        40
+        """
         index = _rows(rows, len(self))
         chosen: dict[str, Any] = {
             f.name: x[index] if isinstance(x, np.ndarray) else tuple(x[i] for i in index)
@@ -209,19 +260,36 @@ class Verdicts:
         return cls(**{**joined, "gallery": first.gallery, **changes})
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame`, one row per image."""
+        """A `pandas.DataFrame`, one row per image.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> len(verdicts.to_pandas())
+        100
+        """
         try:
             import pandas as pd
         except ImportError as error:
             raise missing_extra("pandas", "parquet", "to_pandas()") from error
         frame = pd.DataFrame({k: _texts(x) if isinstance(x, list) else x for k, x in self.columns().items()})
+        for name, column in self.shift_columns().items():
+            frame[name] = column
         for name, p in zip(self.members, self.member_p_values.T, strict=True):
             frame[f"p_value: {name}"] = p
         return frame
 
     @public
     def to_parquet(self, path: str | Path) -> None:
-        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts."""
+        """A Parquet file, one row per image. Where a file's name is no UTF-8, ids are bytes instead of texts.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_parquet("verdicts.parquet")
+        """
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -229,7 +297,7 @@ class Verdicts:
             raise missing_extra("pyarrow", "parquet", "to_parquet()") from error
         columns = {
             name: pa.array(_texts(x), type=pa.string()) if isinstance(x, list) else pa.array(x, from_pandas=False)
-            for name, x in self.columns().items()
+            for name, x in (self.columns() | self.shift_columns()).items()
         }
         if not all(map(utf8, self.ids)):
             columns["id"] = pa.array([as_bytes(name) for name in self.ids], type=pa.binary())
@@ -245,35 +313,59 @@ class Verdicts:
         A text that a spreadsheet would run as a formula (it begins with = + - @ or a tab) has "./" before it if it is
         an image's path, and an apostrophe otherwise, unless raw. Bytes of a file's name that are no UTF-8 are written
         as they are: read them with errors="surrogateescape". explain: also the p-value of each detector that took part.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_csv("verdicts.csv", explain=True)
         """
         members = self.members if explain else ()
         with Path(path).open("w", newline="", encoding="utf-8", errors=BYTES) as file:
             writer = csv.writer(file)
-            writer.writerow([*COLUMNS, *(csv_cell(f"p_value: {name}", raw) for name in members)])
-            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+            shifted = self.shift_columns()
+            writer.writerow([*COLUMNS, *shifted, *(csv_cell(f"p_value: {name}", raw) for name in members)])
+            rows = zip(*shifted.values(), strict=True) if shifted else [()] * len(self)
+            for v, row, own in zip(self, rows, self.member_p_values.tolist(), strict=True):
                 cells = [csv_cell(getattr(v, name), raw, path=name == "id") for name in COLUMNS]
+                cells += [csv_cell(x, raw) for x in row]
                 writer.writerow([*cells, *(csv_cell(p, raw) for p in own[: len(members)])])
 
     @public
     def to_jsonl(self, path: str | Path, *, explain: bool = False) -> None:
         """One JSON object per line and image; null where there is no number. explain: also "member_p_values", of each
-        detector that took part."""
+        detector that took part.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> verdicts = osc.predict("incoming/")
+        >>> verdicts.to_jsonl("verdicts.jsonl")
+        """
         import json
 
         with Path(path).open("w", encoding="utf-8") as file:
-            for v, own in zip(self, self.member_p_values.tolist(), strict=True):
+            shifted = self.shift_columns()
+            for i, (v, own) in enumerate(zip(self, self.member_p_values.tolist(), strict=True)):
                 each = {name: None if p != p else p for name, p in zip(self.members, own, strict=False)}
-                more = {"member_p_values": each} if explain else {}
+                more: dict[str, Any] = {"member_p_values": each} if explain else {}
+                more |= plain({name: column[i] for name, column in shifted.items()})
                 file.write(json.dumps(printed(row_of(v)) | more) + "\n")
 
 
 SHOWN = 10  # rows of the table in notebooks
-PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values", "told")
+SHIFT_COLUMNS = ("shift", "shift_status", "shift_class_name", "shift_p_value", "shift_closed_class")
+PER_IMAGE = ("ids", "label", "p_value", "score", "closed_label", "confidence", "error", "member_p_values", "told",
+             "shift_kind", "shift_p_value", "shift_label", "shift_closed_label")  # fmt: skip
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain JSON values, NaN as None."""
-    row = {f.name: getattr(verdict, f.name) for f in fields(verdict)}
+    return plain({f.name: getattr(verdict, f.name) for f in fields(verdict)})
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The same with NaN as None."""
     return {name: None if isinstance(x, float) and x != x else x for name, x in row.items()}
 
 

@@ -4,6 +4,7 @@ The histogram and thumbnails need nothing that the light install lacks; the othe
 extra `[audit]`.
 """
 
+from .changes import changes
 from .charts import Measured, bars, confusion, dots, reliability, scatter
 from .drawing import need
 from .histogram import bins_of, histogram, tails
@@ -18,6 +19,7 @@ __all__ = [
     "Tone",
     "bars",
     "bins_of",
+    "changes",
     "confusion",
     "data_uri",
     "dots",

@@ -29,7 +29,14 @@ STEPS = 60  # of the slider
 
 @public
 def write_report(osc: OpenSetClassifier, verdicts: Verdicts, path: str | Path, *, source: str = "") -> None:
-    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title."""
+    """Write the HTML report on the verdicts that `osc.predict` gave. source: what was looked at, for the title.
+
+    Examples
+    --------
+    >>> osc = knownot.load("osc")
+    >>> verdicts = osc.predict("incoming/")
+    >>> knownot.write_report(osc, verdicts, "report.html", source="incoming")
+    """
     readable = ~verdicts.unreadable
     classes: dict[str, list[int]] = {}
     for row in np.flatnonzero(readable):
@@ -90,6 +97,12 @@ def build(
         notes=(
             *(note for note in record.notes if note != record.preprocessing),
             *(f"{c.detector}: {flag}" for c in record.checks if c.detector in osc.detector.members for flag in c.flags),
+        ),
+        changed=()
+        if osc.telling is None
+        else tuple(
+            (kind.words, kind.accuracy, rejected)
+            for kind, rejected in zip(osc.telling.shifts.kinds, osc.telling.expected, strict=True)
         ),
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 and images else None,

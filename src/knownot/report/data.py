@@ -101,6 +101,8 @@ class ReportData:
     most_unknown (where there are no groups), borderline: the first 24 of each are shown, in the order given.
     unreadable: (file, reason); the first 200 are shown, and `counts.unreadable` tells how many there are.
     notes: what the reader should be warned of.
+    changed: for each usual change of known images (how they look then, the classifier's accuracy, the share that would
+    be called unknown).
     images_per_second: None where it was not measured.
     """
 
@@ -121,6 +123,7 @@ class ReportData:
     unreadable: tuple[tuple[str, str], ...] = ()
     class_counts: tuple[ClassCount, ...] = ()
     notes: tuple[str, ...] = ()
+    changed: tuple[tuple[str, float | None, float], ...] = ()
     seconds: float = 0.0
     images_per_second: float | None = None
     version: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ..plots import bins_of, data_uri, histogram, p_value, pixels_of, tails
+from ..plots import bins_of, changes, data_uri, histogram, p_value, pixels_of, tails
 from ..plots.page import render as fill
 from ..plots.page import write
 from .data import Card, ReportData
@@ -50,6 +50,7 @@ def render(data: ReportData) -> str:
         narrow=histogram(*scores, width=360, height=260, name="scores-narrow"),
         tails=tails(bins_of(*scores)),
         galleries=galleries(data),
+        changed=changes(data.changed, alpha=data.alpha) if data.changed else "",
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         tiles=sum(len(group.cards) for group in data.groups),

@@ -26,7 +26,7 @@ FEWEST, ASKED = 100, 50  # images that copies are made of, at least; where they 
 WIDTH = 512  # numbers that kinds are told by, about: the first stages
 RIDGE = 0.02  # of the variance of each
 ATYPICAL = 0.01  # of the copies that are told to be of no kind
-ENOUGH = 0.8  # of the classifier's accuracy: below, nobody should adapt to a kind
+ENOUGH = 0.8  # of the classifier's accuracy, moved back or not: below, nobody should adapt to a kind
 LABELLED = 20  # labelled images that tell an accuracy
 
 
@@ -50,19 +50,19 @@ def copied(changes: Mapping[str, Changed], sample: Sample, passes: int, *, alway
 
 def learn(
     changes: Mapping[str, Changed],
-    sample: Sample,
-    images: int,
+    images: tuple[np.ndarray, np.ndarray],
     walk: Extractor,
     detector: Detector,
     seed: int,
     progress: bool = False,
 ) -> tuple[Shifts | None, tuple[str, ...]]:
-    """(the kinds, notes), from one forward pass over copies of so many images under each change.
+    """(the kinds, notes), from one forward pass over copies under each change.
 
-    walk: as of the calibration images. None with other than 1 or 3 channels: these are no pictures. A kind of which the
-    classifier computes nothing finite is left out, with a note.
+    images: (x [m, h, w, k] as the walk gave it, labels [m], -1 where unknown). walk: as of the calibration images. None
+    with other than 1 or 3 channels: these are no pictures. A kind of which the classifier computes nothing finite is
+    left out, with a note.
     """
-    x, labels = sample.first(images)
+    x, labels = images
     remade = Remade.of(walk, x)
     if remade is None:
         return None, ()
@@ -114,22 +114,29 @@ class Copier:
         before = np.argmax(self.clean.logits, axis=1)
         right = self.labels if (self.labels >= 0).sum() >= LABELLED else before
         predicted = np.argmax(copies.logits, axis=1)
-        accuracy, was = (float((y == right)[right >= 0].mean()) for y in (predicted, before))
-        first = slice(None, self.half)
+        first, second = slice(None, self.half), slice(self.half, None)
         moves = {
             path: (copies.named()[path][first].mean(axis=0) - x[first].mean(axis=0)).astype(np.float32)
             for path, x in self.clean.named().items()
             if not path.startswith(("extra/", "reduced/", "maps/"))
         }
-        scores = self._scores(copies)
-        kind = Kind(name, changed.words, accuracy, scores, predicted, moves, np.empty(0), accuracy >= ENOUGH * was)
-        back = kind.back(copies.take(slice(self.half, None)), self.remade.walk.model.head)
-        return replace(kind, moved_back=raised(np.sort(self._scores(back)))), features(copies, self.places)
+        kind = Kind(name, changed.words, _right(predicted, right), self._scores(copies), predicted, moves, np.empty(0))
+        back = kind.back(copies.take(second), self.remade.walk.model.head)
+        moved_back = _right(np.argmax(back.logits, axis=1), right[second])
+        adapts = max(_right(predicted, right), moved_back) >= ENOUGH * _right(before, right)
+        kind = replace(kind, moved_back=raised(np.sort(self._scores(back))), adapts=adapts)
+        return kind, features(copies, self.places)
 
     def _scores(self, batch: Activations) -> np.ndarray:
         """Of all images, [n] float64, computed as those of incoming images are."""
         (parts,), _ = measured_on([self.detector], [batch])
         return np.asarray(to_namespace(self.detector, np, np.float32).combine(parts), dtype=np.float64)
+
+
+def _right(predicted: np.ndarray, right: np.ndarray) -> float:
+    """The share of images that are given the right class, of those of which it is known."""
+    known = right >= 0
+    return float((predicted == right)[known].mean()) if known.any() else 0.0
 
 
 def _fitted(kinds: list[Kind], seen: list[np.ndarray], places: tuple[str, ...], half: int) -> Shifts:

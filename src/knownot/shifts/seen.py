@@ -16,7 +16,8 @@ class Shift:
 
     kind, words: "blur-0.8", "blurred". share: of the batch, that looks like it. unknown: the share that is called
     unknown; expected: what that share would be among known images changed so. adapts: whether the classifier still
-    works on them well enough to adapt.
+    works on them well enough to adapt. adapted: the share that is called unknown where verdicts were adapted, those of
+    `adapted_images` to a change; None where it was not asked for.
     """
 
     kind: str
@@ -28,6 +29,8 @@ class Shift:
     alpha: float
     accuracy: float | None = None
     adapts: bool = True
+    adapted: float | None = None
+    adapted_images: int = 0
 
     @property
     def matters(self) -> bool:
@@ -43,6 +46,11 @@ class Shift:
         )
         if not self.adapts and self.accuracy is not None:
             text += f", and the classifier is right on only {_whole(self.accuracy)} of those"
+        if self.adapted_images:
+            text += f"; adapted to it, {_whole(self.adapted or 0)} are called unknown"
+        elif self.adapted is not None:
+            text += "; verdicts were not adapted: "
+            text += "too few look known even so" if self.adapts else "the classifier is not good enough there"
         return text
 
 

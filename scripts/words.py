@@ -1,0 +1,110 @@
+"""Counts what makes the documentation hard to read: `python scripts/words.py [ROOT]`.
+
+For each page and in all it prints the number of sentences, of those over 30 words, and of phrases that the list in
+CONTRIBUTING.md has a better word for; then the public names whose docstring has no example. `--show` prints sentences
+and the phrases. ROOT is another checkout, to compare with; the list is that of this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[1]
+LONGEST = 30
+FENCE = re.compile(r"^ *(```+)[^\n]*\n.*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+WRITTEN = re.compile(r"^<!-- (\w+): \S+ -->$.*?^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
+
+
+def pages(root: Path) -> list[Path]:
+    """The README and every page that people read, without what is written from the code."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+
+
+def listed() -> list[tuple[str, str]]:
+    """(phrase, what to write instead), from the list in CONTRIBUTING.md."""
+    text = (HERE / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Words\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.MULTILINE)[2:]
+    return [(phrase, better) for phrases, better in rows for phrase in re.findall(r"“(.+?)”", phrases)]
+
+
+def prose(page: Path) -> list[str]:
+    """Its sentences. Headings, cells of tables and items of lists end one; links and code are one word each."""
+    text = WRITTEN.sub("", FENCE.sub("\n", page.read_text(encoding="utf-8")))
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+    text = re.sub(r"`[^`]+`", "code", text)
+    blocks: list[str] = []
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("|"):
+            blocks += [text for cell in line.strip("|").split("|") for text in ("", cell, "")]
+        elif re.match(r"(#|[-*] |\d+\. )", line):
+            blocks += ["", line.lstrip("#-* ")]
+        else:
+            blocks.append(line)
+    joined = re.sub(r"\n{2,}", "\n\n", "\n".join(blocks)).replace("**", "")
+    parts = [part for block in joined.split("\n\n") for part in re.split(r"(?<=[.!?])\s+", block.replace("\n", " "))]
+    return [part.strip() for part in parts if re.search(r"[a-z]", part)]
+
+
+def long(sentences: list[str]) -> list[str]:
+    return [sentence for sentence in sentences if len(sentence.split()) > LONGEST]
+
+
+def odd(sentences: list[str], phrases: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """(phrase, what to write instead, the sentence)."""
+    found = [(p, better, s) for s in sentences for p, better in phrases]
+    return [row for row in found if re.search(rf"\b{re.escape(row[0])}\b", row[2], re.IGNORECASE)]
+
+
+def public_names(package: Any) -> Iterator[tuple[str, Any]]:
+    """(name, function) of all public functions and methods."""
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if inspect.isclass(thing):
+            own = vars(thing).items()
+            yield from ((f"{name}.{key}", x) for key, x in own if not key.startswith("_") and inspect.isfunction(x))
+        elif callable(thing):
+            yield name, thing
+
+
+def without_example(root: Path) -> list[str]:
+    """Public names whose docstring shows no `>>>`."""
+    sys.path.insert(0, str(root / "src"))
+    found = public_names(importlib.import_module("knownot"))
+    return [name for name, thing in found if ">>>" not in (inspect.getdoc(thing) or "")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", nargs="?", type=Path, default=HERE)
+    parser.add_argument("--show", action="store_true")
+    given = parser.parse_args()
+    phrases = listed()
+    total = [0, 0, 0]
+    print(f"{'page':<40} {'sentences':>9} {'long':>6} {'phrases':>8}")
+    for page in pages(given.root):
+        sentences = prose(page)
+        strange = odd(sentences, phrases)
+        row = (len(sentences), len(long(sentences)), len(strange))
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        name = page.relative_to(given.root).as_posix()
+        print(f"{name:<40} {row[0]:>9} {row[1]:>6} {row[2]:>8}")
+        if given.show:
+            for sentence in long(sentences):
+                print(f"    {len(sentence.split())} words: {sentence}")
+            for phrase, better, sentence in strange:
+                print(f"    “{phrase}”, better {better}: {sentence}")
+    print(f"{'all':<40} {total[0]:>9} {total[1]:>6} {total[2]:>8}")
+    bare = without_example(given.root)
+    print(f"public names without an example: {len(bare)}" + (f": {', '.join(bare)}" if given.show else ""))
+
+
+if __name__ == "__main__":
+    main()
