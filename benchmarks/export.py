@@ -2,19 +2,23 @@
 
     python benchmarks/export.py [resnet20-onnx] [resnet20-torch] [resnet8-keras] [efficientnet-lite0]
         [--detectors default auto knn vim class-conditional] [--runtimes onnxruntime openvino] [--images 500]
-        [--fit 5000] [--saved] [--no-times] [-o FILE.md]
+        [--fit 5000] [--saved] [--no-times] [--modules FOLDER/node_modules] [-o FILE.md]
 
 Each row: an open-set classifier is fitted (on --fit CIFAR-10 training images, calibrated on 2,000 test images; the
 EfficientNet on photographs), exported, and both look at the same images: --images known ones that nothing was fitted
 on, and as many of each unknown set of the data folder. "ratio": CPU time of the whole file over that of the
 classifier's own ONNX graph, one thread, at batch 1, 32 and 256: medians of pairs, run in turns. --saved: the classifier
-is saved and loaded before it is exported. The data folder is expected beside the checkout.
+is saved and loaded before it is exported. The detector "discriminator" is a remedy's scorer, trained on made images.
+The runtime "web" is onnxruntime-web in Node, --modules where npm put it. The data folder is expected beside the
+checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import tempfile
 import time
 import warnings
@@ -46,11 +50,34 @@ def fitted(name: str, detector: str, fit: int, folder: Path) -> tuple[Any, np.nd
     else:
         options |= {"detector": detector, "guarantee": "pac" if len(images) >= 1000 else "marginal"}
     train, classes = known["known"], known.get("labels")
+    if detector == "discriminator":
+        remedied = knownot.remedies.retrain(
+            detector, model, train[:fit], classes[:fit], outliers="made:all", preprocess=way, progress=False
+        )
+        made = remedied.fit(
+            train[:fit], classes[:fit], calibration=images[:2000], calibration_labels=labels[:2000], progress=False
+        )
+        return made, [rest, *unknown.values()]
     osc = knownot.fit(
         model, train[:fit], None if classes is None else classes[:fit], calibration=images[:2000],
         calibration_labels=None if labels is None else labels[:2000], **options,
     )  # fmt: skip
     return osc, [rest, *unknown.values()]
+
+
+def web(file: Path, modules: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The file in onnxruntime-web, a process of Node for each batch."""
+    script = Path(__file__).with_name("export_web.mjs")
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        command = ["node", str(script), str(modules.resolve()), str(file), *map(str, images.shape)]
+        done = subprocess.run(command, input=images.tobytes(), capture_output=True, check=True)
+        said = json.loads(done.stdout)
+        made = {name: np.array(x["data"], dtype=np.float64).reshape(x["dims"]) for name, x in said.items()}
+        whole = ("label", "closed_label")
+        return {name: x.astype(np.int64 if name in whole else np.float32) for name, x in made.items()}
+
+    return run
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -109,8 +136,8 @@ def row(name: str, detector: str, options: argparse.Namespace, folder: Path) -> 
     outside = sum(p.stat().st_size for p in home.iterdir())
     rows = []
     for runtime in options.runtimes:
-        file = opened(made.path, runtime)
-        parts = [compare(osc, file.run, images[: options.images], runtime=runtime) for images in sets]
+        run = web(made.path, options.modules) if runtime == "web" else opened(made.path, runtime).run
+        parts = [compare(osc, run, images[: options.images], runtime=runtime) for images in sets]
         for part, images in zip(parts, sets, strict=True):
             for image, ours, theirs in part.mismatches[:2]:
                 print(f"  {name} {detector} {runtime}, of {len(images):,}: {image}: Python {ours}, file {theirs}")
@@ -146,6 +173,7 @@ def main() -> None:
     parser.add_argument("classifiers", nargs="*", default=["resnet20-onnx"])
     parser.add_argument("--detectors", nargs="+", default=["default", "auto", "knn", "vim", "class-conditional"])
     parser.add_argument("--runtimes", nargs="+", default=["onnxruntime"])
+    parser.add_argument("--modules", type=Path, default=Path("node_modules"))
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--fit", type=int, default=5000)
     parser.add_argument("--saved", action="store_true")

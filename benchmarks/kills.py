@@ -1,11 +1,12 @@
 """`knownot predict` killed (SIGKILL) at random moments, and pairs of runs with one output: is every output that is
 written whole, and of one classifier?
 
-    python benchmarks/kills.py [--kills 500] [--pairs 60] [--saves 100] [--images 240]
+    python benchmarks/kills.py [--kills 500] [--pairs 60] [--saves 100] [--watches 50] [--images 240]
 
 Two open-set classifiers of one network take turns, images change between runs, and an output is compared with that of a
-run in one go. Also saves that are killed: is there a whole folder at every moment, and is nothing left behind? Each
-run is a process of its own, forked from this one, which opens no network.
+run in one go. Also saves that are killed: is there a whole folder at every moment, and is nothing left behind? And
+`knownot watch` killed: are the alarms those of a run in one go? Each run is a process of its own, forked from this one,
+which opens no network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import json
 import os
 import random
 import shutil
@@ -156,6 +158,37 @@ def pairs(ending: str, wanted: int, rng: random.Random) -> dict[str, int]:
     return found
 
 
+def watch(state: str) -> list[str]:
+    tell = f"cat >> {state}.told; echo >> {state}.told"
+    return ["watch", "a", "in", "--once", "--state", state, "--batch-size", "8", "--on-alarm", tell]
+
+
+def alarms(state: str) -> object:
+    return json.loads(Path(state).read_text())["alarms"]
+
+
+def watches(wanted: int, rng: random.Random) -> dict[str, int]:
+    """`watch` killed at random moments until it is through the folder, again and again: the same alarms at the same
+    images as without a kill, and each told at least once."""
+    assert ended(child(*watch("whole.json"))) == 0
+    begin = time.monotonic()
+    expected = alarms("whole.json")
+    assert expected
+    Path("again.json").unlink(missing_ok=True)
+    assert ended(child(*watch("again.json"))) == 0
+    alone = time.monotonic() - begin
+    found = {"kills": 0, "finished": 0, "alarms each": len(expected), "wrong": 0}  # type: ignore[arg-type]
+    while found["kills"] < wanted:
+        for left in Path().glob("killed.json*"):
+            left.unlink()
+        while ended(child(*watch("killed.json")), rng.uniform(0, alone)) is None:
+            found["kills"] += 1
+        found["finished"] += 1
+        told = [json.loads(line)["image"] for line in Path("killed.json.told").read_text().splitlines()]
+        found["wrong"] += alarms("killed.json") != expected or {a["image"] for a in expected} != set(told)  # type: ignore
+    return found
+
+
 def saving(folder: str) -> int:
     pid = os.fork()
     if pid:
@@ -221,6 +254,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--saves", type=int, default=100)
+    parser.add_argument("--watches", type=int, default=50, help="kills of `knownot watch`")
     parser.add_argument("--images", type=int, default=240)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--seed", type=int, default=0)
@@ -230,11 +264,13 @@ def main() -> int:
         os.chdir(home)
         prepare(options.images)
         print(f"A run in one go takes {ALONE:.2f} s; {options.images} images.\n", flush=True)
-        each = -(-options.kills // len(options.formats))
-        wrong = table("`predict` killed", {ending: kills(ending, each, rng) for ending in options.formats})
+        wrong, each = 0, -(-options.kills // len(options.formats))
+        wrong += table("`predict` killed", {ending: kills(ending, each, rng) for ending in options.formats})
         each = -(-options.pairs // len(options.formats))
         wrong += table("runs that overlap", {ending: pairs(ending, each, rng) for ending in options.formats})
         wrong += table("`save` killed", {"exchange": saves(options.saves, rng)})
+        if options.watches:
+            wrong += table("`watch` killed", {"a folder": watches(options.watches, rng)})
         os.chdir("/")
     return min(wrong, 1)
 

@@ -203,6 +203,7 @@ def report(options: argparse.Namespace, saved: Path, osc, files: list[bytes], ba
         clients.run(1, 0)
         print(f"start to first verdict: {time.perf_counter() - begin:.1f} s")
         print(f"{'':<34}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'RSS MB':>9}")
+        phase(clients, "the first 1000 valid", 1000, 0)
         each = phase(clients, f"{options.requests} valid", options.requests, 0)
         phase(clients, f"{options.requests} valid, {options.malformed} malformed", options.requests, options.malformed)
         phase(clients, f"{options.requests} valid", options.requests, 0)

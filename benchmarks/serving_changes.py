@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from serving import FORM, demo_classifier
@@ -150,8 +152,81 @@ def desk(place: str, images: int = 2000, size: int = 10_000) -> None:
         f"{store.engine.dialect.name}: {images} images kept in {kept:.1f} s; 100 of them marked in {marked:.3f} s, "
         f"undone in {undone:.3f} s"
     )
+    reviewers(store, place)
+    killed(store, place)
     store.delete([r["id"] for r in store.shown("m", show="all", limit=100_000)[0]])
     store.close()
+
+
+Told = Callable[[list[tuple[int, int]], int], None]
+
+
+def marking(place: str, who: str, ids: list[int], marks: int, told: Told) -> None:
+    """Random marks of one to four images each, by a connection of its own. told: gets what was acknowledged, and how
+    many conflicts there were."""
+    store, rng = Store(place), random.Random(who)
+    versions = {r["id"]: r["version"] for r in store.shown("m", show="all", limit=100_000)[0]}
+    for n in range(marks):
+        some = rng.sample(ids, rng.randint(1, 4))
+        made = store.mark(Mark("new", f"{who} {n}"), {i: versions[i] for i in some}, who)
+        versions |= made.versions | {row["id"]: row["version"] for row in made.conflicts}
+        told(list(made.versions.items()), len(made.conflicts))
+    store.close()
+
+
+def logged(store: Store, who: tuple[str, ...]) -> list[tuple[int, int]]:
+    import sqlalchemy as sa
+
+    from knownot.service.review.store import LOG
+
+    with store.engine.connect() as c:
+        return [tuple(row) for row in c.execute(sa.select(LOG.c.image, LOG.c.version).where(LOG.c.who.in_(who)))]
+
+
+def reviewers(store: Store, place: str, marks: int = 1000) -> None:
+    """Two at once on 200 images: each mark is in the log once, or was told as a conflict."""
+    ids = [r["id"] for r in store.shown("m", show="all", limit=200)[0]]
+    kept, conflicts = list[tuple[int, int]](), [0]
+
+    def told(made: list[tuple[int, int]], missed: int) -> None:
+        kept.extend(made)
+        conflicts[0] += missed
+
+    begin = time.perf_counter()
+    threads = [threading.Thread(target=marking, args=(place, who, ids, marks, told)) for who in ("rita", "sam")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took, log = time.perf_counter() - begin, logged(store, ("rita", "sam"))
+    lost, twice = len(set(kept) - set(log)), len(log) - len(set(log))
+    print(
+        f"{store.engine.dialect.name}: two reviewers, {marks} marks each in {took:.1f} s: {len(kept)} images marked, "
+        f"{conflicts[0]} conflicts told; lost {lost}, not acknowledged {len(set(log) - set(kept))}, twice {twice}"
+    )
+
+
+def killed(store: Store, place: str, times: int = 20) -> None:
+    """A reviewer's process killed (SIGKILL) in the middle: what was acknowledged is there."""
+    ids, told, lost = [r["id"] for r in store.shown("m", show="all", limit=200)[0]], 0, 0
+    for turn in range(times):
+        code = f"import serving_changes as s; s.speaking({place!r}, 'k{turn}', {ids!r})"
+        command = [sys.executable, "-c", code]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+        lines = [process.stdout.readline()]  # type: ignore[union-attr]
+        time.sleep(random.Random(turn).uniform(0, 0.3))
+        process.kill()
+        lines += process.stdout.readlines()  # type: ignore[union-attr]
+        process.wait()
+        whole = [line for line in lines if line.endswith("\n")]
+        acknowledged = {tuple(pair) for line in whole for pair in json.loads(line)}
+        told += len(acknowledged)
+        lost += len(acknowledged - set(logged(store, (f"k{turn}",))))
+    print(f"{store.engine.dialect.name}: killed {times} times while marking: {told} marks acknowledged, lost {lost}")
+
+
+def speaking(place: str, who: str, ids: list[int]) -> None:
+    marking(place, who, ids, 100_000, lambda made, _: print(json.dumps(made), flush=True))
 
 
 def main() -> None:

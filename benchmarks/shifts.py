@@ -126,7 +126,7 @@ class Bench:
             name, folder
         )
         self.calibrated = 200 if photographs else 2500
-        self.each = 60 if photographs else 100  # changed unknown images of each set
+        self.each = 15 if photographs else 100  # changed unknown images of each set
         self.kept: dict[str, Activations] = {}
         self.fits: dict[int, Any] = {}
 
@@ -222,7 +222,13 @@ def groceries(name: str, folder: Path) -> tuple[Any, ...]:
         network._fc.weight.data = torch.tensor(head.coef_, dtype=torch.float32)
         network._fc.bias.data = torch.tensor(head.intercept_, dtype=torch.float32)
         torch.onnx.export(network, (x[:2],), path, dynamo=True, dynamic_shapes=[{0: "n"}], verbose=False)
-    return knownot.open_model(path), train, (pool[0][:250], pool[1][:250]), (pool[0][250:], pool[1][250:]), unknown
+    return (
+        knownot.open_model(path),
+        train,
+        (pool[0][:250], pool[1][:250]),
+        (pool[0][250:350], pool[1][250:350]),
+        unknown,
+    )
 
 
 def verdicts_of(osc: Any, seen: Activations) -> Any:

@@ -19,6 +19,7 @@ _find_renamed_modules()
 if TYPE_CHECKING:
     from . import audit, detectors, remedies
     from .arrays import Activations, Preprocess
+    from .benchmark import BenchmarkModule
     from .errors import KnownotError
     from .export import load
     from .fooling import Fooling, fool
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .openset.parts import fit_part, merge
     from .openset.verdicts import Verdicts
     from .report.build import write_report
+
+    benchmark: BenchmarkModule
 
 _HOMES = {
     "Activations": "arrays",
@@ -55,6 +58,7 @@ __all__ = [
     "Verdicts",
     "__version__",
     "audit",
+    "benchmark",
     "detectors",
     "fit",
     "fit_part",
@@ -69,7 +73,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("audit", "detectors", "remedies"):  # modules; the first two can be called
+    if name in ("audit", "benchmark", "detectors", "remedies"):  # modules; the first three can be called
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'knownot' has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,7 +74,16 @@ def test_predict_with_fdr_writes_what_it_selected(osc, tmp_path):
     assert [int(r["known_so_far_at_most"]) for r in rows] == sorted(int(r["known_so_far_at_most"]) for r in rows)
     chosen = osc.select(osc.predict(tmp_path / "in"), fdr=0.2)
     assert len(rows) == chosen.count
-    done = CliRunner().invoke(group, [*arguments, "--json"], catch_exceptions=False)
+    more = ["--json", "--strangest", "40", "--report", str(tmp_path / "r.html")]
+    done = CliRunner().invoke(group, [*arguments, *more], catch_exceptions=False)
+    bound = osc.known_bound(osc.predict(tmp_path / "in"))
+    least = int(bound.curve()[39])
+    assert least < 40
+    assert json.loads(done.output)["strangest"] == {"images": 40, "known_at_most": least, "confidence": 0.95}
+    html = (tmp_path / "r.html").read_text()
+    assert f"of the 40 strangest images at most {least}" in html
+    steps = json.loads(re.search(r'data-steps="([^"]+)"', html)[1].replace("&#34;", '"'))
+    assert all(known == bound.curve()[count - 1] for _, count, known in steps if count)
     facts = json.loads(done.output)["batch"]
     assert (facts["selected"], facts["fdr"]) == (chosen.count, 0.2)
     assert facts["known_among_selected_at_most"] == osc.known_bound(osc.predict(tmp_path / "in")).among(chosen.rows)
@@ -87,3 +97,16 @@ def test_nothing_selected_says_what_is_needed(osc, tmp_path):
     assert "nothing can be selected" in done.output
     assert "59,999 calibration images" in done.output
     assert not (tmp_path / "v.csv.selected.csv").read_text().splitlines()[1:]
+
+
+def test_the_bound_is_said_in_words_and_refused_of_a_file(osc, tmp_path):
+    osc.save(tmp_path / "osc")
+    osc.export(tmp_path / "osc.onnx")
+    toy.written(tmp_path / "in", toy.unknown(30))
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "v.csv"), "--strangest", "90", "-q"]
+    done = CliRunner().invoke(group, ["predict", str(tmp_path / "osc"), *arguments], catch_exceptions=False)
+    assert "- of the 30 strangest images at most " in done.output
+    with pytest.raises(OptionError, match="no calibration scores"):
+        CliRunner().invoke(
+            group, ["predict", str(tmp_path / "osc.onnx"), *arguments], catch_exceptions=False, standalone_mode=False
+        )

@@ -98,6 +98,42 @@ def test_ways(name: str, tmp_path: Path) -> None:
     same(tmp_path / "osc.onnx", osc)
 
 
+def test_added_classes(osc: Any, tmp_path: Path) -> None:
+    """They are decided in the file as in Python, named by it, and served by their names."""
+    new = toy.unknown(80, 5)
+    more = osc.with_class("green", new[:20:2]).with_class("noise", new[1:40:2])
+    images = np.concatenate([new[40:], MIXED])
+    made = more.export(tmp_path / "osc.onnx", check=images)
+    same(tmp_path / "osc.onnx", more, images)
+    again = knownot.load(tmp_path / "osc.onnx").predict(images)
+    assert again.class_name == more.predict(images).class_name
+    assert {"green", "noise", "unknown"} <= set(again.class_name)
+    assert knownot.export.verify(tmp_path / "osc.onnx", more, images).agrees
+    about = knownot.export.info(tmp_path / "osc.onnx")
+    assert about["classes"] == [*osc.class_names, "green", "noise"]
+    assert about["added_classes"] == ["green", "noise"]
+    assert more.added[0].sentence in made.words
+    assert "added from a handful of images: green, noise" in (tmp_path / "osc.README.md").read_text(encoding="utf-8")
+    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    label, unknown = session.run(["label", "unknown"], {"images": images})
+    np.testing.assert_array_equal(unknown, label < 0)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == about["classes"]
+    with pytest.raises(OptionError, match="without_class"):
+        more.export(tmp_path / "half.onnx", precision="float16", calibration=NEW)
+
+
+def test_images_are_not_cut_out_twice(tmp_path: Path) -> None:
+    """Of a classifier that looks at the middle of an image: the file takes the middle, and Python the whole image."""
+    osc = fit(preprocess=replace(WAY, crop_share=0.5), detector="msp")
+    home = toy.written(tmp_path / "images", MIXED)
+    made = osc.export(tmp_path / "osc.onnx", check=home)
+    assert made.parity.images == len(MIXED)
+    ours, theirs = osc.predict(home, gallery=False), knownot.load(tmp_path / "osc.onnx").predict(home)
+    np.testing.assert_array_equal(theirs.label, ours.label)
+    np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-5, atol=1e-5)
+    assert osc.export(tmp_path / "large.onnx", check=home, resize=True).parity.agrees
+
+
 def test_float_images(tmp_path: Path) -> None:
     osc = fit(known=(floats(KNOWN), LABELS), new=(floats(NEW), TRUE), preprocess=None, detector="maxlogit")
     made = osc.export(tmp_path / "osc.onnx", check=floats(MIXED))

@@ -94,6 +94,20 @@ def test_the_depth_of_dark_16_bit_files_is_found(tmp_path, bits):
     assert keep.any()
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_the_depth_of_arrays_is_found_and_kept(tmp_path, bits):
+    """In colour, as cameras of more than 8 bits give them; in the same words as for files."""
+    deep = [
+        (np.round(x * ((2**bits - 1) / 255)).astype(np.uint16), y) for x, y in (toy.known(140, 3), toy.known(60, 4))
+    ]
+    osc = knownot.fit(toy.graph(), *deep[0], calibration=deep[1], **CHOSEN)
+    assert osc.preprocess.depth == bits
+    assert osc.record.accuracy > 0.95
+    assert any("have more than 8 bits" in note for note in osc.record.notes)
+    plain = [osc.predict(x).score for x in (deep[1][0], toy.known(60, 4)[0])]
+    np.testing.assert_allclose(*plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("bgr", "scale", "name"), [(True, 1.0, "[0, 1], BGR"), (True, 1 / 255, "[0, 255], BGR")])
 def test_swapped_colours_are_found_with_each_scale(bgr, scale, name):
     known, held = toy.known(140, 3), toy.known(60, 4)

@@ -188,8 +188,12 @@ class Pages:
 def serve() -> None:
     """In that process: a page on each line of standard input, its exit code on a line of standard output."""
     import keras  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import sklearn.manifold  # noqa: F401
     import torch  # noqa: F401
 
+    import knownot.audit
+    import knownot.remedies
     import knownot.report  # noqa: F401
 
     for line in sys.stdin:
@@ -278,9 +282,11 @@ def called(command: str) -> str:
     process for each would import the frameworks again and again. (A model in a module of the working directory is found
     here in any case, and so asked for in a process.)"""
     lines = command.replace("\\\n", " ").splitlines()
-    alone = [line.startswith("knownot ") and not re.search(r"[|<>&;$`*?~#(){}]|network:", line) for line in lines]
-    if all(alone):
-        return "".join(commanded(shlex.split(line)[1:]) for line in lines)
+    plain = [line.startswith("knownot ") and not re.search(r"[|<>&;$`*?~#(){}]", line) for line in lines]
+    if all(plain) and len(lines) > 1:
+        return "".join(called(line) for line in lines)
+    if all(plain) and "network:" not in command:
+        return commanded(shlex.split(lines[0])[1:])
     done = subprocess.run(
         ["bash", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         env=environment(),

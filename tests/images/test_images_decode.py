@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin, features
 
+from knownot import Preprocess, open_images
 from knownot.images.decode import Unreadable, decode, size_of
 
 RNG = np.random.default_rng(0)
@@ -142,6 +143,24 @@ def test_16_bit_colour_is_at_most_one_level_off():
     x = decode(raw_png(deep, 6))
     alpha = deep[..., 3:] / 65535
     assert np.abs(x - (deep[..., :3] / 257 * alpha + 255 * (1 - alpha))).max() <= 2.5
+
+
+@pytest.mark.parametrize("depth", [9, 12, 16])
+@pytest.mark.parametrize("order", ["=", ">", "<"])
+def test_deep_arrays_are_scaled_as_files_are(depth, order):
+    """Each value against its definition in fractions; what is brighter than white is white; alpha is as deep."""
+    white = 2**depth - 1
+    deep = RNG.integers(0, min(white * 2, 65536), (2, 6, 5, 4), dtype=np.uint16)
+    half = Fraction(1, 2)
+    shown = np.vectorize(lambda v: int(min(Fraction(int(v), white), 1) * 255 + half))(deep)
+    given = deep.astype(deep.dtype.newbyteorder(order))
+    (batch,) = open_images(given[..., :3]).batches(2, Preprocess(depth=depth, scale=1.0))
+    np.testing.assert_array_equal(batch.x, shown[..., :3])
+    (grey,) = open_images(given[..., 0]).batches(2, Preprocess(depth=depth, scale=1.0))
+    np.testing.assert_array_equal(grey.x, np.repeat(shown[..., :1], 3, axis=-1))
+    (clear,) = open_images(given).batches(2, Preprocess(depth=depth, scale=1.0))
+    alpha = shown[..., 3:] / 255
+    assert np.abs(clear.x - (shown[..., :3] * alpha + 255 * (1 - alpha))).max() <= 0.5 + 1e-6
 
 
 def test_16_bit_grey_with_a_transparent_value():

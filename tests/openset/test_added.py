@@ -5,7 +5,8 @@ import pytest
 
 import knownot
 from helpers import toy
-from knownot.errors import ImagesError, OptionError, UnsoundError
+from knownot.calibration import p_values
+from knownot.errors import ImagesError, OptionError
 from knownot.openset.added import AddedClass, claimed
 
 
@@ -87,6 +88,16 @@ def test_the_promise_for_its_images_holds():
     assert 0.07 < np.mean(lost) < 0.1 + 3 * np.std(lost) / np.sqrt(200) + 0.02  # leaving one out is nearly exact
 
 
+def test_reach_is_the_condition_on_the_p_value_solved_for_the_distance():
+    rng = np.random.default_rng(2)
+    for m, alpha in ((5, 0.01), (7, 1 / 8), (19, 0.05), (19, 0.1), (20, 0.3), (9, 0.95)):
+        x = rng.normal(size=(m, 4))
+        added = AddedClass.of("a", x / np.linalg.norm(x, axis=1, keepdims=True), m, alpha)
+        distances = np.concatenate([added.distances, added.distances + 1e-9, rng.uniform(0, 2, 500)])
+        belongs = [p > added.alpha * (1 + 1e-12) for p in p_values(added.distances, distances)]
+        np.testing.assert_array_equal(distances <= added.reach, belongs)
+
+
 def test_distances_are_to_the_mean_of_the_others():
     x = np.random.default_rng(1).normal(size=(7, 4))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -114,11 +125,6 @@ def test_bad_requests_are_explained(osc, more):
         osc.with_class("a", green(9, 1), alpha=2)
     with pytest.raises(OptionError, match="own classes stay"):
         osc.without_class("red")
-
-
-def test_it_is_not_exported_silently(more, tmp_path):
-    with pytest.raises(UnsoundError, match="green"):
-        more.export(tmp_path / "osc.onnx")
 
 
 def test_a_run_of_predict_knows_it(osc, more):

@@ -22,6 +22,7 @@ from knownot.plots import data_uri, p_value, percent, visible
 from knownot.plots.histogram import BINS, bins_of, histogram, ticks
 from knownot.report import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData, write_report
 from knownot.report.html import surprise
+from knownot.report.plane import places
 
 RNG = np.random.default_rng(0)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}.png"
@@ -250,7 +251,7 @@ def test_unknown_images_are_a_grid_grouped_and_linked(page):
         Group("Alike 1: most taken for Bag", (card(id="g1.png"), card(id="g2.png", p_value=0.01))),
         Group("Taken for Boot", (card(id="g3.png", closed_class="Boot", thumb=None),)),
     )
-    report = page(data(groups=groups, p_threshold=0.03, steps=((0.002, 40), (0.03, 160), (0.06, 190))))
+    report = page(data(groups=groups, p_threshold=0.03, steps=((0.002, 40, 3), (0.03, 160, 50), (0.06, 190, 70))))
     tiles = [a for a in report.all("details") if a["class"] == "tile"]
     assert [a["data-name"] for a in tiles] == ["g1.png", "g2.png", "g3.png"]
     assert [float(a["data-p"]) for a in tiles] == [0.00372, 0.01, 0.00372]
@@ -260,16 +261,51 @@ def test_unknown_images_are_a_grid_grouped_and_linked(page):
     lines = {float(re.search(r"left: ([\d.]+)%", a["style"])[1]) for a in report.all("b") if a.get("class") == "line"}
     assert lines == {round(100 * math.log(1 / 0.03) / math.log(614), 1)}
     (slider,) = [a for a in report.all("input") if a["type"] == "range"]
-    assert (json.loads(slider["data-steps"]), slider["value"]) == ([[0.002, 40], [0.03, 160], [0.06, 190]], "1")
+    assert (json.loads(slider["data-steps"]), slider["value"]) == (
+        [[0.002, 40, 3], [0.03, 160, 50], [0.06, 190, 70]],
+        "1",
+    )
     links = {a["data-class"]: a["href"] for a in report.all("a") if "data-class" in a}
     assert links == {"Bag": "#unknown-images", "Boot": "#unknown-images"}
     tools = next(a for a in report.all("div") if a.get("id") == "tools")
     assert "hidden" in tools  # until the script shows it
 
 
+def test_the_map_links_each_unknown_image_to_its_card(page):
+    """The place that is given is where the mark stands; classes beyond the fifth share a mark."""
+    names = [f"class {i % 7}" for i in range(21)]
+    cards = [card(id=f"{i}.png", closed_class=c, at=(i / 20, 1 - i / 20)) for i, c in enumerate(names)]
+    cards.append(card(id="nowhere.png"))
+    report = page(data(groups=(Group("one", tuple(cards[:9])), Group("two", tuple(cards[9:]))), p_threshold=0.03))
+    marks = [a for a in report.all("a") if "data-tile" in a]
+    assert [a["href"] for a in marks] == [f"#card-{i}" for i in range(21)]
+    assert {a["href"][1:] for a in marks} < set(report.ids())
+    shapes = [a for a in report.all("path") if "transform" in a]
+    numbers = [tuple(map(float, re.findall(r"[\d.]+", a["transform"]))) for a in shapes]
+    assert numbers[0] == (12, 288)
+    assert numbers[20] == (468, 12)
+    assert numbers[10] == (240, 150)
+    looks = {c: {(a["d"], a["fill"]) for a, name in zip(shapes, names, strict=True) if name == c} for c in set(names)}
+    assert all(len(look) == 1 for look in looks.values())
+    assert len(set().union(*looks.values())) == 6  # five classes, and the others
+    assert "other classes (6)" in report.text.replace("  ", " ")
+    assert [a for a in page(data()).all("svg") if a.get("id") == "map"] == []
+
+
+def test_places_on_the_map_are_principal_components():
+    eyes = np.random.default_rng(0).normal(size=(50, 6)) * [9, 4, 1, 1, 1, 1]
+    found = np.array(places(eyes))
+    assert found.min() == 0
+    assert found.max() == 1
+    assert abs(np.corrcoef(found[:, 0], eyes[:, 0])[0, 1]) > 0.95
+    assert abs(np.corrcoef(found[:, 1], eyes[:, 1])[0, 1]) > 0.9
+    assert places(eyes[:2]) == [] == places(eyes[:, :1]) == places(np.full((5, 5), np.nan))
+    assert np.isfinite(places(np.ones((9, 4)))).all()
+
+
 def test_only_the_script_of_the_package_may_run(page, tmp_path):
     bad = Group(HOSTILE, (card(id=HOSTILE, closed_class=HOSTILE),))
-    report = page(data(groups=(bad,), p_threshold=0.03, steps=((0.03, 160),)))
+    report = page(data(groups=(bad,), p_threshold=0.03, steps=((0.03, 160, 50),)))
     html = (tmp_path / "new folder" / "report.html").read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     assert script.startswith("(() => {")
@@ -284,10 +320,10 @@ def test_only_the_script_of_the_package_may_run(page, tmp_path):
 @pytest.mark.chromium
 def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
     groups = (
-        Group("one", (card(id="b.png", p_value=0.004), card(id="c.png", p_value=0.02))),
-        Group("two", (card(id="a.png", closed_class="Boot", p_value=0.01, thumb=None),)),
+        Group("one", (card(id="b.png", p_value=0.004, at=(0, 0)), card(id="c.png", p_value=0.02, at=(0.5, 1)))),
+        Group("two", (card(id="a.png", closed_class="Boot", p_value=0.01, thumb=None, at=(1, 1)),)),
     )
-    steps = ((0.005, 40), (0.015, 100), (0.03, 160))
+    steps = ((0.005, 40, 3), (0.015, 100, 9), (0.03, 160, 50))
     write_report(tmp_path / "r.html", data(groups=groups, p_threshold=0.03, steps=steps))
     browser = Browser(tmp_path / "home")
     try:
@@ -298,7 +334,10 @@ def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
             "(() => {{ const x = document.getElementById('{}'); x.value = '{}'; x.dispatchEvent(new Event('{}')); }})()"
         )
         assert look(names) == "b.png,c.png,a.png"
-        assert look("document.getElementById('limit').textContent") == "p ≤ 0.030: 160 of 1,201 unknown"
+        assert (
+            look("document.getElementById('limit').textContent")
+            == "p ≤ 0.030: 160 of 1,201 unknown, at most 50 of them known"
+        )
         look(change.format("by", "name", "change"))
         assert look(names) == "a.png,b.png,c.png"
         look(change.format("search", "C.P", "input"))
@@ -307,9 +346,17 @@ def test_search_filter_order_slider_and_links_work_in_a_browser(tmp_path):
         look(change.format("by", "group", "change"))
         look("document.querySelector('a[data-class=Boot]').click()")
         assert look(names) == "a.png"
+        away = "[...document.querySelectorAll('#map .away')].length"
+        assert look(away) == 2
         look(change.format("only", "", "change"))
+        assert look(away) == 0
+        second = "document.querySelector('#map a[data-tile=\"1\"]')"
+        look(f"{second}.dispatchEvent(new MouseEvent('click', {{cancelable: true}}))")
+        assert look("[...document.querySelectorAll('.tile[open]')].map(t => t.dataset.name).join()") == "c.png"
         look(change.format("slider", "1", "input"))
-        assert look("document.getElementById('limit').textContent") == "p ≤ 0.015: 100 of 1,201 unknown"
+        assert look("document.getElementById('limit').textContent").endswith(
+            "100 of 1,201 unknown, at most 9 of them known"
+        )
         assert look("[...document.querySelectorAll('.beyond')].map(t => t.dataset.name).join()") == "c.png"
         assert look("document.documentElement.scrollWidth") <= 390
         assert look.troubles == []

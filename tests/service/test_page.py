@@ -3,10 +3,13 @@
 import re
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
+from helpers import toy
 from helpers.asgi import served
 from helpers.browser import listening
+from knownot.monitoring import Monitor
 from knownot.service import Settings, create_app
 
 PAGE = files("knownot.service") / "page"
@@ -19,7 +22,7 @@ def test_the_page_asks_nobody_else_and_names_only_what_is_there(to_serve):
         assert not re.search(r"(https?:)?//[\w-]+\.\w", text), name
         assert not re.search(r"\bon\w+=|style=|innerHTML|eval\(", text), name  # the policy forbids it
     needed = set()
-    for page, first in (("index.html", "main.js"), ("review.html", "review.js")):
+    for page, first in (("index.html", "main.js"), ("review.html", "review.js"), ("streams.html", "streams.js")):
         ids = set(re.findall(r'id="([\w-]+)"', texts[page]))
         for name in {first, *re.findall(r'from "\./([\w.]+)"', texts[first])}:
             asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', texts[name]))
@@ -54,6 +57,61 @@ def test_examples_are_given_by_number(to_serve, tmp_path):
     assert one.body == to_serve.images[1]
     assert [a.status for a in (*absent, no_number)] == [404, 404, 422]
     assert models.json["examples"] == 2
+
+
+@pytest.fixture(scope="module")
+def watched(to_serve, tmp_path_factory):
+    """A stream's state, with an alarm, and that of another classifier."""
+    home = tmp_path_factory.mktemp("streams")
+    images = np.concatenate([toy.known(40, 4)[0], toy.unknown(40)])
+    monitor = to_serve.osc.monitor(name="cam", false_alarms=0.1)
+    assert monitor.update(to_serve.osc.predict(images))
+    monitor.save(home / "cam.json")
+    Monitor(np.arange(50.0)).save(home / "other.json")
+    return (("cam", home / "cam.json"), ("other", home / "other.json"), ("late", home / "late.json"))
+
+
+def test_streams_are_shown_by_the_service(to_serve, watched):
+    app = create_app(
+        {"file": to_serve.file, "folder": to_serve.folder}, Settings(reload=0, streams=watched, token=TOKEN)
+    )
+
+    async def story(client):
+        said = {"authorization": f"Bearer {TOKEN}"}
+        urls = ("/v1/streams", *(f"/v1/streams/{name}" for name in ("cam", "other", "late", "none")))
+        shells = [await client("GET", "/streams"), await client("GET", "/v1/streams/cam")]
+        return [*shells, *[await client("GET", url, headers=said) for url in urls]]
+
+    shell, refused, names, cam, other, late, none = served(app, story)
+    assert (shell.status, refused.status) == (200, 401)
+    assert names.json == {"streams": ["cam", "other", "late"]}
+    assert cam.json["images"] == 80
+    assert cam.json["alarms"][0]["kind"] == "more unknown"
+    assert cam.json["model"] == "folder"  # a file knows no calibration scores
+    assert cam.json["html"].count("<svg") == 2
+    assert "style=" not in cam.json["html"]
+    assert [a.status for a in (other, late, none)] == [404, 404, 404]
+    assert "another fingerprint" in other.json["detail"]
+    assert "its state file is no state of a monitor" in late.json["detail"]
+    assert "There are: cam, other, late" in none.json["detail"]
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_of_a_stream(to_serve, browser, watched, width, dark):
+    with listening(create_app([to_serve.folder], Settings(reload=0, streams=watched))) as address:
+        page = browser.page(f"{address}/", width, dark=dark)
+        page.until(READY)
+        assert page("!document.getElementById('streams').hidden")
+        page = browser.page(f"{address}/streams", width, dark=dark)
+        page.until(READY + " === 'cam'")
+        assert page("document.querySelector('h1').textContent") == "Stream cam"
+        assert "more unknown" in page("document.getElementById('stream').textContent")
+        assert page("document.querySelectorAll('#stream svg').length") == 2
+        assert page("document.querySelector('#stream svg').clientWidth") > 300
+        assert page("document.documentElement.scrollWidth <= innerWidth")
+        page("location.hash = 'late'")
+        page.until(READY + " === 'late'")
+        assert "cannot be shown" in page("document.getElementById('said').textContent")
 
 
 READY = "document.documentElement.dataset.ready"

@@ -215,8 +215,7 @@ def test_clusters_map_and_likeness(to_serve, tmp_path):
     assert set(near[: len(greens)]) == greens
 
 
-def test_marks_leave_as_folders_and_parquet_and_the_images_are_recognised(to_serve, tmp_path):
-    """Marks → export → fit with the marked images as a new class's → the same images are known."""
+def test_marks_leave_as_folders_and_parquet(to_serve, tmp_path):
     images = [*to_serve.images]
 
     async def story(client):
@@ -248,6 +247,47 @@ def test_marks_leave_as_folders_and_parquet_and_the_images_are_recognised(to_ser
         to_serve.osc.predict([images[ids[4] - 1]])[0].status
     ]
     assert len(to_serve.osc.predict(tmp_path / "marked.parquet")) == 5
+
+
+def test_what_is_marked_is_recognised_from_then_on(tmp_path):
+    """Marks, export, `retrain none-class`, fit, a new class, reload: the same images are now recognised."""
+    import torch
+
+    from helpers.remedies import TRAIN, VALIDATION, WAY, torch_net
+    from knownot import remedies
+
+    fits = {"calibration": toy.known(300, 5)[0], "thumbnails": 0, "progress": False}
+    osc = knownot.fit(torch_net(), *TRAIN, preprocess=WAY, detector="msp", class_names=toy.CLASSES, **fits)
+    osc.save(tmp_path / "osc")
+    x, y = toy.known(400, 8)
+    dark = (x[y == 2][:20] * 0.4).astype(np.uint8)  # none of the classes, and yet taken for one
+    purple = (x[y == 2][:20] // 2 + x[y == 3][:20] // 2).astype(np.uint8)
+    images = [f.read_bytes() for f in sorted(toy.written(tmp_path / "in", np.concatenate([dark, purple])).iterdir())]
+    app = create_app([tmp_path / "osc"], Settings(reload=0, token=TOKEN, keep=str(tmp_path / "a.db"), audit_share=1.0))
+
+    async def story(client):
+        before = await send(client, images)
+        rows = {row["id"]: row for row in (await get(client, "images?show=all"))["images"]}
+        await mark(client, [rows[i] for i in range(1, 21)], "none")
+        await mark(client, [rows[i] for i in range(21, 41)], "new", "purple")
+        made = await client("GET", "/v1/review/export?form=zip", headers=AUTH)
+        with zipfile.ZipFile(io.BytesIO(made.body)) as opened:
+            opened.extractall(tmp_path / "out")
+        given = {"preprocess": WAY, "class_names": toy.CLASSES, "batch_size": 64, "epochs": 2, "progress": False}
+        torch.manual_seed(0)
+        new = remedies.retrain(
+            "none-class", torch_net(), *TRAIN, outliers=tmp_path / "out" / "none", validation=VALIDATION, **given
+        )
+        better = new.fit(*TRAIN, **fits).with_class("purple", tmp_path / "out" / "new" / "purple")
+        better.save(tmp_path / "osc")
+        await app.state.registry.look()
+        return before, await send(client, images)
+
+    before, after = served(app, story)
+    assert [v["status"] for v in before[:20]].count("known") > 15
+    assert "purple" not in {v["class_name"] for v in before}
+    assert [v["status"] for v in after[:20]].count("unknown") > 17
+    assert [v["class_name"] for v in after[20:]].count("purple") > 15
 
 
 def test_names_of_folders_are_taken_by_every_system():

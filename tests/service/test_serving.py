@@ -97,7 +97,7 @@ def test_what_is_in_service(to_serve):
     models, toy, health, ready = served(app_of(to_serve), story)
     osc = to_serve.osc
     limits = {"max_body": 32 * 2**20, "max_images": 64, "max_pixels": 50_000_000}
-    assert models == {"default": "toy", "models": [toy], "limits": limits, "examples": 0}
+    assert models == {"default": "toy", "models": [toy], "limits": limits, "examples": 0, "streams": 0}
     assert (toy["alpha"], toy["promise"], toy["classes"]) == (osc.alpha, osc.promise, list(osc.class_names))
     assert toy["p_threshold"] == osc.calibration.p_threshold
     for rule in toy["rules"]:

@@ -165,3 +165,16 @@ def test_every_table_has_both(osc, adapted, dark, tmp_path):
     assert [row["shift_status"] for row in told] == [row["shift_status"] for row in rows[:220]]
     assert pq.read_table(tmp_path / "c.parquet").to_pylist()[7]["shift"] == "darker"
     assert "shift" not in osc.predict(dark[:30]).to_pandas()
+
+
+def test_a_kind_counts_as_good_enough_moved_back_or_not(monkeypatch):
+    """Darker, the classifier is right on some 87 %, and moved back on all; blurred on fewer than 97 % in any way."""
+    monkeypatch.setattr("knownot.shifts.learn.ENOUGH", 0.97)
+    images, labels = toy.known(400, 3)
+    osc = knownot.fit(
+        toy.graph(), *toy.known(300, 2), calibration=images, calibration_labels=labels, preprocess=HALF,
+        shifts=["darker", "blur-0.8"], detector="msp", progress=False,
+    )  # fmt: skip
+    kinds = osc.shifts.kinds
+    assert [kind.accuracy < 0.97 for kind in kinds] == [True, True]
+    assert [kind.adapts for kind in kinds] == [True, False]

@@ -27,6 +27,7 @@ from ..selection.choice import watch
 from ..selection.decision import decide
 from ..selection.diagnostics import Check, answers, auroc_of, flags
 from .page import page
+from .scoring import rejected, score_set
 
 EACH, KNOWN = 24, 1_000  # made outliers of each kind, and known images, that detectors are checked on
 
@@ -134,7 +135,7 @@ def compare(
         text = f"{sources.again} What is measured on them looks better than it is."
         warnings.warn(text, UserWarning, stacklevel=3)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
-    recipes, left_out, notes = _resolved(asked, sources.capabilities)
+    recipes, left_out, notes = resolved(asked, sources.capabilities)
     if not recipes:
         raise OptionError(f"None of the detectors can be used here: {'; '.join(left_out.values())}")
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))
@@ -175,7 +176,7 @@ def _sets(
     return opened, {name: open_images(given) for name, given in unknown.items()}
 
 
-def _resolved(
+def resolved(
     asked: Mapping[str, Any], capabilities: Capabilities
 ) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
     """({name: recipe}, {name: why it cannot be used here}, notes)."""
@@ -224,22 +225,8 @@ def _measured(
     rules: Mapping[str, CalibratedDetector], found: PassResults, name: str, source: Images, known: bool
 ) -> _Measured:
     """One pass over a set. known: whether its labels are the classifier's."""
-    job = found.job
-    walk = job.extractor([one for rule in rules.values() for one in rule.detector.passes])
-    order = class_order(source, job.model, job.names)[1] if known else None
-    in_float32 = {d: to_namespace(rule.detector, np, np.float32) for d, rule in rules.items()}
-    member_scores: dict[str, list[np.ndarray]] = {d: [] for d in in_float32}
-    predicted = []
-    for activations, _ in walk.run(source, name, order=order, names=job.names, labelled=known):
-        predicted.append(np.argmax(activations.logits, axis=1))
-        for d, detector in in_float32.items():
-            member_scores[d].append(np.asarray(detector.score(activations)))
-    classes, scores = np.concatenate(predicted), {d: np.concatenate(x) for d, x in member_scores.items()}
-    rejected = {
-        d: float(rule.calibration.unknown(rule.calibration.p_value(scores[d], classes), classes).mean())
-        for d, rule in rules.items()
-    }
-    return _Measured(scores, rejected, walk.confusion.accuracy if walk.confusion.images else float("nan"))
+    one = score_set({d: rule.detector for d, rule in rules.items()}, found.job, name, source, known=known)
+    return _Measured(one.scores, {d: rejected(rule, one, d) for d, rule in rules.items()}, one.accuracy)
 
 
 def _line(detector: str, name: str, known: np.ndarray, one: _Measured) -> Line:

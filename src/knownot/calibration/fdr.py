@@ -139,6 +139,14 @@ class KnownBound:
         good = np.flatnonzero(bound <= share * np.arange(1, len(bound) + 1) + 1e-9)
         return int(good[-1]) + 1 if len(good) else 0
 
+    def some(self, most: int) -> list[tuple[int, int]]:
+        """[(k, of the k strangest images at most so many are known)] for round k up to `most` images, where that says
+        something."""
+        curve = self.curve()
+        most = min(most, len(curve))
+        ks = sorted({k for k in (10, 20, 40, 100, 200, 400, 1000, 2000, 4000, 10_000) if k < most} | {most} - {0})
+        return [(k, int(curve[k - 1])) for k in ks if curve[k - 1] < k]
+
     def sentence(self, k: int) -> str:
         """The bound on the k strangest, in words."""
         bound = int(self.curve()[k - 1]) if k else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ SETTLED = 250  # images: see `speed`
 REACTS = 0.9  # share of the capital on the jumpers; the rest is on the Beta mixtures
 RATES = np.array([1.0, 1.5, 2.5, 5.0, 12.0, 30.0])  # of flags, in units of the promised one
 FRACTIONS = (256, 64, 16, 4)  # flagged are images stranger than about n / 256, … of the calibration images
+ENDS = 1 / np.array(FRACTIONS)
+SHAPES = ((1, 1, 1, 1), (0, 1, 2, 1))  # of unknown images' p-values: weights of uniform laws up to ENDS
+SHARES = (0.015, 0.04, 0.1, 0.25, 0.6, 0.95)  # of unknown images
 SLOPES = np.array([-1.8, -0.9, 0.0, 0.9, 1.8])  # of the densities that are bet on
 BINS = 1024
 SMALLEST = 40  # calibration images
@@ -53,14 +57,21 @@ def speed(images: np.ndarray | int) -> np.ndarray:
     return 0.5 / (np.asarray(images, dtype=np.float64) + SETTLED)
 
 
-def jump(shares: np.ndarray, log_capital: np.ndarray, factors: np.ndarray, speed: float | np.ndarray) -> np.ndarray:
+def jump(
+    shares: np.ndarray,
+    log_capital: np.ndarray,
+    factors: np.ndarray,
+    speed: float | np.ndarray,
+    onto: np.ndarray | None = None,
+) -> np.ndarray:
     """One image of a jumper (Vovk, Petej, Nouretdinov, Ahlberg, Carlsson & Gammerman 2021, "Retrain or not retrain").
 
     shares [..., k] of the capital on each of k bets, factors [..., k] by which each bet's capital grows, log_capital
-    [...]; both are changed in place. Returns log_capital.
+    [...]; both are changed in place. onto: how what moves is shared out, [k], equally when left out. Returns
+    log_capital.
     """
     shares *= 1 - speed
-    shares += speed / shares.shape[-1]  # they sum to 1
+    shares += speed * (1 / shares.shape[-1] if onto is None else onto)  # they sum to 1
     shares *= factors
     total = shares.sum(axis=-1, keepdims=True)
     shares /= total
@@ -73,18 +84,17 @@ def beta_mixture(flags: np.ndarray, images: np.ndarray, rate: float | np.ndarray
 
     It depends on counts only, so it is the same in any order, and counts of several streams may be added.
     """
-    from scipy.special import betaln
+    from scipy.special import betainc, betaln
 
     s, t = np.asarray(flags, dtype=np.float64), np.asarray(images, dtype=np.float64)
-    above = _log_beta_tail(s + 1, t - s + 1, rate)
-    return betaln(s + 1, t - s + 1) + above - np.log1p(-rate) - s * np.log(rate) - (t - s) * np.log1p(-rate)
-
-
-def _log_beta_tail(a: np.ndarray, b: np.ndarray, x: float | np.ndarray) -> np.ndarray:
-    """log P(Beta(a, b) > x), by -700 where it is smaller than floating point holds (capital that is lost anyway)."""
-    from scipy.special import betainc
-
-    return np.log(np.maximum(betainc(b, a, 1 - x), 1e-304))
+    tail = betainc(t - s + 1, s + 1, 1 - rate)  # P(Beta(s + 1, t - s + 1) > rate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = betaln(s + 1, t - s + 1) + np.log(tail) - np.log1p(-rate) - s * np.log(rate) - (t - s) * np.log1p(-rate)
+        # where that is too small for floating point, the capital falls steeply from 1 at theta = rate: by Laplace, with
+        # the next term, which is negative
+        slope, bend = (t - s) / (1 - rate) - s / rate, (t - s) / (1 - rate) ** 2 + s / np.square(rate)
+        steep = -np.log(slope) + np.log1p(-bend / slope**2) - np.log1p(-rate)
+    return np.where(tail > 1e-290, log, steep)
 
 
 @dataclass
@@ -163,14 +173,16 @@ class Ranks:
         self._generator = np.random.default_rng()  # replaced before it is used
 
     @classmethod
-    def start(cls, scores: np.ndarray, seed: int = 0) -> Ranks:
-        """From scores [m] of known images: half of them, drawn by `seed`, make the edges, the others are counted."""
+    def start(cls, scores: np.ndarray, seed: int = 0, *, one_of: int = 2) -> Ranks:
+        """From scores [m] of known images: one of two, or more, drawn by `seed`, makes an edge, the others are
+        counted."""
         scores = np.random.default_rng(seed).permutation(np.sort(np.asarray(scores, dtype=np.float64)))
-        edges = np.sort(scores[: len(scores) // 2])
+        few = len(scores) // one_of
+        edges = np.sort(scores[:few])
         if len(edges) > BINS - 1:
             edges = edges[np.linspace(0, len(edges) - 1, BINS - 1).round().astype(np.int64)]
         ranks = cls(edges, np.zeros(len(edges) + 1, np.int64), seed)
-        np.add.at(ranks.counts, ranks._bins(scores[len(scores) // 2 :]), 1)
+        np.add.at(ranks.counts, ranks._bins(scores[few:]), 1)
         return ranks
 
     def forget(self) -> None:
@@ -208,6 +220,51 @@ class Ranks:
 
     def _bins(self, scores: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.edges, scores, side="left")
+
+
+def _densities() -> np.ndarray:
+    """Of p-values that are bet on, in the intervals that end at ENDS and at 1, [l + 1, k]: uniform, and for
+    each share and shape that share of unknown images among known ones. Each column integrates to 1."""
+    columns = [np.ones(len(ENDS) + 1)]
+    for shape in SHAPES:
+        heights = np.array(shape) / sum(shape) / ENDS
+        unknown = np.append(heights[::-1].cumsum()[::-1], 0.0)
+        columns += [1 - share + share * unknown for share in SHARES]
+    return np.stack(columns, axis=1)
+
+
+@dataclass
+class TailBets:
+    """Bets on more small p-values than uniform ones: unknown images of several kinds and shares, a jumper over them.
+
+    For p-values among all images so far (`Ranks`), which are exactly uniform as long as nothing changes: unlike
+    `FlagBets` these bets pay nothing for a calibration set that is finite, and so react much faster to a change;
+    but images that came before are all that they know, so of what was there from the first image on they see little.
+    Half of what moves goes to the bet that nothing has changed, so that a quiet stream costs little.
+    """
+
+    shares: np.ndarray  # [..., 13]
+    log_capital: np.ndarray  # [...]
+    images: np.ndarray  # [...] int64
+
+    DENSITIES: ClassVar[np.ndarray] = _densities()
+
+    @classmethod
+    def start(cls, streams: tuple[int, ...] = ()) -> TailBets:
+        shares = np.broadcast_to(cls.prior(), (*streams, cls.DENSITIES.shape[1])).copy()
+        return cls(shares, np.zeros(streams), np.zeros(streams, np.int64))
+
+    @classmethod
+    def prior(cls) -> np.ndarray:
+        k = cls.DENSITIES.shape[1] - 1
+        return np.append(0.5, np.full(k, 0.5 / k))
+
+    def step(self, p: np.ndarray | float) -> np.ndarray:
+        """log capital [...] after one more p-value of each stream, p [...]."""
+        factors = self.DENSITIES[np.searchsorted(ENDS, p)]
+        jump(self.shares, self.log_capital, factors, speed(self.images)[..., None], self.prior())
+        self.images += 1
+        return self.log_capital
 
 
 @dataclass

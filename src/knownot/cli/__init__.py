@@ -30,6 +30,7 @@ COMMANDS = {
     "info": "What a saved folder or an exported file is.",
     "fool": "Images of nothing that the classifier is sure of.",
     "audit": "Why is the classifier so sure, and what would it take? One page.",
+    "benchmark": "Every detector on one classifier, by the field's protocol: tables and a page.",
     "outliers": "Images of no class, as files.",
     "retrain": "Retrain the classifier so that it knows what it does not know.",
     "detectors": "The table of scoring methods, with papers and needs.",

@@ -16,6 +16,13 @@ from ..calibration import KnownBound, Selection, UnknownShare, known_bound, sele
 from ..openset.cells import BYTES, csv_cell
 
 
+def bound_of(osc: Any, p: np.ndarray, scores: np.ndarray) -> KnownBound:
+    """How many of the strangest images may be known, from the p-values [n] and scores [n] of a run."""
+    from ..openset.batch import marginal
+
+    return known_bound(marginal(osc, p, scores), len(osc.calibration.scores))
+
+
 @dataclass(frozen=True)
 class BatchDecisions:
     """What `calibration` says of all images together."""

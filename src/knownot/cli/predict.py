@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from ..calibration import KnownBound
 from ..engines import ENGINES
 from ..errors import ImagesError, OptionError
-from .batch import BatchDecisions
+from .batch import BatchDecisions, bound_of
 from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
 from .fit import part_of
 from .journal import Journal, Plan
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Also select images as unknown so that on average at most this share of them is known; the strangest first, "
     "they are written beside the output as <output>.selected.csv.",
+)
+@click.option(
+    "--strangest",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Also say how many of the K strangest images may be known, with 95 % confidence, whatever made you choose K.",
 )
 @network_options
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
@@ -81,9 +88,9 @@ if TYPE_CHECKING:
 @image_limits
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
-            fdr: float | None, model: str | None, features: str | None, batch_size: int | None, restart: bool,
-            raw_cells: bool, explain: bool, adapt: bool, parts: int | None, part: str | None, engine: str,
-            workers: int | None, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            fdr: float | None, strangest: int | None, model: str | None, features: str | None, batch_size: int | None,
+            restart: bool, raw_cells: bool, explain: bool, adapt: bool, parts: int | None, part: str | None,
+            engine: str, workers: int | None, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -93,8 +100,8 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     from ..export import load
 
     if parts is not None or part is not None:
-        if report is not None or fdr is not None or adapt:
-            raise OptionError("--report, --fdr and --adapt are for all images together, not for --parts.")
+        if report is not None or fdr is not None or strangest is not None or adapt:
+            raise OptionError("--report, --fdr, --strangest and --adapt are for all images together.")
         numbers, of = (range(1, parts + 1), parts) if part is None and parts else numbered(part, parts)
         tasks = [Task(str(saved), images, str(output), i, of, alpha, batch_size, (model, features)) for i in numbers]
         total = predict_parts(tasks, engine=engine, workers=workers, quiet=quiet)
@@ -113,6 +120,7 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         output,
         report=report,
         fdr=fdr,
+        strangest=strangest,
         batch_size=batch_size,
         restart=restart,
         quiet=quiet,
@@ -149,6 +157,7 @@ class Run:
     bad: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     batch: BatchDecisions | None = None
+    strangest: tuple[int, KnownBound] | None = None  # so many, and how many of any of them may be known
     told: Counter[int] = field(default_factory=Counter)  # how many look like each kind of change
     adapted: int = 0  # called unknown by adapted verdicts
     changed: int = 0  # whose verdict was adapted to a change
@@ -191,12 +200,21 @@ class Run:
         ]
         lines += [f"- {self.shift.sentence}."] if self.shift is not None and self.shift.matters else []
         lines += [f"- {line}" for line in (self.batch.words() if self.batch else ())]
+        lines += [f"- {self.strangest[1].sentence(self.strangest[0])}"] if self.strangest else []
         lines += [f"- {note}" for note in self.notes]
         lines += [f"- unreadable: {name}: {reason}" for name, reason in self.bad[:5]]
         return "\n".join(lines + ([f"- … and {len(self.bad) - 5:,} more"] if len(self.bad) > 5 else []))
 
     def facts(self, osc: Any, output: Path, report: Path | None) -> dict[str, Any]:
-        return {
+        more: dict[str, Any] = {} if self.batch is None else {"batch": self.batch.facts()}
+        if self.strangest:
+            k, bound = self.strangest
+            more["strangest"] = {
+                "images": k,
+                "known_at_most": int(bound.curve()[k - 1]),
+                "confidence": bound.confidence,
+            }
+        return more | {
             "images": self.images,
             "known": self.known,
             "unknown": self.unknown,
@@ -210,7 +228,7 @@ class Run:
             "notes": list(self.notes),
             "seconds": self.seconds,
             "shift": None if self.shift is None else asdict(self.shift),
-        } | ({} if self.batch is None else {"batch": self.batch.facts()})
+        }
 
 
 def predict_to(
@@ -220,6 +238,7 @@ def predict_to(
     *,
     report: Path | None = None,
     fdr: float | None = None,
+    strangest: int | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
@@ -238,6 +257,8 @@ def predict_to(
         raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
     if report is not None and not hasattr(osc, "calibration"):
         raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
+    if (fdr or strangest) and not hasattr(osc, "calibration"):
+        raise OptionError("--fdr and --strangest are for saved folders: an exported file holds no calibration scores.")
     source = open_images(images[0] if len(images) == 1 else images) if source is None else source
     if adapt and not hasattr(osc, "shifts"):
         raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
@@ -255,6 +276,8 @@ def predict_to(
             _report(osc, source, run, shown, report, ", ".join(images))
         if fdr is not None:
             run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
+        if strangest and len(run.p):
+            run.strangest = min(strangest, len(run.p)), bound_of(osc, np.array(run.p), np.array(run.scores))
         journal.publish()
         write_metadata(output, run.shift)
         journal.close(remove=True)

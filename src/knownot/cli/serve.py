@@ -50,6 +50,10 @@ from .common import image_seconds_option, limited, million, thing_of
     "--reload", type=click.FloatRange(0), default=2, show_default=True, help="Seconds between looks at the files; 0: "
     "never.",
 )  # fmt: skip
+@click.option(
+    "--stream", "streams", multiple=True, metavar="NAME=STATE", help="Show a stream of 'knownot watch', by its state "
+    "file, at /streams (several times).",
+)  # fmt: skip
 @click.option("--keep", metavar="DB", help="Keep images for the review desk: a file (SQLite), or a database's URL.")
 @click.option(
     "--keep-days",
@@ -84,6 +88,7 @@ def command(paths: tuple[Path, ...], named: tuple[str, ...], opens: bool, log_le
     if not models:
         raise click.UsageError("Missing argument 'PATHS...': a saved folder or an exported .onnx file.")
     model = options.pop("model")
+    options["streams"] = tuple(_pair("--stream", text, "STATE", "camera=stream.json") for text in options["streams"])
     start(models, opens, log_level, None if model is None else thing_of(model), **options)
 
 
@@ -124,10 +129,15 @@ def _models(paths: tuple[Path, ...], named: tuple[str, ...]) -> dict[str, Path]:
 
     found = names_of(list(paths))
     for text in named:
-        name, sign, path = text.partition("=")
-        if not sign or not path:
-            raise OptionError(f"--name {text!r}: expected NAME=PATH, clothes=osc/ say.")
+        name, path = _pair("--name", text, "PATH", "clothes=osc/")
         if name in found:
             raise OptionError(f"--name {text!r}: {name!r} is the name of {str(found[name])!r} already.")
-        found[name] = Path(path)
+        found[name] = path
     return found
+
+
+def _pair(option: str, text: str, what: str, such: str) -> tuple[str, Path]:
+    name, sign, path = text.partition("=")
+    if not sign or not path:
+        raise OptionError(f"{option} {text!r}: expected NAME={what}, {such} say.")
+    return name, Path(path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ..arrays import Capabilities, Head
@@ -127,5 +129,10 @@ class Recipe:
 
 def options_of(kind: type[Any]) -> Mapping[str, Any]:
     """{option: its default, or REQUIRED} of a detector or shaper: the keyword-only parameters of its `fit`."""
-    parameters = inspect.signature(kind.fit).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    return _keywords(kind.fit)
+
+
+@functools.cache  # a signature is slow to read, and a fit asks for the same ones thousands of times
+def _keywords(function: Any) -> Mapping[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return MappingProxyType({p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY})

@@ -26,7 +26,8 @@ def _of_file(path: Path) -> dict[str, Any]:
     size = "any size, resized inside" if facts.resizes else f"{facts.height or 'h'} × {facts.width or 'w'}"
     return {
         "kind": "exported file",
-        "classes": list(facts.class_names),
+        "classes": list(facts.names),
+        "added_classes": list(facts.added),
         "promise": facts.promise,
         "alpha": facts.alpha,
         "guarantee": facts.guarantee,
@@ -55,9 +56,11 @@ def _of_file(path: Path) -> dict[str, Any]:
 def _of_folder(path: Path) -> dict[str, Any]:
     things, about, files = saving.read(path, {**classes(), **OUR_KINDS})
     calibration, record, detector = things["calibration"], things["record"], things["detector"]
+    added = [a.name for a in things.get("added", ())]
     return {
         "kind": "saved folder",
-        "classes": list(things["class_names"]),
+        "classes": [*things["class_names"], *added],
+        "added_classes": added,
         "promise": f"none. {record.void}" if record.void else calibration.sentence,
         "alpha": calibration.alpha,
         "guarantee": calibration.guarantee,

@@ -57,9 +57,10 @@ def card(made: Exported) -> str:
     right = (
         "not known" if facts.accuracy is None else f"{facts.accuracy:.2%} of {facts.accuracy_images:,} labelled images"
     )
+    added = f"; added from a handful of images: {_listed(facts.added)}" if facts.added else ""
     return CARD.format(
         name=made.path.name,
-        classes=f"{len(facts.class_names)}: {_listed(facts.class_names)}",
+        classes=f"{len(facts.class_names)}: {_listed(facts.class_names)}{added}",
         new="" if facts.calibration_is_new else ", held out of the known ones (weaker: the classifier may know them)",
         delta=f" with confidence {1 - facts.delta:g}" if facts.guarantee == "pac" else "",
         accuracy=right,

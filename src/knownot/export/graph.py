@@ -13,7 +13,9 @@ from ..arrays import Activations, Preprocess, softmax
 from ..calibration import Calibration, share
 from ..detectors import to_namespace
 from ..errors import UnsoundError
+from ..fitting.thumbnails import embed
 from ..models import Model
+from ..openset.added import claimed
 from ..stats import maps_of, reduced
 from . import namespace as xp
 from .pixels import own_input
@@ -55,13 +57,7 @@ def build(osc: OpenSetClassifier, model: Model, second: Model | None, *, resize:
 
 
 def refuse(osc: OpenSetClassifier) -> None:
-    """Raise UnsoundError where the detector reads what one pass forward does not give, or classes were added."""
-    if osc.added:
-        names = ", ".join(a.name for a in osc.added)
-        raise UnsoundError(
-            f"The classes added by with_class ({names}) are not written into an exported file, which would call their "
-            "images unknown without saying so. Export without_class(name), or serve the saved folder."
-        )
+    """Raise UnsoundError where the detector reads what one pass forward does not give."""
     if osc.detector.passes:
         names = ", ".join(osc.detector.members)
         passes = "; ".join(sorted({type(p).__name__ for p in osc.detector.passes}))
@@ -128,6 +124,10 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
     # p and the threshold are of the form j / (m + 1), rounded: the slack keeps equal ones equal up to m = 500,000
     unknown = ~(p > threshold * (np.float32(1) + SLACK))
     label = xp.where(unknown, xp.asarray(np.int64(-1)), closed)
+    if osc.added:
+        which = claimed(osc.added, embed(seen))
+        label = xp.where(unknown & (which >= 0) & (p >= 0), which + len(osc.class_names), label)
+        unknown = label < 0
     named = (label, unknown, p, score, closed, softmax(seen.logits))
     return dict(zip(OUTPUTS, named, strict=True))
 
@@ -152,9 +152,10 @@ def _rounded_down(scores: np.ndarray) -> np.ndarray:
 
 
 def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelProto:
-    """Constants as initializers, a default for the threshold, and outputs of known shapes."""
+    """Constants as initializers, no node that nothing is made of, a default for the threshold, and outputs of known
+    shapes."""
     graph = proto.graph
-    nodes = list(graph.node)
+    nodes = _needed(_under_their_names(list(graph.node)))
     del graph.node[:]
     for node in nodes:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
@@ -174,3 +175,30 @@ def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelPro
     graph.name, proto.producer_name = "knownot", "knownot"
     onnx.checker.check_model(proto)
     return proto
+
+
+def _under_their_names(nodes: list[Any]) -> list[Any]:
+    """What makes an output under its name, without the Identity that spox puts behind it."""
+    made = {output for node in nodes for output in node.output}
+    names: dict[str, str] = {}
+    for node in nodes:
+        if node.op_type == "Identity" and node.output[0] in OUTPUTS and node.input[0] in made - names.keys():
+            names[node.input[0]] = node.output[0]
+    kept = [node for node in nodes if node.op_type != "Identity" or names.get(node.input[0]) != node.output[0]]
+    for node in kept:
+        for places in (node.input, node.output):
+            for i, name in enumerate(places):
+                places[i] = names.get(name, name)
+    return kept
+
+
+def _needed(nodes: list[Any]) -> list[Any]:
+    """Those that an output is made of: of the classifier's stages a detector may look at some only."""
+    wanted, kept = set(OUTPUTS), list[Any]()
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            for part in node.attribute:
+                wanted.update(name for inner in part.g.node for name in inner.input)
+            kept.append(node)
+    return kept[::-1]

@@ -55,13 +55,19 @@ class Facts:
     created: str  # ISO 8601, UTC
     precision: str = "float32"
     runtime: str = "onnxruntime"
+    added: tuple[str, ...] = ()  # classes of a handful of images, labels from the number of `class_names` on
     notes: tuple[str, ...] = ()
     parity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all labels."""
+        return (*self.class_names, *self.added)
 
     def written(self, graph: str) -> dict[str, str]:
         """The entries of the metadata. graph: its fingerprint."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False, sort_keys=True)
-        names = json.dumps(list(self.class_names))
+        names = json.dumps(list(self.names))
         return {KEY: text, CHECKSUM: _digest(text, graph), "class_names": names}
 
     @classmethod

@@ -217,7 +217,8 @@ def searchsorted(reference: Recorded, x: Recorded, /, *, side: str = "left", sor
 def counted_below(references: Sequence[Recorded], x: Recorded) -> Recorded:
     """#{r in references[i]: r < x[:, i]}, as floats of the type of x, [n, m]; see `detectors.combined`.
 
-    Column by column: one comparison [n, m, r] of all at once is what OpenVINO 2026.4 computes wrongly (NaN scores).
+    Column by column: one comparison of all at once, [n, m, r] or side by side [n, m r], is what OpenVINO 2026.4
+    computes wrongly (NaN scores).
     """
     columns = [searchsorted(r, x[:, i]) for i, r in enumerate(references)]
     return stack([astype(column, x.dtype) for column in columns], axis=1)

@@ -83,6 +83,7 @@ def export(
     """
     place = layout_of(Path(path), layout)
     osc, notes = _exact(osc)
+    notes += [f"Added: {a.sentence}." for a in osc.added]
     with tempfile.TemporaryDirectory(prefix="knownot-") as folder:
         model, second = _networks(osc, Path(folder))
         if precision != "float32":
@@ -185,7 +186,8 @@ def described(osc: OpenSetClassifier, model: Model, *, resize: bool = False) -> 
     size = (way.height, way.width) if way is not None and way.height else (model.input.height, model.input.width)
     height, width = (None, None) if resize else size
     return Facts(
-        class_names=osc.class_names,
+        class_names=osc.names[: len(osc.names) - len(osc.added)],
+        added=tuple(a.name for a in osc.added),
         alpha=osc.alpha,
         guarantee=calibration.guarantee,
         delta=calibration.delta,

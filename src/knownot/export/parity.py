@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import ImagesError, OptionError, UnsoundError
 from ..images import open_images
 from ..images.preprocess import only_resized, resample
+from ..openset.added import undecided
+from ..openset.batch import features_of
 from ..outliers import OUTLIERS, make
 from .runtimes import Run
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 BATCH = 64
 MADE = 8  # of each kind
 FAR = 0.01  # of the spread of the scores: from which difference on these are other scores
-EVEN = 1e-5  # difference of two largest probabilities below which either may win
+EVEN = 1e-5  # difference of two largest probabilities, or cosines, below which either may win
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def compare(
     resizes: whether the file takes images of any size. Raises ImagesError when none can be read.
     """
     made = images is None
-    rows = [_beside(osc, run, ids, x) for ids, x in (_made(osc) if made else _given(osc, images, resizes))]
+    ours = osc if resizes else _as_it_takes_them(osc)
+    rows = [_beside(ours, run, ids, x) for ids, x in (_made(osc) if made else _given(osc, images, resizes))]
     if not rows:
         raise OptionError("There is no image to compare by that can be read.")
     ids = [i for row in rows for i in row["ids"]]
@@ -103,16 +106,29 @@ def compare(
     return _judged(osc, ids, joined, made, runtime)
 
 
+def _as_it_takes_them(osc: OpenSetClassifier) -> OpenSetClassifier:
+    """`osc` for images that were resized and cut out already, as the file takes them: nothing is cut off again."""
+    if osc.preprocess is None or osc.preprocess.crop_share == 1:
+        return osc
+    second = osc.second
+    if second is not None and second.preprocess is not None:
+        second = replace(second, preprocess=replace(second.preprocess, crop_share=1.0))
+    return replace(osc, preprocess=replace(osc.preprocess, crop_share=1.0), second=second)
+
+
 def _beside(osc: OpenSetClassifier, run: Run, ids: list[str], x: np.ndarray) -> dict[str, Any]:
     """What both say of a batch, the images that Python calls unreadable left out."""
     ours = osc.predict(x, gallery=False)
     theirs = run(x)
     fine = ~ours.unreadable
+    free = np.full(len(x), np.inf)
+    if osc.added:
+        free = undecided(osc.added, features_of(replace(osc, added=()), x)[1])
     top = np.sort(theirs["probabilities"], axis=1)[:, -2:]
     named = {
         "label": ours.label, "score": ours.score, "p_value": ours.p_value, "closed": ours.closed_label,
         "their_label": theirs["label"], "their_score": theirs["score"], "their_p_value": theirs["p_value"],
-        "their_closed": theirs["closed_label"], "gap": top[:, 1] - top[:, 0],
+        "their_closed": theirs["closed_label"], "gap": top[:, 1] - top[:, 0], "free": free,
     }  # fmt: skip
     return {"ids": [i for i, keep in zip(ids, fine, strict=True) if keep], **{k: v[fine] for k, v in named.items()}}
 
@@ -126,7 +142,7 @@ def _judged(osc: OpenSetClassifier, ids: list[str], x: dict[str, np.ndarray], ma
     worst = int(np.argmax(apart))
 
     def said(label: int, score: float, p: float) -> str:
-        name = "unknown" if label < 0 else osc.class_names[label]
+        name = "unknown" if label < 0 else osc.names[label]
         return f"{name} (score {score:.7g}, p-value {p:.5g})"
 
     named = [
@@ -152,6 +168,8 @@ def _either(osc: OpenSetClassifier, x: dict[str, np.ndarray], i: int) -> bool:
     """Whether an image stands so near the border that rounding decides."""
     if x["closed"][i] != x["their_closed"][i]:
         return bool(x["gap"][i] < EVEN)
+    if x["closed"][i] not in (x["label"][i], x["their_label"][i]):  # unknown, or of a class that was added
+        return bool(x["free"][i] < EVEN)
     ends = np.nextafter(x["score"][i], np.array([-np.inf, np.inf], np.float32), dtype=np.float32)
     predicted = np.repeat(x["closed"][i], 2)
     low, high = osc.calibration.unknown(osc.calibration.p_value(ends, predicted), predicted)

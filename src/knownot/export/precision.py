@@ -55,6 +55,12 @@ def converted(
             f"In {precision} the scores are others, so the threshold has to be computed again: give calibration "
             "images, known ones that are new to the classifier (calibration=, --calibration)."
         )
+    if osc.added:
+        names = ", ".join(a.name for a in osc.added)
+        raise OptionError(
+            f"In {precision} the features are others, and the images of the added classes ({names}) are not kept, by "
+            "which these would be measured again: export in float32, or without_class(name)."
+        )
     if not isinstance(model, OnnxModel):
         raise OptionError(
             f"precision={precision!r} is for a single network; ensembles and none-classes are exported in float32."

@@ -251,7 +251,7 @@ class ExportedClassifier:
             error=tuple(errors),
             member_p_values=np.empty((n, 0)),
             members=(),
-            class_names=self.class_names,
+            class_names=self.facts.names,
             promise=self.promise,
         )
         return verdicts, probabilities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from ..arrays import Activations, Capabilities
 from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import to_namespace
-from ..errors import CalibrationError, UnsoundError
+from ..errors import CalibrationError, OptionError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
 from ..stats import Statistic, StatisticRequest, gather, one_blas_thread, raised
@@ -46,22 +47,27 @@ def fit_from(
     model: Model,
     capabilities: Capabilities,
     refused: dict[int, str] | None = None,
+    seconds: dict[int, float] | None = None,
 ) -> list[Detector]:
     """Every recipe, fitted.
 
-    refused: filled with {which recipe: why} for those that the known images show to be unsound here, and these are left
-    out of the result; without it, the first one raises UnsoundError.
+    refused: filled with {which recipe: why} for those that the known images show to be unsound here, or their options
+    to be out of range, and these are left out of the result; without it, the first one raises its error. seconds:
+    filled with {which recipe: what fitting it took by the clock}, statistics apart.
     """
     fitted = []
     narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
+            begin = time.perf_counter()
             try:
                 fitted.append(recipe.fit(statistics, model.head, capabilities))
-            except UnsoundError as error:
+            except (UnsoundError, OptionError) as error:
                 if refused is None:
                     raise
                 refused[i] = str(error)
+            if seconds is not None:
+                seconds[i] = time.perf_counter() - begin
     return fitted
 
 
@@ -134,6 +140,7 @@ class PassResults:
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] of their contents
     numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] ascending, to draw by
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that fitting each one took
 
 
 def gather_known(
@@ -168,13 +175,15 @@ def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -
     """
     job, refused = found.job, {}  # type: ignore[var-annotated]
     recipes = list(job.recipes.values())
-    fitted = fit_from(recipes, found.statistics, job.model, job.capabilities, None if strict else refused)
+    seconds: dict[int, float] = {}
+    fitted = fit_from(recipes, found.statistics, job.model, job.capabilities, None if strict else refused, seconds)
     if judges:
         found.known.judge(job.names, job.trials)
     fine = [name for i, name in enumerate(job.recipes) if i not in refused]
     left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
     named = dict(zip(fine, fitted, strict=True))
-    return PassResults(job, found.known, named, left, found.hold, found.contents)
+    took = dict(zip(job.recipes, seconds.values(), strict=True))
+    return PassResults(job, found.known, named, left, found.hold, found.contents, seconds=took)
 
 
 def fit_known(

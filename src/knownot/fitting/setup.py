@@ -17,6 +17,7 @@ from ..images import Images, check_disjoint, open_images
 from ..models import Model
 from ..stats import StatisticRequest
 from .auxiliary import Auxiliary, open_auxiliary
+from .cache import Cache
 from .extraction import Extractor, batch_size_for
 from .labels import class_order
 from .options import CalibrationOptions
@@ -90,6 +91,7 @@ class FitJob:
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()  # how the preprocessing was found
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
+    cache: Cache | None = None  # of what the networks compute
 
     @property
     def wanted(self) -> list[StatisticRequest]:
@@ -103,7 +105,12 @@ class FitJob:
     def extractor(self, passes: Iterable[Pass] = (), progress: bool | None = None) -> Extractor:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""
         reductions = [one for recipe in self.recipes.values() for one in recipe.reductions(self.capabilities)]
-        model = with_extra_passes(reducing(self.model, reductions), each_once(passes), self.way)
+        extra: Sequence[Pass] = each_once(passes)
+        if self.cache is None:
+            model = reducing(self.model, reductions)
+        else:
+            model, extra = self.cache.model(self.model, reductions), self.cache.passes(self.model, extra)
+        model = with_extra_passes(model, extra, self.way)
         made = Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
         made.allow_low_accuracy = self.allow_low_accuracy
         return made

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from ..arrays import Activations, softmax
+from ..arrays import Activations, Array, softmax
+from ..detectors.formulas import unit
 from ..stats import Reservoir, drawn
 from .extraction import Extracted, Observer
 
 SIDE = 64  # pixels of a thumbnail's longer side
 
 
-def embed(batch: Activations) -> np.ndarray:
+def embed(batch: Activations) -> Array:
     """What neighbours are looked up by, rows of unit length, [n, d] float32: features, or probabilities without."""
     rows = batch.features if batch.features is not None else softmax(batch.logits)
-    rows = np.asarray(rows, dtype=np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    xp = array_namespace(rows)
+    return unit(xp.astype(rows, xp.float32, copy=False))
 
 
 def squared(thumb: np.ndarray, side: int = SIDE) -> np.ndarray:

@@ -60,6 +60,9 @@ class ArrayImages(Entries):
             for i, image in zip(index.tolist(), block, strict=True):
                 yield Entry(f"#{i}", -1 if self._labels is None else int(self._labels[i]), image)
 
+    def only(self, rows: np.ndarray) -> ArrayImages:
+        return ArrayImages(self._x, self._labels, self.class_names, self._index[rows])
+
     def shuffled(self, seed: int = 0) -> ArrayImages:
         index = np.random.default_rng([seed, 6]).permutation(self._index)
         made = ArrayImages(self._x, self._labels, self.class_names, index)

@@ -68,7 +68,7 @@ def _with_colours(x: np.ndarray) -> bool:
 
 def check_one_meaning(x: np.ndarray, labels: Any) -> None:
     """Raises ImagesError for a single array that is three or four grey images, or one with colours first."""
-    if x.ndim == 3 and x.dtype == np.uint8 and len(x) in COLOURS and labels is None and _with_colours(x):
+    if x.ndim == 3 and x.dtype in (np.uint8, np.uint16) and len(x) in COLOURS and labels is None and _with_colours(x):
         raise ImagesError(
             f"An array of shape {x.shape} can be read as {len(x)} grey images or as one with {len(x)} colours. Give "
             "images[..., None] for grey ones, image[None] for one."

@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import InputSpec, Preprocess
 from ..errors import ImagesError, OptionError
 from .base import Batch, Images
-from .decode import Unreadable, decode, on, open_pil, size_of
+from .decode import Unreadable, decode, on, open_pil, shallow, size_of
 from .file_types import unread
 from .prefetch import WORKERS, in_order
 from .preprocess import apply, thumbnail
@@ -155,6 +155,7 @@ def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
     """What an entry holds, as an array, read as `way` says. Raises Unreadable."""
     way = way or Preprocess()
     if isinstance(image, np.ndarray):
+        image = shallow(image, way.depth) if image.dtype == np.uint16 else image
         raw = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4
         return on(image, way.background) if raw else image
     if isinstance(image, str | os.PathLike | bytes):

@@ -48,7 +48,7 @@ class Traits:
 
     turned: bool = False  # its EXIF tag says that it does not lie upright
     transparent: bool = False  # it has pixels that are not opaque
-    brightest: int = 0  # of its grey values of more than 8 bits; 0 for the usual 8
+    brightest: int = 0  # of its values of more than 8 bits; 0 for the usual 8
 
 
 _Read = Callable[[Any, Any], Any]
@@ -75,7 +75,12 @@ def decode(
 def traits_of(source: Any) -> Traits:
     """What of a file (path or bytes), a Pillow image or an array could be read in several ways. Raises Unreadable."""
     if isinstance(source, np.ndarray):
-        return Traits(transparent=source.ndim == 3 and source.shape[-1] == 4 and bool((source[..., 3] < 255).any()))
+        deep = source.dtype == np.uint16
+        if source.ndim != 3 or source.shape[-1] != 4:
+            return Traits(brightest=int(source.max()) if deep else 0)
+        colours, alpha = source[..., :3], source[..., 3]
+        brightest = int(colours.max()) if deep else 0
+        return Traits(False, bool((alpha < (int(alpha.max()) if deep else 255)).any()), brightest)
     if isinstance(source, str | os.PathLike | bytes):
 
         def read(image: Any, file: Any) -> Traits:
@@ -285,8 +290,13 @@ def _grey16(grey: np.ndarray, transparent: Any, depth: int, background: str) -> 
     white = (1 << depth) - 1
     if isinstance(transparent, int) and background != "ignored":
         grey = np.where(grey == transparent, white if background == "white" else 0, grey)
-    grey = np.minimum(grey, white)
-    return np.repeat(((grey * 510 + white) // (2 * white)).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.repeat(shallow(grey, depth)[..., None], 3, axis=-1)
+
+
+def shallow(deep: np.ndarray, depth: int) -> np.ndarray:
+    """Pixels of so many bits as uint8: white is the largest that they can be, and what is brighter is white."""
+    white = (1 << depth) - 1
+    return ((np.minimum(deep, white).astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8)
 
 
 def on(rgba: np.ndarray, background: str) -> np.ndarray:

@@ -30,7 +30,9 @@ def as_numpy(thing: Any) -> np.ndarray:
 
 
 def _known(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) if x.dtype.name == "bfloat16" else x
+    if x.dtype.name == "bfloat16":
+        return x.astype(np.float32)
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def is_array(thing: Any) -> bool:
@@ -38,18 +40,18 @@ def is_array(thing: Any) -> bool:
 
 
 def checked(x: np.ndarray) -> bool:
-    """Whether an array of images is ready (float) rather than raw (uint8).
+    """Whether an array of images is ready (float) rather than raw (uint8, or uint16 of 9 to 16 bits).
 
     Raises ImagesError for another dtype or number of axes, with the cure.
     """
-    if x.dtype.kind != "f" and x.dtype != np.uint8:
+    if x.dtype.kind != "f" and x.dtype not in (np.uint8, np.uint16):
         cure = {
-            "uint16": "(images / 257).round().astype('uint8') for 16-bit images",
             "bool": "images.astype('uint8') * 255 for masks",
         }.get(x.dtype.name, "images.astype('uint8') if the values are pixels from 0 to 255")
         raise ImagesError(
             f"Images of dtype {x.dtype} and shape {x.shape} cannot be used: uint8 arrays are raw images (0 to 255), "
-            f"float arrays the classifier's own input. Convert them: {cure}."
+            "uint16 arrays too (9 to 16 bits, see Preprocess(depth=)), float arrays the classifier's own input. "
+            f"Convert them: {cure}."
         )
     single = x.ndim == 2 or (x.ndim == 3 and (x.dtype.kind == "f" or x.shape[-1] in (1, 3, 4)))
     if single:
@@ -66,7 +68,7 @@ def checked(x: np.ndarray) -> bool:
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
-    """Raw images uint8 [n, h, w], [n, h, w, k] or [n, k, h, w], k = 1, 3 or 4, as [n, h, w, 3], or 4 with alpha.
+    """Raw images [n, h, w], [n, h, w, k] or [n, k, h, w], k = 1, 3 or 4, as [n, h, w, 3], or 4 with alpha.
 
     Raises InputError when the layout cannot be told; 3 on the last axis is always taken as colours.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..calibration import UnknownShare, p_values, unknown_share
 from ..calibration.counts import checked_share
-from ..calibration.martingale import FlagBets, RankBets, Ranks, pac_levels
+from ..calibration.martingale import FlagBets, RankBets, Ranks, TailBets, pac_levels
 from ..errors import OptionError
 from .events import KINDS, MORE, SHIFTED, Alarm
 from .history import History, change_point
@@ -22,18 +22,22 @@ from .state import read_state, write_state
 RECENT = 500  # rows kept
 PAUSE = 1000  # images after an alarm before its bet begins anew
 EXAMPLES = 12
+UNLUCKY, ANCHORED = 0.1, 0.1  # shares of the error: for the calibration set, for the bet against it
+RANKED = 0.4  # for each of the bets on ranks
 
 
 class Monitor:
     """Watches verdicts for a change. `update` returns the alarms that they raise.
 
-    Two bets, each an alarm with a promise over all time, told apart: "more unknown" bets that images look strange more
-    often than the calibration set allows; "known shifted" bets that those images which look more known than half of the
-    calibration images rank otherwise among themselves than before: unknown images hardly ever get there.
-    With probability at least 1 - false_alarms no false alarm is raised ever, however long the stream: a quarter of it
-    is spent on the calibration set being an unlucky one, a quarter on the first bet and half on the second. Alarm r of
-    a bet may spend 1 / (r (r + 1)) of its share, so restarts are in the promise. Images have to be independent draws:
-    of a video, give one frame per scene.
+    Two alarms, told apart. "More unknown" is two bets: that more images rank among the strangest of all so far, the
+    calibration images included, which tells a change soon; and that images look strange more often than the calibration
+    set allows, which also sees what was there from the beginning, and merges over streams. "Known shifted" bets that
+    those images which look more known than half of the calibration images rank otherwise among themselves than before:
+    unknown images hardly ever get there.
+    With probability at least 1 - false_alarms no false alarm is raised ever, however long the stream: a tenth of it
+    is spent on the calibration set being an unlucky one, a tenth on the bet against it, and four tenths on each of the
+    bets on ranks. Alarm r of a bet may spend 1 / (r (r + 1)) of its share, so restarts are in the promise. Images have
+    to be independent draws: of a video, give one frame per scene.
     """
 
     def __init__(
@@ -50,10 +54,11 @@ class Monitor:
         self.false_alarms, self.seed, self.name = checked_share("false_alarms", false_alarms), seed, name
         self.class_names, self.members = tuple(class_names), tuple(members)
         self.calibration = np.sort(np.asarray(calibration, dtype=np.float64))
-        self._levels = pac_levels(len(self.calibration), false_alarms / 4)
+        self._levels = pac_levels(len(self.calibration), false_alarms * UNLUCKY)
         self.fingerprint = hashlib.sha256(self.calibration.tobytes()).hexdigest()[:16]
         self._cut = self.calibration[len(self.calibration) // 2]
         self._flags = FlagBets.start(*self._levels)
+        self._all, self._tail = Ranks.start(self.calibration, seed, one_of=4), TailBets.start()
         self._ranks = Ranks.start(self.calibration[self.calibration < self._cut], seed)
         self._shift = RankBets.start()
         self.images = self.unknown = self.unreadable = 0
@@ -87,17 +92,20 @@ class Monitor:
             self._recent.append(
                 [self.images, verdicts.ids[row], float(p[i]), int(verdicts.closed_label[row]), unknown, ps]
             )
-            raised += self._bet(MORE, p[i])
+            raised += self._bet(MORE, score[i], p[i])
             if half:
-                raised += self._bet(SHIFTED, score[i])
+                raised += self._bet(SHIFTED, score[i], p[i])
         return raised
 
     def log_evidence(self, kind: str) -> float:
-        """log of the capital of a bet: above `log_threshold` it is an alarm."""
-        return float((self._flags if kind == MORE else self._shift).log_capital)
+        """log of the capital of a bet: above `log_threshold` it is an alarm. Of "more unknown" the larger of two, that
+        of the bet against the calibration set as if its share of the error were the other's."""
+        if kind == SHIFTED:
+            return float(self._shift.log_capital)
+        return max(float(self._tail.log_capital), float(self._flags.log_capital) + math.log(ANCHORED / RANKED))
 
     def log_threshold(self, kind: str) -> float:
-        return -math.log(self._error(kind))
+        return -math.log(self._error(kind) * RANKED)
 
     def recent_share(self, confidence: float = 0.95) -> UnknownShare:
         """The share of unknown among the last up to 500 images, with its interval."""
@@ -134,28 +142,33 @@ class Monitor:
         """Go on where `save` was called. Raises OptionError when it was with another classifier, or is damaged."""
         read_state(Path(path), self)
 
-    def _bet(self, kind: str, value: float) -> list[Alarm]:
+    def _bet(self, kind: str, score: float, p: float) -> list[Alarm]:
         if self.images <= self._begun[kind]:  # a pause after an alarm
             return []
         if kind == MORE:
-            log = float(self._flags.step(value))
+            self._flags.step(p)
+            self._tail.step(self._all.add(np.array([score]))[0])
         else:
-            log = float(self._shift.step(self._ranks.add(np.array([value]))[0]))
+            self._shift.step(self._ranks.add(np.array([score]))[0])
+        log = self.log_evidence(kind)
         if log < self.log_threshold(kind):
             return []
         alarm = self._alarm(kind, log)
         self.alarms.append(alarm)
         self._begun[kind] = self.images + PAUSE
         if kind == MORE:
-            self._flags = FlagBets.start(*self._levels)
+            self._flags, self._tail = FlagBets.start(*self._levels), TailBets.start()
+            self._all.forget()
         else:
             self._shift = RankBets.start()
             self._ranks.forget()
         return [alarm]
 
     def _error(self, kind: str) -> float:
+        """What the bets of a kind share until its next alarm: a false one is raised with at most this times the share
+        of each of them."""
         r = 1 + sum(a.kind == kind for a in self.alarms)
-        return self.false_alarms * {MORE: 0.25, SHIFTED: 0.5}[kind] / (r * (r + 1))
+        return self.false_alarms / (r * (r + 1))
 
     def _alarm(self, kind: str, log: float) -> Alarm:
         rows = self._history.rows()
@@ -174,7 +187,7 @@ class Monitor:
             image=self.images,
             id=self._recent[-1][1],
             log_evidence=log,
-            error=self._error(kind),
+            error=self._error(kind) * (RANKED + ANCHORED if kind == MORE else RANKED),
             since=at,
             since_low=low,
             since_high=high,

@@ -26,8 +26,8 @@ def write_page(monitor: Monitor, path: str | Path, alpha: float) -> None:
     write_whole(Path(path), page(monitor, alpha).encode("utf-8", "backslashreplace"))
 
 
-def page(monitor: Monitor, alpha: float) -> str:
-    """The page as text."""
+def page(monitor: Monitor, alpha: float, *, whole: bool = True) -> str:
+    """The page as text, or the inside of its body only, for a page that has the colours."""
     from ..plots.page import render
 
     blocks = monitor.blocks()
@@ -36,8 +36,9 @@ def page(monitor: Monitor, alpha: float) -> str:
     n = blocks[:, 0]
     shares = np.array([_interval(u, m) for u, m in zip(blocks[:, 1], n, strict=True)]).reshape(-1, 3)
     marks = [(a.image, f"{a.kind}, image {a.image:,}") for a in monitor.alarms]
+    template = "stream.html.j2" if whole else "stream_body.html.j2"
     return render(
-        "monitoring", "stream.html.j2", {"picture": _picture}, monitor=monitor, share=monitor.recent_share(),
+        "monitoring", template, {"picture": _picture}, monitor=monitor, share=monitor.recent_share(),
         alpha=alpha,
         evidence=[(k, math.exp(min(700, monitor.log_evidence(k))), math.exp(monitor.log_threshold(k))) for k in KINDS],
         unknown=_plot(n, shares[:, 0], marks, alpha, "Share of images called unknown", shares[:, 1:]),
@@ -112,6 +113,6 @@ def _plot(
         f"image {int(total) if len(n) else 0:,}</text>"
     )
     return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" style="width:100%">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.martingale import FlagBets, RankBets
+from ..calibration.martingale import FlagBets, RankBets, TailBets
 from ..errors import OptionError
 from .events import Alarm
 from .history import History
@@ -17,7 +17,7 @@ from .history import History
 if TYPE_CHECKING:
     from .monitor import Monitor
 
-VERSION = 1
+VERSION = 2
 
 
 def write_state(path: Path, monitor: Monitor) -> None:
@@ -32,6 +32,8 @@ def write_state(path: Path, monitor: Monitor) -> None:
         "unknown": monitor.unknown,
         "unreadable": monitor.unreadable,
         "flags": {name: getattr(flags, name).tolist() for name in ("shares", "log_jumper", "flags", "images")},
+        "tail": {name: getattr(monitor._tail, name).tolist() for name in ("shares", "log_capital", "images")},
+        "all": {"counts": monitor._all.counts.tolist(), "drawn": monitor._all.drawn},
         "shift": {name: getattr(shift, name).tolist() for name in ("shares", "log_capital", "images")},
         "ranks": {"counts": ranks.counts.tolist(), "drawn": ranks.drawn},
         "begun": monitor._begun,
@@ -60,12 +62,14 @@ def read_state(path: Path, monitor: Monitor) -> None:
         flags = FlagBets(*monitor._levels, **bets)
         if flags.shares.shape != monitor._flags.shares.shape:
             raise ValueError("the bets have another shape")
-        counts = np.array(state["ranks"]["counts"], dtype=np.int64)
-        if counts.shape != monitor._ranks.counts.shape:
-            raise ValueError("the counts have another shape")
+        for name, ranks in (("all", monitor._all), ("ranks", monitor._ranks)):
+            counts = np.array(state[name]["counts"], dtype=np.int64)
+            if counts.shape != ranks.counts.shape:
+                raise ValueError("the counts have another shape")
+            ranks.counts, ranks.drawn = counts, int(state[name]["drawn"])
         monitor._flags = flags
+        monitor._tail = TailBets(**{name: np.array(x) for name, x in state["tail"].items()})
         monitor._shift = RankBets(**{name: np.array(x) for name, x in state["shift"].items()})
-        monitor._ranks.counts, monitor._ranks.drawn = counts, int(state["ranks"]["drawn"])
         monitor.images, monitor.unknown, monitor.unreadable = state["images"], state["unknown"], state["unreadable"]
         monitor._begun = dict(state["begun"])
         monitor._history = History(state["history"])
@@ -77,6 +81,15 @@ def read_state(path: Path, monitor: Monitor) -> None:
         raise OptionError(
             f"{path} is no state of a monitor that can be read: {error}. Start with another file."
         ) from error
+
+
+def options_of(path: Path) -> dict[str, Any]:
+    """The options of the monitor that a state was saved by: false_alarms and seed. Raises OptionError."""
+    try:
+        state = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        return {"false_alarms": float(state["false_alarms"]), "seed": int(state["seed"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"{path} is no state of a monitor that can be read: {error}.") from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from ..calibration import p_values, percent
+from ..arrays import Array
+from ..calibration import percent
 from ..calibration.counts import checked_share
 from ..errors import ImagesError, OptionError
 from .batch import features_of
@@ -47,9 +50,12 @@ class AddedClass:
             name, mean.astype(np.float32), np.sort(1 - (x * others).sum(axis=1)), max(alpha, 1 / (len(x) + 1)), found
         )
 
-    def p_value(self, features: np.ndarray) -> np.ndarray:
-        """p-values [n] of unit features [n, d]: how typical they are of the class."""
-        return p_values(self.distances, 1 - np.asarray(features, dtype=np.float64) @ self.mean)
+    @property
+    def reach(self) -> float:
+        """The largest distance of an image that belongs to it: the p-value's condition, solved for the distance."""
+        m = len(self.distances)
+        k = math.floor(self.alpha * (1 + 1e-12) * (m + 1))  # so many of its images have to be as far at least
+        return float(self.distances[m - k]) if k <= m else -math.inf
 
     @property
     def sentence(self) -> str:
@@ -90,12 +96,26 @@ def without_class(osc: OpenSetClassifier, name: str) -> OpenSetClassifier:
     return replace(osc, added=tuple(a for a in osc.added if a.name != name))
 
 
-def claimed(added: Sequence[AddedClass], features: np.ndarray) -> np.ndarray:
-    """Which added class each image belongs to, by unit features [n, d]: of those that it is typical enough of the one
-    with the nearest mean, -1 for none. (By the largest p-value a class of many looks would take all others.)"""
-    typical = np.stack([a.p_value(features) > a.alpha * (1 + 1e-12) for a in added], axis=1)
-    near = np.where(typical, np.stack([features @ a.mean for a in added], axis=1), -np.inf)
-    return np.where(typical.any(axis=1), np.argmax(near, axis=1), -1)
+def claimed(added: Sequence[AddedClass], features: Array) -> Array:
+    """Which added class each image belongs to, by unit features [n, d]: of those within whose reach it is the one with
+    the nearest mean, -1 for none. (By the largest p-value a class of many looks would take all others.) In the array
+    API standard."""
+    xp = array_namespace(features)
+    near = features @ xp.asarray(np.stack([a.mean for a in added], axis=1))
+    near = xp.where(near >= xp.asarray(_least(added)), near, -math.inf)
+    return xp.where(xp.max(near, axis=1) > -math.inf, xp.argmax(near, axis=1), -1)
+
+
+def undecided(added: Sequence[AddedClass], features: np.ndarray) -> np.ndarray:
+    """How little the cosines of unit features [n, d] may change before `claimed` says otherwise, [n]."""
+    near = features @ np.stack([a.mean for a in added], axis=1)
+    edge = np.abs(near - _least(added)).min(axis=1)
+    two = np.sort(near, axis=1)[:, -2:]
+    return edge if len(added) == 1 else np.minimum(edge, two[:, 1] - two[:, 0])
+
+
+def _least(added: Sequence[AddedClass]) -> np.ndarray:
+    return np.array([1 - a.reach for a in added], np.float32)
 
 
 def _binomial(k: int, n: int) -> tuple[float, float]:

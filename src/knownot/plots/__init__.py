@@ -5,7 +5,7 @@ extra `[audit]`.
 """
 
 from .changes import changes
-from .charts import Measured, bars, confusion, dots, reliability, scatter
+from .charts import Measured, bars, confusion, curves, dots, reliability, scatter
 from .drawing import need
 from .histogram import bins_of, histogram, tails
 from .palette import PALETTE, Tone, stylesheet
@@ -21,6 +21,7 @@ __all__ = [
     "bins_of",
     "changes",
     "confusion",
+    "curves",
     "data_uri",
     "dots",
     "gallery",

@@ -240,3 +240,35 @@ def _percent(axis: object) -> None:
 
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))  # type: ignore[attr-defined]
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g} %"))  # type: ignore[attr-defined]
+
+
+LINES = (("known", "-"), ("unknown", "--"), ("fooling", "-."), ("ok", ":"), ("incoming", (0, (5, 1, 1, 1, 1, 1))))
+MOST_POINTS = 400  # of a line: more cannot be seen, and make the page heavy
+
+
+def curves(
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    name: str,
+    title: str,
+    across: str,
+    up: str,
+    diagonal: bool = False,
+    whole: bool = True,
+) -> Markup:
+    """A line for each row, at most five: shares across and up, [k] each. diagonal: also that of chance. whole: up to 1,
+    or as high as the lines are."""
+    with drawing(name, title, WIDTH, 400) as d:
+        if diagonal:
+            d.axes.plot([0, 1], [0, 1], color=INK["line"], linewidth=1.2)
+        for (row, (x, y)), (role, style) in zip(rows.items(), LINES, strict=False):
+            some = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(int))
+            d.axes.plot(x[some], y[some], color=INK[role], linestyle=style, linewidth=1.8, label=named(row, 24))
+        d.axes.set_xlim(0, 1.01)
+        d.axes.set_ylim(0, 1.01 if whole else None)
+        d.axes.set_xlabel(across)
+        d.axes.set_ylabel(up)
+        _percent(d.axes.xaxis)
+        _percent(d.axes.yaxis)
+        d.figure.legend(loc="outside lower center", ncols=2, handletextpad=0.5)
+    return d.svg

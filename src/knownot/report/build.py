@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arguments import public
-from ..calibration import p_values
+from ..calibration import KnownBound, known_bound, p_values
 from ..errors import MissingExtraError
 from ..openset.classifier import OpenSetClassifier
 from ..openset.discovery import Cluster, find_clusters
@@ -21,6 +21,7 @@ from ..shifts.seen import Shift
 from ..version import __version__
 from .data import Card, ClassCount, Counts, Group, ModelDescription, Neighbour, ReportData
 from .html import write_report as write
+from .plane import places
 
 SMALLEST = 5  # images of a group
 PICTURED = 48  # images whose neighbours are shown as pictures, those of the others by name
@@ -71,6 +72,7 @@ def build(
     (known, unknown)}."""
     record, images = osc.record, sum(counts)
     shown = gallery or Gallery()
+    bound = known_bound(p_values(osc.calibration.scores, scores), len(osc.calibration.scores))
     p_threshold = osc.calibration.p_threshold if osc.calibration.score_threshold is not None else None
     return ReportData(
         title=f"Known or not: {source}" if source else "Known or not",
@@ -90,7 +92,8 @@ def build(
         threshold=osc.calibration.score_threshold,
         p_threshold=p_threshold,
         groups=_groups(osc, shown),
-        steps=_steps(osc.calibration.scores, scores, p_threshold),
+        steps=_steps(osc.calibration.scores, bound, p_threshold),
+        strangest=tuple(bound.some(counts[1])),
         borderline=_cards(osc, shown.borderline, shown.borderline_thumbs, shown.borderline_eyes),
         unreadable=tuple(unreadable),
         class_counts=tuple(ClassCount(name, known, unknown) for name, (known, unknown) in sorted(per_class.items())),
@@ -119,6 +122,8 @@ def _groups(osc: OpenSetClassifier, shown: Gallery) -> tuple[Group, ...]:
         return ()
     # Pictures of the neighbours of all of them would be most of the page.
     cards = tuple(c if i < PICTURED else replace(c, neighbours=_named(c)) for i, c in enumerate(cards))
+    if at := places(shown.unknown_eyes):
+        cards = tuple(replace(c, at=place) for c, place in zip(cards, at, strict=True))
     closed = [card.closed_class for card in cards]
     left, groups = set(range(len(cards))), list[Group]()
     clusters: tuple[Cluster, ...] = ()
@@ -142,16 +147,18 @@ def _named(card: Card) -> tuple[Neighbour, ...]:
     return tuple(Neighbour(near.class_name) for near in card.neighbours)
 
 
-def _steps(calibration: np.ndarray, scores: np.ndarray, threshold: float | None) -> tuple[tuple[float, int], ...]:
-    """(a p-value, how many images have one up to it), from the smallest that there can be to twice the threshold."""
-    if threshold is None or not threshold > 0 or not len(scores):
+def _steps(calibration: np.ndarray, bound: KnownBound, threshold: float | None) -> tuple[tuple[float, int, int], ...]:
+    """(a p-value, how many images have one up to it, how many of those may be known), from the smallest that there can
+    be to twice the threshold."""
+    if threshold is None or not threshold > 0 or not len(bound.p):
         return ()
-    p = np.sort(p_values(calibration, scores))
+    p, curve = np.sort(bound.p), np.append(0, bound.curve())
     at = np.geomspace(1 / (len(calibration) + 1), min(1.0, 2 * threshold), STEPS)
     if at[0] >= at[-1]:
         return ()
     at = np.unique(np.append(at, threshold))
-    return tuple(zip(at.tolist(), np.searchsorted(p, at, side="right").tolist(), strict=True))
+    counts = np.searchsorted(p, at, side="right")
+    return tuple(zip(at.tolist(), counts.tolist(), curve[counts].tolist(), strict=True))
 
 
 def _cards(

@@ -29,6 +29,7 @@ class Card:
     closed_class, confidence: the classifier's own answer and its softmax probability.
     member_p_values: of each detector that takes part, by its name; small means unknown.
     neighbours: the nearest known images, the nearest first; three are shown.
+    at: its place on the map of unknown images, 0 to 1 across and down; None: it is not on it.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Card:
     thumb: Thumb | None = None
     member_p_values: Mapping[str, float] = field(default_factory=dict)
     neighbours: tuple[Neighbour, ...] = ()
+    at: tuple[float, float] | None = None
 
     @property
     def verdict(self) -> str:
@@ -97,7 +99,8 @@ class ReportData:
     threshold: images with a larger score are unknown; None where each class has its own.
     incoming_scores: NaN for unreadable images, which are left out of the histogram.
     p_threshold: images with a p-value up to it are unknown. groups: unknown images, all of which are shown.
-    steps: (a p-value, how many images have one up to it), ascending, for the slider.
+    steps: (a p-value, how many images have one up to it, how many of those may be known), ascending, for the slider.
+    strangest: (k, of the k strangest images at most so many are known), with 95 % confidence for all k at once.
     most_unknown (where there are no groups), borderline: the first 24 of each are shown, in the order given.
     unreadable: (file, reason); the first 200 are shown, and `counts.unreadable` tells how many there are.
     notes: what the reader should be warned of.
@@ -117,7 +120,8 @@ class ReportData:
     threshold: float | None
     p_threshold: float | None = None
     groups: tuple[Group, ...] = ()
-    steps: tuple[tuple[float, int], ...] = ()
+    steps: tuple[tuple[float, int, int], ...] = ()
+    strangest: tuple[tuple[int, int], ...] = ()
     most_unknown: tuple[Card, ...] = ()
     borderline: tuple[Card, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()

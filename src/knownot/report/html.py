@@ -14,6 +14,7 @@ from ..plots import bins_of, changes, data_uri, histogram, p_value, pixels_of, t
 from ..plots.page import render as fill
 from ..plots.page import write
 from .data import Card, ReportData
+from .plane import drawn
 
 CARDS = 24  # per gallery
 TILE = 84  # pixels of a picture in the grid
@@ -50,11 +51,12 @@ def render(data: ReportData) -> str:
         narrow=histogram(*scores, width=360, height=260, name="scores-narrow"),
         tails=tails(bins_of(*scores)),
         galleries=galleries(data),
+        map=drawn(data.groups),
         changed=changes(data.changed, alpha=data.alpha) if data.changed else "",
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         tiles=sum(len(group.cards) for group in data.groups),
-        start=max((i for i, (p, _) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
+        start=max((i for i, (p, *_) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
         classes=ordered[:CLASSES],
         more_classes=ordered[CLASSES:],
         largest_class=max((c.total for c in ordered), default=0) or 1,

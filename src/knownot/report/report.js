@@ -17,6 +17,8 @@
     sure: (a, b) => b.dataset.sure - a.dataset.sure,
     name: (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, {numeric: true}),
   };
+  const marks = new Map([...document.querySelectorAll("#map a")].map(mark =>
+    [at("card-" + mark.dataset.tile).closest(".tile"), mark]));
   function show() {
     const words = search.value.trim().toLowerCase();
     const limit = steps.length ? steps[slider.value][0] : 1;
@@ -26,6 +28,7 @@
         && (!only.value || tile.dataset.class === only.value);
       tile.hidden = !fits;
       tile.classList.toggle("beyond", Number(tile.dataset.p) > limit * (1 + 1e-9));
+      marks.get(tile)?.classList.toggle("away", !fits);
       shown += fits;
     }
     for (const group of groups) {
@@ -33,9 +36,9 @@
     }
     at("shown").textContent = shown + " of " + tiles.length + " shown";
     if (steps.length) {
-      const [p, count] = steps[slider.value];
+      const [p, count, known] = steps[slider.value];
       at("limit").textContent = "p ≤ " + p.toPrecision(2) + ": " + count.toLocaleString("en") + " of "
-        + total.toLocaleString("en") + " unknown";
+        + total.toLocaleString("en") + " unknown, at most " + known.toLocaleString("en") + " of them known";
     }
   }
   function sort() {
@@ -53,6 +56,14 @@
   if (slider) slider.addEventListener("input", show);
   for (const link of document.querySelectorAll("a[data-class]")) {
     link.addEventListener("click", () => { only.value = link.dataset.class; show(); });
+  }
+  for (const [tile, mark] of marks) {
+    mark.addEventListener("click", event => {
+      event.preventDefault();
+      tile.open = true;
+      tile.scrollIntoView({block: "center"});
+      tile.querySelector("summary").focus({preventScroll: true});
+    });
   }
   tools.hidden = false;
   show();

@@ -60,6 +60,7 @@ class ModelOut(BaseModel):
     digest: str
     kind: str
     classes: list[str]
+    added_classes: list[str] = Field(description="Those of them that were added from a handful of images.")
     alpha: float
     guarantee: str
     delta: float
@@ -91,6 +92,7 @@ class ModelsOut(BaseModel):
     models: list[ModelOut]
     limits: LimitsOut
     examples: int = Field(description="Images at /v1/examples, to try.")
+    streams: int = Field(description="Streams at /v1/streams, that are watched.")
 
 
 class ExamplesOut(BaseModel):
@@ -100,3 +102,17 @@ class ExamplesOut(BaseModel):
 class StateOut(BaseModel):
     status: str
     version: str
+
+
+class StreamsOut(BaseModel):
+    streams: list[str]
+
+
+class StreamOut(BaseModel):
+    name: str
+    model: str = Field(description="The classifier in service that the stream is of.")
+    images: int
+    unknown: int
+    unreadable: int
+    alarms: list[dict[str, Any]]
+    html: str

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 
 from ..version import __version__
-from . import open_inference, problems, routes
+from . import open_inference, problems, routes, streams
 from .guard import OPEN, Guard
 from .metrics import Metrics
 from .names import names_of
@@ -57,6 +57,8 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _gone)
     app.include_router(routes.router)
     app.include_router(open_inference.router)
+    app.include_router(streams.router)
+    app.include_router(streams.page)
     app.include_router(page_routes())
     _openapi(app)
     if settings.origins:

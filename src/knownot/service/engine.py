@@ -145,9 +145,9 @@ class Engine:
         rules = {float(alpha): p for alpha, p in facts["thresholds"].items()}
         rules[facts["alpha"]] = facts["p_threshold"]
         void = facts["promise"] if facts["promise"].startswith("none.") else ""
-        kept = ("kind", "classes", "alpha", "guarantee", "delta", "p_threshold", "promise", "calibration_images",
-                "detector", "members", "accuracy", "accuracy_images", "preprocessing", "classifier", "fingerprint",
-                "notes")  # fmt: skip
+        kept = ("kind", "classes", "added_classes", "alpha", "guarantee", "delta", "p_threshold", "promise",
+                "calibration_images", "detector", "members", "accuracy", "accuracy_images", "preprocessing",
+                "classifier", "fingerprint", "notes")  # fmt: skip
         return {
             "name": self.name,
             "digest": self.digest,

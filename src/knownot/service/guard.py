@@ -18,8 +18,9 @@ log = logging.getLogger("knownot.service.requests")
 
 # Asked for without a token.
 OPEN = frozenset(
-    ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/favicon.ico", "/", "/review")
-)
+    ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/favicon.ico", "/", "/review",
+     "/streams")
+)  # fmt: skip
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "

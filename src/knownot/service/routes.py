@@ -71,6 +71,7 @@ async def models(request: Request) -> dict[str, Any]:
         "models": [_described(registry, name) for name in registry.entries],
         "limits": {name: getattr(settings, name) for name in ("max_body", "max_images", "max_pixels")},
         "examples": len(settings.examples),
+        "streams": len(settings.streams),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OptionError
+from .names import check_name
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MIB = 2**20
@@ -28,6 +29,7 @@ class Settings:
     timeout: seconds for the body to arrive, and again for the answer. drain: seconds from SIGTERM on in which requests
     are still taken, so that clients and load balancers leave by themselves. reload: seconds between two looks at the
     files, 0: never. examples: image files that the page offers to try.
+    streams: (name, state file of `knownot watch`) of each stream that is shown.
     keep: where images are kept for the review desk, a file for SQLite or a database's URL; None: none is kept.
     keep_days, keep_most: images that are older, or beyond so many, go. audit_share: of all images, drawn at random to
     measure the rate of false alarms.
@@ -49,6 +51,7 @@ class Settings:
     drain: float = 1.0
     reload: float = 2.0
     examples: tuple[Path, ...] = ()
+    streams: tuple[tuple[str, Path], ...] = ()
     keep: str | None = field(default=None, repr=False)
     keep_days: float = 30.0
     keep_most: int = 20_000
@@ -65,6 +68,8 @@ class Settings:
             )
         if self.timeout <= 0 or self.drain < 0 or self.reload < 0:
             raise OptionError("timeout has to be above 0 seconds; drain and reload may not be below.")
+        for name, _ in self.streams:
+            check_name(name)
         if not 0 <= self.audit_share <= 1 or self.keep_days <= 0 or self.keep_most < 1:
             raise OptionError("audit_share is from 0 to 1; keep_days and keep_most are above 0.")
         if self.keep is not None and self.token is None:

@@ -112,6 +112,7 @@ async function refresh() {
   $("model").parentElement.querySelector("label").hidden = $("model").hidden = said.models.length < 2;
   choose(said.models.find((m) => m.name === before)?.name ?? said.default, alpha);
   $("examples").hidden = !said.examples;
+  $("streams").hidden = !said.streams;
   return said;
 }
 
