@@ -72,9 +72,6 @@ class ArrayImages(Entries):
     def sample(self, n: int, seed: int = 0) -> ArrayImages:
         return self.only(choice(len(self._index), n, seed))
 
-    def only(self, rows: np.ndarray) -> ArrayImages:
-        return ArrayImages(self._x, self._labels, self.class_names, self._index[rows])
-
 
 def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> ArrayImages | None:
     """Reads arrays and (images, labels) pairs of arrays; None for anything else."""
