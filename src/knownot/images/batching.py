@@ -163,7 +163,7 @@ def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
             raise Unreadable(why)
         if is_url(image):
             try:
-                image = read_url(image)
+                image = read_url(str(image))
             except FileNotFoundError:
                 raise Unreadable("no such file") from None
         return decode(image, way=way)
