@@ -38,6 +38,8 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/audit.py
 	.venv/bin/python benchmarks/fooling.py
 	.venv/bin/python benchmarks/remedies.py
+	.venv/bin/python benchmarks/tables.py resnet20-onnx
+	.venv/bin/python benchmarks/peers.py --install .venv-peers
 
 docs: .venv/ready  ## The tables in docs/ from the code, and the documentation site, into site/.
 	.venv/bin/python scripts/docs_hook.py
@@ -51,4 +53,4 @@ release-check: .venv/ready  ## Wheel and source archive, twine, and the wheel in
 	.venv/bin/python scripts/release_check.py
 
 clean:
-	rm -rf .venv .venv-demo site demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-demo .venv-peers site demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -222,13 +222,8 @@ def groceries(name: str, folder: Path) -> tuple[Any, ...]:
         network._fc.weight.data = torch.tensor(head.coef_, dtype=torch.float32)
         network._fc.bias.data = torch.tensor(head.intercept_, dtype=torch.float32)
         torch.onnx.export(network, (x[:2],), path, dynamo=True, dynamic_shapes=[{0: "n"}], verbose=False)
-    return (
-        knownot.open_model(path),
-        train,
-        (pool[0][:250], pool[1][:250]),
-        (pool[0][250:350], pool[1][250:350]),
-        unknown,
-    )
+    test = pool[0][250:350], pool[1][250:350]
+    return knownot.open_model(path), train, (pool[0][:250], pool[1][:250]), test, unknown
 
 
 def verdicts_of(osc: Any, seen: Activations) -> Any:

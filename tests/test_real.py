@@ -29,12 +29,12 @@ def parquet(path, n=None):
 def sets(shared):
     test, labels = parquet(shared / "cifar10/test.parquet", 2000)
     found = {
-        "known": parquet(shared / "cifar10/train-20000.parquet", 1500),
+        "known": parquet(shared / "cifar10/train-20000.parquet", 3000),
         "calibration": (test[:1000], labels[:1000]),
         "test": (test[1000:], labels[1000:]),
     }
     for name in ("mnist", "notmnist", "textures", "tiny-imagenet"):
-        found[name] = parquet(shared / f"unknown/{name}.parquet", 200)
+        found[name] = parquet(shared / f"unknown/{name}.parquet", 300)
     return found
 
 

@@ -581,3 +581,8 @@ def test_the_command(tmp_path, capsys):
     assert "give an open-set classifier" in capsys.readouterr().err
     assert run("fool", tmp_path / "osc", "-o", tmp_path / "x", "--size", "16") == 1
     assert run("fool", tmp_path / "m.onnx", "-o", tmp_path / "x", "--features", "a.onnx") == 1
+
+
+def test_preprocessing_by_its_name_is_that_preprocessing():
+    by_name, by_fields = (knownot.fool(torch_model(), 3, 2, preprocess=way) for way in ("[0, 1]", WAY))
+    np.testing.assert_array_equal(by_name.images, by_fields.images)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..arguments import number, one_of, public
-from ..arrays import Preprocess
+from ..arrays import Preprocess, PreprocessLike
 from ..errors import ModelError, OptionError, unknown_name
 from ..fitting.extraction import batch_size_for, forward
+from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..openset.classifier import OpenSetClassifier
 from ..progress import bar
@@ -38,7 +39,7 @@ def fool(
     target: float = 0.99,
     queries: int | None = None,
     smoothness: float = 1.0,
-    preprocess: Preprocess | None = None,
+    preprocess: PreprocessLike = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Fooling:
@@ -75,7 +76,11 @@ def fool(
     _check(model, osc, count, adaptive, method, target, queries, smoothness)
     names = _names(model, osc)
     wanted = np.resize(_numbers(classes, names, count), count)
-    way = sized(_way(model, osc, preprocess), model.input, model.opened_with.get("size"))
+    way = sized(
+        _way(model, osc, as_preprocess(preprocess, channels=model.input.channels)),
+        model.input,
+        model.opened_with.get("size"),
+    )
     objective = AttackObjective(model, way, target, osc if adaptive else None)
     if method == "auto":
         method = "gradient" if objective.differentiable else "evolution"

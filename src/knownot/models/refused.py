@@ -20,7 +20,7 @@ KINDS: dict[str, str] = {  # ending: what it is, and the way
     ".safetensors": "weights (safetensors) without the network. Build the network, load the weights into it, and give the "
     "nn.Module; or give the folder of a Hugging Face model that holds it",
     ".bin": "weights without the network. Build the network, load the weights into it, and give the nn.Module",
-    ".tflite": "TensorFlow Lite (LiteRT). Give the Keras model that it was made from (.keras, .h5), or convert it: python -m "
+    ".tflite": "TensorFlow Lite (LiteRT). Give the Keras model that it was made from (.keras, .h5), or convert it: pip install tf2onnx, then python -m "
     "tf2onnx.convert --tflite model.tflite --output model.onnx",
     ".pb": "a TensorFlow graph (a frozen graph, or the inside of a SavedModel). Convert it to ONNX: python -m "
     "tf2onnx.convert --graphdef model.pb --inputs x:0 --outputs y:0 --output model.onnx (--saved-model for a folder)",
@@ -88,7 +88,7 @@ def folder_refusal(folder: Path) -> str:
     if (folder / "saved_model.pb").is_file():
         return (
             f"{str(folder)!r} is a TensorFlow SavedModel. Give the Keras model that it was made from (.keras, .h5), or "
-            f"convert it to ONNX: python -m tf2onnx.convert --saved-model {folder.name} --output model.onnx"
+            f"convert it to ONNX: pip install tf2onnx, then python -m tf2onnx.convert --saved-model {folder.name} --output model.onnx"
         )
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         return (
