@@ -13,7 +13,7 @@ ROOT = Path(knownot.__file__).parent
 
 # Each module may import from lower rungs only; those of one rung not from each other, unless listed as chained.
 RUNGS = [
-    ["arrays", "errors", "arguments", "plugins", "progress", "renamed", "version"],
+    ["arrays", "engines", "errors", "arguments", "plugins", "progress", "renamed", "version"],
     ["stats", "images", "models", "plots"],
     ["detectors", "calibration", "measure", "outliers"],
     ["fitting", "saving"],
@@ -24,7 +24,14 @@ RUNGS = [
     ["cli", "checks"],
 ]
 RUNG = {name: i for i, names in enumerate(RUNGS) for name in names}
-CHAINED = {("arrays", "errors"), ("arguments", "errors"), ("arrays", "arguments"), ("arrays", "renamed")}
+CHAINED = {
+    ("arrays", "errors"),
+    ("arguments", "errors"),
+    ("arrays", "arguments"),
+    ("arrays", "renamed"),
+    ("engines", "errors"),
+    ("engines", "version"),
+}
 
 FRAMEWORKS = {
     # keras may compute with torch; checks move arrays; fooling differentiates detectors
@@ -35,7 +42,7 @@ FRAMEWORKS = {
     "onnxruntime": {"models/onnx", "checks", "export"},
     "onnx": {"models/onnx", "export"},
     "spox": {"export"},
-    "ray": {"distributed"},
+    "ray": {"engines"},
     "matplotlib": {"plots"},
     "sklearn": {"plots", "openset/discovery"},
     "cma": {"fooling"},
@@ -187,6 +194,7 @@ def test_one_place_loops_over_the_batches_of_a_model():
     found = {f.relative_to(ROOT).as_posix(): loops_over_batches(f.read_text(encoding="utf-8")) for f in FILES}
     found = {name: calls for name, calls in found.items() if calls and not name.startswith(homes)}
     found.pop("remedies/training/activations.py", None)  # `Pool.activations`, which is that
+    found.pop("engines.py")  # `submit` of a pool of processes
     assert {k: v for k, v in found.items() if not all("pool.activations" in call for call in v)} == {}
 
 

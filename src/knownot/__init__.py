@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .images import open_images
     from .models import open_model
     from .openset.classifier import OpenSetClassifier, fit
+    from .openset.parts import fit_part, merge
     from .openset.verdicts import Verdicts
     from .report.build import write_report
 
@@ -39,8 +40,10 @@ _HOMES = {
     "Preprocess": "arrays",
     "Verdicts": "openset.verdicts",
     "fit": "openset.classifier",
+    "fit_part": "openset.parts",
     "fool": "fooling",
     "load": "export",
+    "merge": "openset.parts",
     "open_images": "images",
     "open_model": "models",
     "write_report": "report.build",
@@ -58,8 +61,10 @@ __all__ = [
     "benchmark",
     "detectors",
     "fit",
+    "fit_part",
     "fool",
     "load",
+    "merge",
     "open_images",
     "open_model",
     "remedies",

@@ -29,6 +29,7 @@ FORMAT = 3
 READ = (2, 3)  # format 2 has no checksum of the manifest itself
 KEYS = {"format", "about", "files", "things", "digest"}
 PLUGGED = re.compile(r"[A-Za-z0-9][\w.-]{0,200}:[A-Za-z_]\w{0,200}")  # "package:Class"
+CLASSIFIER = "saved open-set classifier"
 MANIFEST, STATE = "manifest.json", "state.safetensors"
 
 
@@ -60,8 +61,12 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
     os.replace(draft, folder / MANIFEST)
 
 
-def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+def read(
+    folder: Path, kinds: Mapping[str, type], holds: str = CLASSIFIER
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """(things, about, names of the further files) of a folder written by `write`; `kinds`: classes by name.
+
+    holds: what its "about" has to say that it is.
 
     Raises SavedError for a folder that is no saved classifier, another format, a missing, truncated or changed
     file, or a class that is neither in `kinds` nor of an installed plug-in.
@@ -72,6 +77,9 @@ def read(folder: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], dict[
         about, tree = dict(manifest["about"]), dict(manifest["things"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SavedError(f"{folder / MANIFEST} is not complete: {error!r}. Save the classifier again.") from error
+    if (found := about.get("holds", CLASSIFIER)) != holds:
+        cure = " 'knownot merge' makes a classifier of all parts." if holds == CLASSIFIER else ""
+        raise SavedError(f"{str(folder)!r} holds a {found}, not a {holds}.{cure}")
     for name, checksum in files.items():
         parts = PurePosixPath(name).parts
         if (

@@ -21,7 +21,7 @@ from knownot.detectors import GEN, GMM, KNN, MSP, Auto, Combined, Detector, Ener
 from knownot.errors import OptionError, UnsoundError
 from knownot.fitting.options import CalibrationOptions
 from knownot.fitting.remade import pixels_of
-from knownot.fitting.sampling import HoldOut, Subsample
+from knownot.fitting.sampling import HoldOut, Subsample, numbers_of
 from knownot.measure import auroc
 from knownot.outliers import OUTLIERS
 from knownot.plots import percent
@@ -180,11 +180,12 @@ def test_the_images_that_calibrate_are_those_of_large_numbers(model, sets):
     images, _ = sets["calibration"]
     seen = Subsample(10, 100, 0)
     rng = np.random.default_rng(0)
-    batch = Activations(rng.normal(size=(500, 3)), rng.normal(size=(500, 4)))
+    keys = rng.integers(0, 2**64, 500, dtype=np.uint64)
+    batch = Activations(rng.normal(size=(500, 3)), rng.normal(size=(500, 4)), keys=keys)
     for begin in range(0, 500, 70):
         some = batch.take(slice(begin, begin + 70))
         seen.add(some, np.arange(begin, begin + len(some)), images[begin : begin + len(some)])
-    order = np.argsort(seen.numbers)
+    order = np.argsort(numbers_of(keys, 0))
     rows, labels = seen.rows(60)
     np.testing.assert_array_equal(labels, order[:60])
     np.testing.assert_array_equal(rows.features, batch.features[order[:60]])
@@ -197,12 +198,16 @@ def test_of_held_out_images_the_watch_has_the_numbers_of_the_hold_out():
     hold, seen = HoldOut(None, 10, CalibrationOptions()), Subsample(5, 50, 0)
     rng = np.random.default_rng(1)
     for begin in range(0, 600, 50):
-        batch = Activations(rng.normal(size=(50, 3)), np.arange(begin, begin + 50.0)[:, None])
-        _, out = hold.split(batch, np.arange(begin, begin + 50), np.arange(begin, begin + 50))
-        seen.add(batch.take(out), out + begin, batch.features[out], hold.latest)
-    order = np.argsort(hold.numbers)
-    np.testing.assert_array_equal(seen.rows(20)[1], hold.activations().features[order[:20], 0])
-    np.testing.assert_array_equal(hold.numbers, seen.numbers)
+        keys = rng.integers(0, 2**64, 50, dtype=np.uint64)
+        batch = Activations(rng.normal(size=(50, 3)), np.arange(begin, begin + 50.0)[:, None], keys=keys)
+        out = hold.split(batch, np.arange(begin, begin + 50))
+        seen.add(batch.take(out), np.flatnonzero(out) + begin, batch.features[out])
+    stayed = [k for freed, _ in hold.released(True) for k in freed.keys.tolist()]
+    held = hold.activations()
+    assert len(held) == 120
+    assert not set(stayed) & set(held.keys.tolist())
+    np.testing.assert_array_equal(seen.rows(20)[1], held.features[:20, 0])
+    assert (np.diff(numbers_of(held.keys, 0).astype(np.float64)) > 0).all()
 
 
 def test_without_calibration_images_it_holds_out_enough(model, sets):
@@ -227,7 +232,7 @@ def test_too_few_calibration_images_stay_with_the_default(model, sets):
 def test_members_that_fail_are_dropped_with_their_reason(model, sets, tmp_path):
     bad = {"upside": Upside.recipe(), "broken": Broken.recipe(), "constant": Constant.recipe(), "no": Refuses.recipe()}
     recipe = Auto.recipe(candidates=GOOD | bad, start=len(GOOD | bad))
-    osc = fitted(model, sets, recipe)
+    osc = fitted(model, sets, recipe, seed=10)  # upside down tells nothing of its own on these made images
     assert set(osc.detector.members) <= set(GOOD)
     why = {c.detector: (c.verdict, c.why) for c in osc.record.checks}
     assert why["upside"][0] == "dropped"

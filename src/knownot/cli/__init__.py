@@ -19,6 +19,7 @@ from .boundary import run
 COMMANDS = {
     "demo": "Everything on real images that ship with the package.",
     "fit": "Make a trained classifier say 'unknown': one pass over its images.",
+    "merge": "One open-set classifier of parts that 'knownot fit --part' made.",
     "predict": "A verdict for every image: its class, or unknown.",
     "evaluate": "Accuracy, realised false alarms and unknown images caught, on labelled images.",
     "recalibrate": "Another threshold from other known images, without a new fit.",

@@ -68,6 +68,11 @@ from .common import (
 )
 @click.option("--model/--no-model", "include_model", default=True, help="Whether the classifier is saved as well.")
 @click.option(
+    "--part",
+    help="Only part I/OF of the images, such as 3/16, for 'knownot merge': each part on its own, on whatever machine. "
+    "1/1 is all images of this place, where others have images of their own.",
+)
+@click.option(
     "--shifts/--no-shifts",
     default=None,
     help="Whether changed copies of calibration images are looked at, to tell when incoming images look changed.  "
@@ -83,8 +88,9 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
             class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...],
-            batch_size: int | None, thumbnails: int, include_model: bool, shifts: bool | None, changes: tuple[str, ...],
-            allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
+            batch_size: int | None, thumbnails: int, include_model: bool, part: str | None, shifts: bool | None,
+            changes: tuple[str, ...], allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool,
+            quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
@@ -95,19 +101,56 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
 
     asked = size_of(size)
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, unsafe_pickle=unsafe_pickle)
-    osc = fit(
-        opened, known, calibration=calibration, detector=detector_for(model, _asked(detectors)),
-        unknown=unknown,
-        alpha=alpha, guarantee=guarantee, delta=delta,
-        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
+    options = {
+        "calibration": calibration, "detector": detector_for(model, _asked(detectors)),
+        "alpha": alpha, "guarantee": guarantee, "delta": delta,
+        "preprocess": preprocess_of(preprocess, asked, opened.input.channels or 3),
         **_second(features, features_preprocess, features_size, features_embedding),
-        class_names=names_from(class_names), none_classes=list(none_classes) or None, batch_size=batch_size,
-        thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy, shifts=_shifts(shifts, changes), seed=seed,
-        progress=not quiet,
-    )  # fmt: skip
+        "class_names": names_from(class_names), "none_classes": list(none_classes) or None, "batch_size": batch_size,
+        "thumbnails": thumbnails, "allow_low_accuracy": allow_low_accuracy, "seed": seed, "progress": not quiet,
+        "shifts": _shifts(shifts, changes),
+    }  # fmt: skip
+    if part is not None:
+        if unknown is not None:
+            raise OptionError("--unknown is no part of the known images: give it to 'knownot merge'.")
+        return _part(opened, known, part_of(part), output, options, include_model, as_json)
+    osc = fit(opened, known, unknown=unknown, **options)
     osc.save(output, include_model=include_model)
     check_saved(osc, output, include_model=include_model, code=":" in model)
-    said(_words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+    said(words(osc, output), facts(osc) | {"output": str(output)}, as_json)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """'3/16'."""
+    i, slash, of = text.partition("/")
+    if not (slash and i.strip().isdigit() and of.strip().isdigit() and 1 <= int(i) <= int(of)):
+        raise OptionError(f"--part {text!r}: expected a number, '/' and how many parts there are, such as 3/16.")
+    return int(i), int(of)
+
+
+def _part(
+    model: Any,
+    known: str,
+    part: tuple[int, int],
+    output: Path,
+    options: dict[str, Any],
+    include_model: bool,
+    as_json: bool,
+) -> None:
+    """Fit one part and save it; the networks go with part 1."""
+    from ..fitting.auxiliary import Auxiliary
+    from ..openset.parts import fit_part, save_part
+
+    made = fit_part(model, known, part=part, **options)
+    first, second = include_model and part[0] == 1, options.get("features")
+    save_part(made, output, model if first else None, Auxiliary(second, None) if first and second else None)
+    seen = made.known.images + (0 if made.hold is None else sum(len(row[1]) for row in made.hold.rows))
+    said(
+        f"Part {part[0]}/{part[1]}: {seen:,} known images, {made.known.count:,} unreadable. Saved to {output}. When "
+        "all parts are there: knownot merge PART… -o osc/",
+        {"part": part[0], "of": part[1], "known": seen, "unreadable": made.known.count, "output": str(output)},
+        as_json,
+    )
 
 
 def check_saved(osc: Any, output: Path, *, include_model: bool, code: bool) -> None:
@@ -158,7 +201,8 @@ def _second(features: str | None, preprocess: str | None, size: str | None, embe
     return {"features": opened, "features_preprocess": way}
 
 
-def _words(osc: Any, output: Path) -> str:
+def words(osc: Any, output: Path) -> str:
+    """What a fit tells people."""
     from ..selection.diagnostics import table
 
     record = osc.record

@@ -13,10 +13,13 @@ import click
 import numpy as np
 
 from ..calibration import KnownBound
+from ..engines import ENGINES
 from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions, bound_of
 from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
+from .fit import part_of
 from .journal import Journal, Plan
+from .predict_parts import Task, predict_parts, words
 from .tables import write_metadata
 
 if TYPE_CHECKING:
@@ -63,6 +66,20 @@ if TYPE_CHECKING:
     help="Also the p-value of each detector that takes part, as columns of a CSV file; other formats have them.",
 )
 @click.option(
+    "--parts",
+    type=click.IntRange(1),
+    help="OUTPUT is a folder that gets a Parquet file for each of so many parts; given again, what is there stays.",
+)
+@click.option("--part", help="With --parts: only I/OF, such as 3/64, for a machine of its own.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="none",
+    show_default=True,
+    help="With --parts: who does them, this process, others of this machine, or a Ray cluster.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes at once.  [one for each core]")
+@click.option(
     "--adapt",
     is_flag=True,
     help="Also give verdicts adapted to the kind of change that windows of some 200 images went through, as columns.",
@@ -72,8 +89,8 @@ if TYPE_CHECKING:
 @machine_options
 def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | None, alpha: float | None,
             fdr: float | None, strangest: int | None, model: str | None, features: str | None, batch_size: int | None,
-            restart: bool, raw_cells: bool, explain: bool, adapt: bool, strict: bool, as_json: bool,
-            quiet: bool) -> int:  # fmt: skip
+            restart: bool, raw_cells: bool, explain: bool, adapt: bool, parts: int | None, part: str | None,
+            engine: str, workers: int | None, strict: bool, as_json: bool, quiet: bool) -> int:  # fmt: skip
     """A verdict for every image: its class, or unknown, with a p-value.
 
     SAVED is what 'knownot fit' wrote. IMAGES are a folder, files, a glob or a Parquet file. Rows are written as they
@@ -82,6 +99,14 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     """
     from ..export import load
 
+    if parts is not None or part is not None:
+        if report is not None or fdr is not None or strangest is not None or adapt:
+            raise OptionError("--report, --fdr, --strangest and --adapt are for all images together.")
+        numbers, of = (range(1, parts + 1), parts) if part is None and parts else numbered(part, parts)
+        tasks = [Task(str(saved), images, str(output), i, of, alpha, batch_size, (model, features)) for i in numbers]
+        total = predict_parts(tasks, engine=engine, workers=workers, quiet=quiet)
+        said(words(total, len(tasks), output), total | {"output": str(output)}, as_json)
+        return 3 if strict and total["unreadable"] else 0
     osc = load(saved, **networks_of(model, features))
     if alpha is not None:
         if not hasattr(osc, "with_alpha"):
@@ -105,6 +130,14 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
+
+
+def numbered(part: str | None, parts: int | None) -> tuple[range, int]:
+    """The one part of '3/64'."""
+    i, of = part_of(part or "")
+    if parts is not None and parts != of:
+        raise OptionError(f"--part {part} and --parts {parts}: of how many parts?")
+    return range(i, i + 1), of
 
 
 @dataclass
@@ -212,10 +245,11 @@ def predict_to(
     raw: bool = False,
     explain: bool = False,
     adapt: str | None = None,
+    source: Any = None,
 ) -> Run:
     """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
     still the same, are kept, all others computed, and that is told on standard error. adapt: as of `predict`; what is
-    adapted to depends on all images of a window, so nothing of an unfinished run is kept."""
+    adapted to depends on all images of a window, so nothing of an unfinished run is kept. source: them, opened."""
     from ..images import open_images
 
     begin = time.perf_counter()
@@ -225,7 +259,7 @@ def predict_to(
         raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
     if (fdr or strangest) and not hasattr(osc, "calibration"):
         raise OptionError("--fdr and --strangest are for saved folders: an exported file holds no calibration scores.")
-    source = open_images(images[0] if len(images) == 1 else images)
+    source = open_images(images[0] if len(images) == 1 else images) if source is None else source
     if adapt and not hasattr(osc, "shifts"):
         raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
     with Journal(output, osc.digest + (f" {adapt}" if adapt else ""), restart or bool(adapt)) as journal:

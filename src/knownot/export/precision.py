@@ -14,7 +14,7 @@ from ..arrays import Activations
 from ..errors import CalibrationError, LabelsError, ModelError, OptionError
 from ..fitting.extraction import Extractor, batch_size_for
 from ..fitting.labels import class_order
-from ..fitting.many import calibrate, measured_on
+from ..fitting.many import calibrate, score_each
 from ..fitting.options import CalibrationOptions
 from ..images import Images, open_images
 from ..images.preprocess import only_resized
@@ -95,10 +95,10 @@ def converted(
 def _recalibrated(osc: OpenSetClassifier, source: Images) -> tuple[OpenSetClassifier, float | None, int]:
     """Ranked and calibrated again on these images; and its accuracy on the labelled ones."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    (parts,), predicted = measured_on([osc.detector], _activations(osc, source, seen))
     calibration = osc.calibration
     options = CalibrationOptions(calibration.alpha, calibration.guarantee, calibration.delta)
-    decided = calibrate(osc.detector, parts, predicted, options)
+    (parts,), predicted, _, numbers = score_each([osc.detector], _activations(osc, source, seen), options.seed)
+    decided = calibrate(osc.detector, parts, predicted, options, numbers=numbers)
     changed = replace(osc, detector=decided.detector, calibration=decided.calibration, references=decided.references)
     return changed, *_share(seen)
 

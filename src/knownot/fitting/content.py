@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .extraction import Extracted, Observer
@@ -15,67 +18,91 @@ CLOSE = 0.06
 
 
 class Contents(Observer):
-    """The images of one walk. Memory is bounded: about 20 MB, whatever the number of images.
+    """The images of one walk. Memory is bounded: about 25 MB, whatever the number of images.
 
-    Two images are the same when the classifier is given the same numbers for both (`keys`). `repeats`: how many of the
-    images were there before; `images`: all that were asked for.
-
-    known: images that this walk is to have none of: `new` says which of its images are not among them. An image that it
-    has met before is left out then: it counts once.
+    Two images are the same when the classifier is given the same numbers for both (`keys`). `images`: all that were
+    asked for. once: leave out an image that was there before, so that each counts once.
     """
 
-    def __init__(self, most: int = MOST, known: Contents | None = None) -> None:
-        self._most, self._known = most, known
-        self._new: list[np.ndarray] = []
-        self._keys: set[int] = set()
-        self._below = 1 << 64
+    def __init__(self, most: int = MOST, once: bool = False) -> None:
+        self._most, self._once = most, once
+        self.times: dict[int, int] = {}  # how often each key below `end` was there
+        self.end = 1 << 64
         self._looks: dict[int, np.ndarray] = {}  # [SIDE * SIDE * k] by key
-        self.repeats = 0
         self.images = 0
 
     def see(self, images: Extracted) -> Extracted:
         keys = images.activations.keys
         assert keys is not None  # for the type checker: an extractor sets them
         new = self.add(keys, images.batch.x[images.fine])
-        if self._known is None:
-            return images
-        self._new.append(~self._known.has(keys[new]))
-        return images.take(np.flatnonzero(new))
+        return images.take(np.flatnonzero(new)) if self._once else images
 
     @property
-    def new(self) -> np.ndarray:
-        """[n] bool: which of the images that counted are not among the known ones."""
-        return np.concatenate(self._new) if self._new else np.empty(0, bool)
+    def repeats(self) -> int:
+        """How many of the images were there before; about, beyond as many images as keys are kept."""
+        return (sum(self.times.values()) - len(self.times)) * ((1 << 64) // self.end)
 
     def has(self, keys: np.ndarray) -> np.ndarray:
         """Which of these images were met, [n] bool; one whose key is beyond those kept counts as not met."""
-        return np.fromiter((int(key) in self._keys for key in keys), dtype=bool, count=len(keys))
+        return np.fromiter((int(key) in self.times for key in keys), dtype=bool, count=len(keys))
 
     def add(self, keys: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Take note of images `x` [n, h, w, k] with these keys; which of them were not there before, [n] bool."""
         new = np.ones(len(keys), dtype=bool)
         smallest = sorted(self._looks)[LOOKS - 1] if len(self._looks) >= LOOKS else None
         for i, key in enumerate(map(int, keys)):
-            new[i] = key not in self._keys
-            if not new[i] or key >= self._below:
+            new[i] = key not in self.times
+            if key >= self.end:
                 continue
-            self._keys.add(key)
-            if smallest is None or key < smallest:
+            self.times[key] = self.times.get(key, 0) + 1
+            if new[i] and (smallest is None or key < smallest):
                 self._looks[key] = look_of(x[i])
         self.images += len(keys)
-        self.repeats += int((~new).sum())
+        self._trim()
+        return new
+
+    def _trim(self) -> None:
         if len(self._looks) > 2 * LOOKS:
             self._looks = {key: self._looks[key] for key in sorted(self._looks)[:LOOKS]}
-        while len(self._keys) > self._most:
-            self._below //= 2
-            self._keys = {key for key in self._keys if key < self._below}
-        return new
+        while len(self.times) > self._most:
+            self.end //= 2
+            self.times = {key: n for key, n in self.times.items() if key < self.end}
 
     def looks(self, n: int, apart: Contents | None = None) -> np.ndarray:
         """[m, SIDE * SIDE * k] of the images of smallest key, m up to n, without those that `apart` has too."""
-        keys = sorted(self._looks if apart is None else self._looks.keys() - apart._keys)
+        keys = sorted(self._looks if apart is None else self._looks.keys() - apart.times.keys())
         kept = [self._looks[key] for key in keys[:n]]
         return np.stack(kept) if kept else np.empty((0, 0), np.float32)
+
+    def merge(self, other: Contents) -> None:
+        """Also what another walk met."""
+        self.end, self.images = min(self.end, other.end), self.images + other.images
+        for key, n in other.times.items():
+            self.times[key] = self.times.get(key, 0) + n
+        self.times = {key: n for key, n in self.times.items() if key < self.end}
+        self._looks |= other._looks
+        self._trim()
+
+    def state(self) -> dict[str, Any]:
+        """As arrays and numbers, for a folder."""
+        looks = sorted(self._looks)[:LOOKS]
+        return {
+            "keys": np.array(sorted(self.times), np.uint64),
+            "times": np.array([self.times[key] for key in sorted(self.times)], np.int64),
+            "end": self.end,
+            "images": self.images,
+            "look_keys": np.array(looks, np.uint64),
+            "looks": np.stack([self._looks[key] for key in looks]) if looks else np.empty((0, 0), np.float32),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Contents:
+        """The inverse."""
+        made = cls()
+        made.times = dict(zip(state["keys"].tolist(), state["times"].tolist(), strict=True))
+        made.end, made.images = int(state["end"]), int(state["images"])
+        made._looks = dict(zip(state["look_keys"].tolist(), state["looks"], strict=True))
+        return made
 
 
 def look_of(x: np.ndarray) -> np.ndarray:

@@ -146,6 +146,10 @@ class Observer:
         """What goes on to the next observer, and to the statistics."""
         return images
 
+    def released(self, last: bool) -> list[tuple[Activations, np.ndarray]]:
+        """(activations, labels) that it held back and that go on to the statistics now. last: no image follows."""
+        return []
+
 
 def extracted(
     model: Model,
@@ -183,6 +187,7 @@ class Extractor:
         self.allow_low_accuracy = False
         self.confusion = Confusion(model.capabilities.classes)
         self.unreadable: list[tuple[str, str]] = []
+        self.more_unreadable = 0  # that are not listed
         self.images = 0
 
     def run(
@@ -195,17 +200,23 @@ class Extractor:
         names: Sequence[str] | None = None,
         labelled: bool = True,
         contents: Observer | None = None,
+        last: bool = True,
     ) -> Iterator[tuple[Activations, np.ndarray]]:
         """(activations, labels) of the images that the observers let pass, batch by batch.
 
         order: which output each label is. names: of the outputs, for an early LabelsError where labels and outputs do
         not belong together; without them nobody is told. contents: sees all images before any is counted, and may leave
-        out those that it has met.
+        out those that it has met. last: False where another part of the images follows.
         """
         way = self._checked(images)
         seen = used = 0
 
-        def noted(batch: Batch, found: Computed) -> tuple[int, Extracted]:
+        def released(last: bool) -> list[tuple[Activations, np.ndarray]]:
+            free = [rows for observer in observers for rows in observer.released(last)]
+            self.images += sum(len(labels) for _, labels in free)
+            return free
+
+        def noted(batch: Batch, found: Computed) -> tuple[int, list[tuple[Activations, np.ndarray]]]:
             nonlocal seen, used
             activations, fine, errors = found
             self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
@@ -217,19 +228,21 @@ class Extractor:
                 for observer in observers:
                     here = observer.see(here)
                 self.images += len(here)
-            return len(batch), here
+            own = [(here.activations, here.labels)] if len(here) else []
+            return len(batch), own + released(False)
 
         with bar(what, images.count, self.progress) as advance:
             also = self.second.preprocess if self.second and way is not None else None
             side = max((observer.side for observer in observers), default=0)
             batches = images.batches(self.size, way, spec=self.model.input, thumbs=side, also=also)
-            for count, here in extracted(self.model, batches, self.second, noted):
-                if len(here):
-                    yield here.activations, here.labels
+            for count, given in extracted(self.model, batches, self.second, noted):
+                yield from given
                 advance(count)
-        if not used:
+        if not used and last:
             reasons = "; ".join(f"{i}: {e}" for i, e in self.unreadable[:3])
             raise ImagesError(f"None of the {seen} images ({what}) could be used{': ' + reasons if reasons else ''}.")
+        if last:
+            yield from released(True)
 
     def _checked(self, images: Images) -> Preprocess | None:
         """How they are preprocessed. Raises ImagesError for another form than that of the known images."""

@@ -27,6 +27,10 @@ class Confusion:
         has = labels >= 0
         np.add.at(self.counts, (labels[has], predicted[has]), 1)
 
+    def merge(self, other: Confusion) -> None:
+        """Also what another pass counted."""
+        self.counts = self.counts + other.counts
+
     @property
     def images(self) -> int:
         return int(self.counts.sum())

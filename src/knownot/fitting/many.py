@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -17,12 +17,12 @@ from ..detectors.base import to_namespace
 from ..errors import CalibrationError, OptionError, UnsoundError
 from ..images.prefetch import overlapped
 from ..models import Model
-from ..stats import gather, one_blas_thread, raised
+from ..stats import Statistic, StatisticRequest, gather, one_blas_thread, raised
 from .content import Contents
 from .extraction import Extractor, Observer
 from .labels import class_order
 from .options import CalibrationOptions
-from .sampling import HoldOut, Subsample
+from .sampling import HoldOut, Subsample, numbers_of
 from .setup import FitJob
 
 T = TypeVar("T")
@@ -34,31 +34,34 @@ ROWS = 1024  # that are scored at once, so that tables of them against a bank st
 
 
 def fitted_on(
+    recipes: Sequence[Recipe], batches: Iterable[tuple[Activations, np.ndarray]], model: Model
+) -> list[Detector]:
+    """Every recipe, fitted from one pass; what several want is gathered once. Raises UnsoundError."""
+    wanted = [want for recipe in recipes for want in recipe.required_statistics(model.capabilities).values()]
+    return fit_from(recipes, gather((batch for batch in batches), wanted, overlapped), model, model.capabilities)
+
+
+def fit_from(
     recipes: Sequence[Recipe],
-    batches: Iterable[tuple[Activations, np.ndarray]],
+    statistics: Mapping[StatisticRequest, Statistic],
     model: Model,
-    capabilities: Capabilities | None = None,
+    capabilities: Capabilities,
     refused: dict[int, str] | None = None,
     seconds: dict[int, float] | None = None,
 ) -> list[Detector]:
-    """Every recipe, fitted from one pass; what several want is gathered once.
-
-    capabilities: if more than the model's own.
+    """Every recipe, fitted.
 
     refused: filled with {which recipe: why} for those that the known images show to be unsound here, or their options
     to be out of range, and these are left out of the result; without it, the first one raises its error. seconds:
     filled with {which recipe: what fitting it took by the clock}, statistics apart.
     """
-    capabilities = capabilities or model.capabilities
-    wanted = [want for recipe in recipes for want in recipe.required_statistics(capabilities).values()]
-    found = gather((batch for batch in batches), wanted, overlapped)
     fitted = []
     narrow = model.head is not None and model.head.weight.shape[1] <= NARROW
     with one_blas_thread() if narrow else nullcontext():
         for i, recipe in enumerate(recipes):
             begin = time.perf_counter()
             try:
-                fitted.append(recipe.fit(found, model.head, capabilities))
+                fitted.append(recipe.fit(statistics, model.head, capabilities))
             except (UnsoundError, OptionError) as error:
                 if refused is None:
                     raise
@@ -89,6 +92,37 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
     return [np.concatenate(mine) for mine in member_scores], np.concatenate(predicted)
 
 
+Scored = tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]
+
+
+def score_each(detectors: Sequence[Detector], batches: Iterable[Activations], seed: int) -> Scored:
+    """(for each detector its members' scores [n, m], the predicted classes [n], keys [n], numbers [n]) of calibration
+    images, each once, in the order of the numbers by which they rank and calibrate: no other order, and no division of
+    the images, changes anything."""
+    keys: list[np.ndarray] = []
+
+    def noted() -> Iterator[Activations]:
+        for batch in batches:
+            keys.append(np.asarray(batch.keys))
+            yield batch
+
+    parts, predicted = measured_on(detectors, noted())
+    found = np.concatenate(keys)
+    numbers, order = np.unique(numbers_of(found, seed), return_index=True)
+    return [part[order] for part in parts], predicted[order], found[order], numbers
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a pass over the known images, or over a part of them, gave; nothing is fitted yet."""
+
+    job: FitJob
+    known: Extractor
+    statistics: Mapping[StatisticRequest, Statistic]
+    hold: HoldOut | None  # known images held out to calibrate
+    contents: Contents | None = None  # what was in the known images, where that was looked at
+
+
 @dataclass(frozen=True)
 class PassResults:
     """Detectors fitted on the known images, and their members' scores of the images that calibrate, by name."""
@@ -104,8 +138,52 @@ class PassResults:
     watch: Subsample | None = None  # some of the images that calibrate, where they are kept
     member_scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, m] each
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n]
-    numbers: np.ndarray = field(default_factory=lambda: np.empty(0))  # [n] random, for whoever draws among them
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] of their contents
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # [n] ascending, to draw by
     seconds: Mapping[str, float] = field(default_factory=dict)  # that fitting each one took
+
+
+def gather_known(
+    job: FitJob,
+    observers: Sequence[Observer] = (),
+    *,
+    judges: bool = True,
+    contents: Contents | None = None,
+    last: bool = True,
+) -> Gathered:
+    """One pass over the known images gathers what every detector of the job is fitted on. A `HoldOut` among the
+    observers keeps some images.
+
+    judges: raise LabelsError early where labels and outputs do not belong together. contents: looks at what is in the
+    images. last: False where another part of the known images follows.
+    """
+    hold = _first(HoldOut, observers)
+    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
+    names = job.names if judges else None
+    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents, last=last)
+    statistics = gather((batch for batch in batches), job.wanted, overlapped)
+    for _ in batches:  # where nobody has walked yet, as nothing is gathered
+        pass
+    return Gathered(job, known, statistics, hold, contents)
+
+
+def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -> PassResults:
+    """Every detector of the job, fitted.
+
+    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
+    raise LabelsError where labels and outputs do not belong together.
+    """
+    job, refused = found.job, {}  # type: ignore[var-annotated]
+    recipes = list(job.recipes.values())
+    seconds: dict[int, float] = {}
+    fitted = fit_from(recipes, found.statistics, job.model, job.capabilities, None if strict else refused, seconds)
+    if judges:
+        found.known.judge(job.names, job.trials)
+    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
+    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
+    named = dict(zip(fine, fitted, strict=True))
+    took = dict(zip(job.recipes, seconds.values(), strict=True))
+    return PassResults(job, found.known, named, left, found.hold, found.contents, seconds=took)
 
 
 def fit_known(
@@ -116,53 +194,40 @@ def fit_known(
     judges: bool = True,
     contents: Contents | None = None,
 ) -> PassResults:
-    """One pass over the known images fits every detector of the job. A `HoldOut` among the observers keeps some images.
-
-    strict: raise UnsoundError for a detector that the images show to be unsound, instead of leaving it out. judges:
-    raise LabelsError where labels and outputs do not belong together. contents: looks at what is in the images; those
-    that calibrate then count once each, and `held_contents` tells which are among the known ones.
-    """
-    hold = _first(HoldOut, observers)
-    known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
-    names = job.names if judges else None
-    batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents)
-    refused: dict[int, str] = {}
-    seconds: dict[int, float] = {}
-    recipes = list(job.recipes.values())
-    fitted = fitted_on(recipes, batches, job.model, job.capabilities, None if strict else refused, seconds)
-    for _ in batches:  # where nobody has walked yet, as nothing is gathered
-        pass
-    if judges:
-        known.judge(job.names, job.trials)
-    fine = [name for i, name in enumerate(job.recipes) if i not in refused]
-    left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
-    took = dict(zip(job.recipes, seconds.values(), strict=True))
-    return PassResults(job, known, dict(zip(fine, fitted, strict=True)), left, hold, contents, seconds=took)
+    """Both in one. The images that calibrate count once each where contents are looked at."""
+    found = gather_known(job, observers, judges=judges, contents=contents)
+    return fit_gathered(found, strict=strict, judges=judges)
 
 
 def score_calibration(found: PassResults, observers: Sequence[Observer] = (), *, judges: bool = True) -> PassResults:
     """With the scores of the images that calibrate: those held out, or else one pass over images of their own, for the
     observers. Raises CalibrationError when there is none."""
-    job, detectors, hold = found.job, list(found.fitted.values()), found.hold
-    own, contents, watch = None, None, None if hold is None else hold.watch
+    job = found.job
     if job.held is None:
-        kept = [] if hold is None or not hold.kept else [hold.activations()]
-        member_scores, predicted = measured_on(detectors, kept)
-        numbers = np.empty(0) if hold is None else hold.numbers
-    else:
-        own, watch = job.extractor([p for d in detectors for p in d.passes]), _first(Subsample, observers)
-        order = class_order(job.held, job.model, job.names, which="calibration")[1]
-        contents = None if found.contents is None else Contents(known=found.contents)
-        batches = own.run(
-            job.held, "calibration", observers, order=order, names=job.names if judges else None, contents=contents
-        )
-        member_scores, predicted = measured_on(detectors, (activations for activations, _ in batches))
-        if judges:
-            own.judge(job.names, job.trials)
-        numbers = random_numbers(len(predicted), job.options.seed) if watch is None else watch.numbers
-    scores = dict(zip(found.fitted, member_scores, strict=True))
-    found = replace(found, held_contents=contents)
-    return replace(found, calibration=own, watch=watch, member_scores=scores, predicted=predicted, numbers=numbers)
+        return score_held_out(found)
+    own = job.extractor([p for d in found.fitted.values() for p in d.passes])
+    contents = None if found.contents is None else Contents(once=True)
+    names = job.names if judges else None
+    order = class_order(job.held, job.model, job.names, which="calibration")[1]
+    batches = own.run(job.held, "calibration", observers, order=order, names=names, contents=contents)
+    found = with_scores(found, (activations for activations, _ in batches))
+    if judges:
+        own.judge(job.names, job.trials)
+    return replace(found, calibration=own, watch=_first(Subsample, observers), held_contents=contents)
+
+
+def score_held_out(found: PassResults) -> PassResults:
+    """With the scores of the known images that were held out."""
+    hold = found.hold
+    kept = [] if hold is None or not hold.rows else [hold.activations()]
+    return replace(with_scores(found, kept), watch=None if hold is None else hold.watch)
+
+
+def with_scores(found: PassResults, batches: Iterable[Activations]) -> PassResults:
+    """With the scores of these calibration images."""
+    parts, predicted, keys, numbers = score_each(list(found.fitted.values()), batches, found.job.options.seed)
+    scores = dict(zip(found.fitted, parts, strict=True))
+    return replace(found, member_scores=scores, predicted=predicted, keys=keys, numbers=numbers)
 
 
 def _first(kind: type[T], observers: Sequence[Observer]) -> T | None:
@@ -192,11 +257,11 @@ def calibrate(
 
     The images that rank the members of a combination and those that set its threshold are different ones, drawn at
     random: a known image to come is then exchangeable with the latter, and the guarantee holds.
-    numbers [n]: the random numbers to draw by, the smallest rank; drawn from the seed if not given. evidence: of how
-    many of the smallest the detector was chosen by. They set no threshold, but may rank.
+    numbers [n]: to draw by, see `numbers_of`, the smallest rank; those of places in a row, if not given. evidence: of
+    how many of the smallest the detector was chosen by. They set no threshold, but may rank.
     Raises CalibrationError when there are too few.
     """
-    numbers = random_numbers(len(member_scores), options.seed) if numbers is None else numbers
+    numbers = numbers_of(np.arange(len(member_scores)), options.seed) if numbers is None else numbers
     rank, rest = _split(np.argsort(numbers, kind="stable"), detector.needs_reference, evidence, options)
     ranked = detector.fit_reference(member_scores[rank]) if len(rank) else detector
     scores = np.asarray(to_namespace(ranked, np, np.float32).combine(member_scores[rest]))
@@ -210,11 +275,6 @@ def check_enough(n: int, ranks: bool, options: CalibrationOptions) -> None:
         _split(np.arange(n), True, 0, options)
     elif options.guarantee in ("pac", "marginal"):
         Calibration.of(np.zeros(n), np.zeros(n, np.int64), **options.rule)
-
-
-def random_numbers(n: int, seed: int) -> np.ndarray:
-    """Of n calibration images, in the order of the walk; the first m of them are those of m images."""
-    return np.random.default_rng([seed, 3]).random(n)
 
 
 def images_that_rank(n: int, options: CalibrationOptions) -> int:

@@ -30,6 +30,10 @@ class NoneShare(Observer):
         self.taken += int(takes_for_none(images.activations.logits, images.activations.extra).sum())
         return images
 
+    def merge(self, other: NoneShare) -> None:
+        """Also what another pass counted."""
+        self.images, self.taken = self.images + other.images, self.taken + other.taken
+
     @property
     def share(self) -> float:
         return self.taken / max(self.images, 1)

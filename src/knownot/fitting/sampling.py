@@ -1,75 +1,87 @@
-"""Random choices of the images of a pass: those held out for calibration, and a sample that is kept."""
+"""Choices of the images of a pass that look random and are decided by their content and the seed alone: those held out
+for calibration, and a sample that is kept. Neither the order of the images nor their division changes any."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Activations
 from ..errors import CalibrationError
-from .content import MOST
+from ..stats import Reservoir, drawn
 from .extraction import Extracted, Observer
 from .options import CalibrationOptions
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 5_000
+END = 2**64 - 1
+SLACK = 6  # standard deviations of how many images have numbers below a limit
 
 
-class Subsample(Observer):
-    """A random choice of the images of a walk, those of smallest random number: some are kept as the classifier's input
-    `x` (or the second network's, where that is larger), more as activations. `numbers` [n] are those of all images, in
-    the order of the walk.
-    """
+def numbers_of(keys: Any, seed: int) -> np.ndarray:
+    """The numbers [n] uint64 by which images with these keys are held out, rank and calibrate, the smallest first."""
+    return drawn(keys, seed, 1)
+
+
+class Watcher(Observer):
+    """Keeps some of the images that are held out, which are known at the end only."""
+
+    def below(self, end: np.uint64) -> None:
+        """Forget those of larger numbers."""
+
+
+class Subsample(Watcher):
+    """The images of a pass of smallest number: some are kept as the classifier's input `x` (or the second network's,
+    where that is larger), more as activations."""
 
     def __init__(self, pictures: int, rows: int, seed: int) -> None:
-        self._most_pictures, self._most_rows = pictures, rows
-        self._rng = np.random.default_rng([seed, 3])
-        self._numbers: list[np.ndarray] = []
-        self._rows: list[tuple[Activations, np.ndarray, np.ndarray]] = []
-        self._pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._most, self._seed = (pictures, rows), seed
+        self.kept: tuple[Reservoir, Reservoir] | None = None  # pictures, rows
 
     def see(self, images: Extracted) -> Extracted:
         self.add(images.activations, images.labels, images.x)
         return images
 
-    def add(
-        self, activations: Activations, labels: np.ndarray, x: np.ndarray, numbers: np.ndarray | None = None
-    ) -> None:
-        numbers = self._rng.random(len(labels)) if numbers is None else numbers
-        self._numbers.append(numbers)
+    def add(self, activations: Activations, labels: np.ndarray, x: np.ndarray) -> None:
         if len(labels):
-            self._pictures = [self._trimmed([*self._pictures, (x, labels, numbers)], self._most_pictures)]
-            self._rows.append((activations, labels, numbers))
-            if sum(len(r[1]) for r in self._rows) > 2 * self._most_rows:
-                self._rows = [self._first(self._most_rows)]
+            ranks = numbers_of(activations.keys, self._seed)
+            labels = labels.astype(np.int64)
+            pictures = Reservoir.of({"x": x, "label": labels}, size=self._most[0], ranks=ranks)
+            rows = {**activations.named(), "label": labels, "key": np.asarray(activations.keys)}
+            self.merge((pictures, Reservoir.of(rows, size=self._most[1], ranks=ranks)))
 
-    @property
-    def numbers(self) -> np.ndarray:
-        return np.concatenate(self._numbers) if self._numbers else np.empty(0)
+    def merge(self, kept: tuple[Reservoir, Reservoir] | None) -> None:
+        """Also what another pass kept."""
+        if self.kept is None or kept is None:
+            self.kept = self.kept or kept
+        else:
+            self.kept = self.kept[0].merge(kept[0]), self.kept[1].merge(kept[1])
+
+    def below(self, end: np.uint64) -> None:
+        if self.kept is not None:
+            self.kept = self.kept[0].below(end), self.kept[1].below(end)
 
     def rows(self, n: int) -> tuple[Activations, np.ndarray]:
         """(activations, labels) of the first n, n at most what was asked for."""
-        activations, labels, _ = self._first(n)
-        return activations, labels
+        assert self.kept is not None
+        rows = {path: x[:n] for path, x in self.kept[1].rows.items()}
+        labels, keys = rows.pop("label"), rows.pop("key")
+        return replace(Activations.of(rows), keys=keys), labels
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
-        """(x, labels) of the first ones; x as the walk gave it, [m, h, w, k]."""
-        x, labels, _ = self._pictures[0]
-        return x, labels
-
-    def _first(self, n: int) -> tuple[Activations, np.ndarray, np.ndarray]:
-        activations = Activations.concat([r[0] for r in self._rows])
-        labels, numbers = (np.concatenate([r[i] for r in self._rows]) for i in (1, 2))
-        keep = np.argsort(numbers, kind="stable")[:n]
-        return activations.take(keep), labels[keep], numbers[keep]
-
-    @staticmethod
-    def _trimmed(parts: list[tuple[np.ndarray, ...]], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x, labels, numbers = (np.concatenate([p[i] for p in parts]) for i in range(3))
-        keep = np.argsort(numbers, kind="stable")[:n]
-        return x[keep], labels[keep], numbers[keep]
+        """(x, labels) of the first ones; x as the pass gave it, [m, h, w, k]."""
+        assert self.kept is not None
+        rows = self.kept[0].rows
+        return rows["x"], rows["label"]
 
 
 class HoldOut(Observer):
-    """Keeps a random fifth of the known images (at most 5,000) out of the statistics, for calibration.
+    """Keeps a fifth of the known images (at most 5,000) out of the statistics, for calibration: those whose numbers are
+    the smallest.
+
+    Which they are is known at the end only, so images that may be among them are held back, and go on to the
+    statistics when smaller numbers have come. Copies of an image go where it goes; it is held out once.
 
     count: of the known images, None where that is not known; needed: held out at least. watch: sees those held out.
     """
@@ -77,84 +89,101 @@ class HoldOut(Observer):
     def __init__(
         self, count: int | None, needed: int, options: CalibrationOptions, watch: Subsample | None = None
     ) -> None:
-        self.watch = watch
-        self.also: Observer | None = None  # sees those held out, too
-        self._rng = np.random.default_rng([options.seed, 1])
-        self._chosen: np.ndarray | None = None
-        self._sides: dict[int, bool] = {}  # of images by their keys: held out?
-        self.moved = 0  # images that were to be held out and are copies of others
-        self.latest = np.empty(0)  # random numbers of the images held out of the last batch
-        self.kept: list[tuple[Activations, np.ndarray, np.ndarray]] = []  # activations, labels, random numbers
+        self.watch, self.needed, self._options = watch, needed, options
+        self.also: Watcher | None = None  # sees those held out, too
+        self.images = 0
+        self.copies = 0  # of images that are held out, which calibrate nothing
+        self.end = END  # images of larger numbers go on at once
+        self.rows: list[tuple[Activations, np.ndarray, np.ndarray, np.ndarray]] = []  # …, labels, numbers, how often
+        self._free: list[tuple[Activations, np.ndarray]] = []
         if count is not None:
-            want = max(min(int(HELD_OUT_SHARE * count), HELD_OUT_MOST), needed)
+            want = self._wanted(count)
             if want > count // 2:
                 raise CalibrationError(
                     f"{count} known images are too few to hold some out for calibration: {needed} are needed, and at "
                     f"most half are taken. {options.sentence} Give more images, "
                     "calibration= images, guarantee='marginal' or a larger alpha."
                 )
-            self._chosen = np.zeros(count, dtype=bool)
-            self._chosen[self._rng.permutation(count)[:want]] = True
+            share = (want + SLACK * np.sqrt(want) + 10) / count
+            self.end = int(share * 2.0**64) if share < 1 else END
+
+    def _wanted(self, count: int) -> int:
+        return max(min(int(HELD_OUT_SHARE * count), HELD_OUT_MOST), self.needed)
 
     def see(self, images: Extracted) -> Extracted:
-        """The images that stay."""
-        stay, held = self.split(images.activations, images.labels, images.numbers)
-        if self.watch is not None:
-            out = images.take(held)
-            self.watch.add(out.activations, out.labels, out.x, self.latest)
-        if self.also is not None:
-            self.also.see(images.take(held))
-        return images.take(stay)
+        """The images that go on at once."""
+        out = self.split(images.activations, images.labels)
+        for watcher in self._watchers():
+            watcher.see(images.take(np.flatnonzero(out)))
+        return images.take(np.flatnonzero(~out))
 
-    def split(self, activations: Activations, labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take the held-out ones; (the rows that stay, [m] indices, the rows held out).
+    def _watchers(self) -> list[Watcher]:
+        return [one for one in (self.watch, self.also) if one is not None]
 
-        Copies of an image go where its first one went: one that stays has none held out, and one held out is held out
-        once, its copies left aside.
-        """
-        numbers = self._rng.random(len(index))
-        out = self._chosen[index].copy() if self._chosen is not None else numbers < HELD_OUT_SHARE
-        aside = self._copies(activations.keys, out) if activations.keys is not None else np.zeros(len(out), dtype=bool)
-        self.latest = numbers[out]
+    def split(self, activations: Activations, labels: np.ndarray) -> np.ndarray:
+        """Hold back those that may be held out; which they are, [n] bool."""
+        numbers = numbers_of(activations.keys, self._options.seed)
+        out = numbers < np.uint64(self.end)
+        self.images += len(out)
         if out.any():
-            self.kept.append((activations.take(out), labels[out], numbers[out]))
-            if self._chosen is None and sum(len(k[1]) for k in self.kept) > 2 * HELD_OUT_MOST:
-                self._trim()
-        return np.flatnonzero(~out & ~aside), np.flatnonzero(out)
+            self.rows.append((activations.take(out), labels[out], numbers[out], np.ones(int(out.sum()), np.int64)))
+            most = max(HELD_OUT_MOST, self.needed)
+            if sum(len(row[1]) for row in self.rows) > 2 * most:
+                self._trim(most)
+        return out
 
-    def _copies(self, keys: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Correct `out` [n] for images that were there before; those that are neither held out nor stay, [n] bool."""
-        aside = np.zeros(len(out), dtype=bool)
-        for i, key in enumerate(map(int, keys)):
-            side = self._sides.get(key)
-            if side is None:
-                if len(self._sides) < MOST:
-                    self._sides[key] = bool(out[i])
-                continue
-            self.moved += bool(out[i])
-            out[i], aside[i] = False, side
-        return aside
+    def released(self, last: bool) -> list[tuple[Activations, np.ndarray]]:
+        if last and self.rows:
+            self._trim(max(HELD_OUT_MOST, self.needed))
+            _, _, numbers, times = self.rows[0]
+            different = self.images
+            if (times > 1).any():  # about: as many as below the limit are there everywhere
+                different = int(len(np.unique(numbers)) * 2.0**64 / (float(self.end) + 1))
+            self._trim(min(self._wanted(self.images), different // 2))
+            _, _, numbers, times = self.rows[0]
+            self.copies = int(times.sum()) - len(np.unique(numbers))
+            for watcher in self._watchers():
+                watcher.below(numbers[-1] if len(numbers) else np.uint64(0))
+        free, self._free = self._free, []
+        return free
+
+    def _trim(self, most: int) -> None:
+        """Put together what is held back, and let go of those beyond the `most` smallest numbers."""
+        activations = Activations.concat([row[0] for row in self.rows])
+        labels, numbers, times = (np.concatenate([row[i] for row in self.rows]) for i in (1, 2, 3))
+        order = np.lexsort((labels, numbers))
+        first = np.ones(len(order), dtype=bool)  # of copies under the same label
+        first[1:] = (np.diff(numbers[order]) > 0) | (np.diff(labels[order]) != 0)
+        times = np.add.reduceat(times[order], np.flatnonzero(first))
+        order = order[first]
+        different = np.unique(numbers)
+        if len(different) > most:
+            self.end = int(different[most])
+        stay = numbers[order] < np.uint64(self.end)
+        if not stay.all():
+            again = np.repeat(order[~stay], times[~stay])
+            self._free.append((activations.take(again), labels[again]))
+        kept = order[stay]
+        self.rows = [(activations.take(kept), labels[kept], numbers[kept], times[stay])]
+
+    def _held(self) -> tuple[Activations, np.ndarray]:
+        """(activations, labels) of the images held out, each once; of one with several labels the smallest."""
+        activations, labels, numbers, _ = self.rows[0]
+        _, first = np.unique(numbers, return_index=True)
+        return activations.take(first), labels[first]
 
     def activations(self) -> Activations:
-        self._trim()
-        return self.kept[0][0]
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """The random numbers of `activations`, in their order."""
-        self._trim()
-        return self.kept[0][2]
+        return self._held()[0]
 
     def accuracy(self) -> tuple[float, int]:
-        self._trim()
-        activations, labels, _ = self.kept[0]
+        activations, labels = self._held()
         has = labels >= 0
         right = np.argmax(activations.logits, axis=1)[has] == labels[has]
         return (float(right.mean()) if len(right) else 0.0), len(right)
 
-    def _trim(self) -> None:
-        activations = Activations.concat([k[0] for k in self.kept])
-        labels, numbers = (np.concatenate([k[i] for k in self.kept]) for i in (1, 2))
-        most = HELD_OUT_MOST if self._chosen is None else len(labels)
-        keep = np.sort(np.argsort(numbers, kind="stable")[:most])
-        self.kept = [(activations.take(keep), labels[keep], numbers[keep])]
+    def merge(self, other: HoldOut) -> None:
+        """Also what another part of the known images holds back."""
+        self.images, self.rows = self.images + other.images, [*self.rows, *other.rows]
+        self.end = min(self.end, other.end)
+        if self.rows:
+            self._trim(max(HELD_OUT_MOST, self.needed))

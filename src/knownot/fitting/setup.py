@@ -15,6 +15,7 @@ from ..detectors.reducing import reducing
 from ..errors import OptionError
 from ..images import Images, check_disjoint, open_images
 from ..models import Model
+from ..stats import StatisticRequest
 from .auxiliary import Auxiliary, open_auxiliary
 from .cache import Cache
 from .extraction import Extractor, batch_size_for
@@ -91,6 +92,15 @@ class FitJob:
     found: tuple[str, ...] = ()  # how the preprocessing was found
     notes: tuple[str, ...] = ()  # of the model, the preprocessing and the second network
     cache: Cache | None = None  # of what the networks compute
+
+    @property
+    def wanted(self) -> list[StatisticRequest]:
+        """What is gathered of the known images, each once, in an order that is the same everywhere."""
+        return list(
+            dict.fromkeys(
+                w for recipe in self.recipes.values() for w in recipe.required_statistics(self.capabilities).values()
+            )
+        )
 
     def extractor(self, passes: Iterable[Pass] = (), progress: bool | None = None) -> Extractor:
         """Of passes over images in which these detectors find what they read. No map outlives its batch."""

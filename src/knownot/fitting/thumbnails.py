@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 
 from ..arrays import Activations, Array, softmax
 from ..detectors.formulas import unit
+from ..stats import Reservoir, drawn
 from .extraction import Extracted, Observer
 
 SIDE = 64  # pixels of a thumbnail's longer side
@@ -47,28 +48,34 @@ class Bank:
 
 
 class Thumbnails(Observer):
-    """Keeps a uniform sample of the images of a pass, those of smallest random number, as a `Bank`."""
+    """Keeps the images of a pass of smallest number, a uniform sample, as a `Bank`."""
 
     def __init__(self, most: int, seed: int) -> None:
-        self.most, self.side = most, SIDE if most else 0
-        self._draw = np.random.default_rng(seed)
-        self._kept: list[tuple[float, np.ndarray, np.ndarray, int]] = []
+        self._most, self._seed, self.side = most, seed, SIDE if most else 0
+        self.kept: Reservoir | None = None
 
     def see(self, images: Extracted) -> Extracted:
-        thumbs = images.thumbs
-        if not self.most or not len(thumbs):
+        if not self._most or not len(images):
             return images
-        numbers = self._draw.random(len(thumbs))
-        worst = self._kept[-1][0] if len(self._kept) >= self.most else 2.0
-        looks = embed(images.activations)
-        for i in np.flatnonzero(numbers < worst):
-            self._kept.append((float(numbers[i]), squared(thumbs[int(i)]), looks[i], int(images.labels[i])))
-        self._kept.sort(key=lambda x: x[0])
-        del self._kept[self.most :]
+        numbers = drawn(images.activations.keys, self._seed, 2)  # type: ignore[arg-type]
+        worst = self.kept.rank[-1] if self.kept is not None and len(self.kept) == self._most else None
+        rows = np.arange(len(numbers)) if worst is None else np.flatnonzero(numbers < worst)
+        if len(rows):
+            thumbs = images.thumbs
+            made = {
+                "thumb": np.stack([squared(thumbs[int(i)]) for i in rows]),
+                "eyes": embed(images.activations)[rows],
+                "label": images.labels[rows].astype(np.int64),
+            }
+            self.merge(Reservoir.of(made, size=self._most, ranks=numbers[rows]))
         return images
 
+    def merge(self, other: Reservoir | None) -> None:
+        """Also what another pass kept."""
+        self.kept = other if self.kept is None else self.kept if other is None else self.kept.merge(other)
+
     def bank(self) -> Bank | None:
-        if not self._kept:
+        if self.kept is None:
             return None
-        _, thumbs, looks, labels = zip(*self._kept, strict=True)
-        return Bank(np.stack(thumbs), np.stack(looks), np.array(labels, dtype=np.int64))
+        rows = self.kept.rows
+        return Bank(rows["thumb"], rows["eyes"], rows["label"])

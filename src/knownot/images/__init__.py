@@ -24,6 +24,7 @@ READERS: tuple[
     "parquet",
     "array",
     "lists",
+    "tar",
     "files",
     "stream",  # last: any iterable
 )
@@ -46,9 +47,10 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
     source : ImagesLike
         An array, raw uint8 or uint16 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own
         input; a pair (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths
-        (or of files' bytes); an image list, a .txt or .lst file with a line "path label" for each image; parquet files
-        with image bytes; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of batches: arrays, (images,
-        labels), or dicts with "image" and "label"; what readers of other packages read.
+        (or of files' bytes); an image list, a .txt or .lst file with a line "path label" for each image; tar shards of
+        WebDataset, such as "train-{000..099}.tar"; parquet files with image bytes; a torch DataLoader or Dataset, a
+        tf.data.Dataset, any iterable of batches: arrays, (images, labels), or dicts with "image" and "label"; what
+        readers of other packages read. Folders, files and shards may be behind URLs (s3://, gs://, hf://).
     labels : LabelsLike, optional
         Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.

@@ -70,8 +70,7 @@ class ArrayImages(Entries):
         return made
 
     def sample(self, n: int, seed: int = 0) -> ArrayImages:
-        index = self._index[choice(len(self._index), n, seed)]
-        return ArrayImages(self._x, self._labels, self.class_names, index)
+        return self.only(choice(len(self._index), n, seed))
 
 
 def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> ArrayImages | None:

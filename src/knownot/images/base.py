@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import InputSpec, Preprocess
+from ..errors import ImagesError, OptionError
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,26 @@ class Images(ABC):
     def only(self, rows: np.ndarray) -> Images | None:
         """The images of these numbers [m], ascending, as a source of its own; None where it cannot be indexed."""
         return None
+
+    def part(self, i: int, of: int) -> Images:
+        """Part i, from 0, of `of` parts that have each image once; its ids are those of the whole.
+
+        Consecutive images where the source can be indexed; otherwise each `of`-th, which reads (without decoding) those
+        between. A part may be empty. Raises OptionError for a part that there is not, ImagesError for a source whose
+        images cannot be listed.
+        """
+        if not 0 <= i < of:
+            raise OptionError(f"part {i} of {of}: expected one from 0 to {of - 1}.")
+        if of == 1:
+            return self
+        if self.count is not None:
+            some = self.only(np.arange(self.count * i // of, self.count * (i + 1) // of))
+            if some is not None:
+                return some
+        return self._each(i, of)
+
+    def _each(self, i: int, of: int) -> Images:
+        raise ImagesError(f"This source ({type(self).__name__}) cannot be divided into parts.")
 
     def equals(self, other: Images) -> bool:
         """Whether it is seen at once, without decoding, that `other` holds the same images: the same object, files or

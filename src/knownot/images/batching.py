@@ -20,6 +20,7 @@ from .decode import Unreadable, decode, on, open_pil, shallow, size_of
 from .file_types import unread
 from .prefetch import WORKERS, in_order
 from .preprocess import apply, thumbnail
+from .remote import is_url, read_url
 
 T = TypeVar("T")
 
@@ -71,6 +72,38 @@ class Entries(Images):
             raise OptionError(f"size={size}, start={start}, thumbs={thumbs}: expected size >= 1 and the others >= 0.")
         work = partial(_prepared, preprocess=preprocess or Preprocess(), thumbs=thumbs, also=also)
         return _batches(self.entries(start, spec), size, preprocess or Preprocess(), work, thumbs, ahead)
+
+    def _each(self, i: int, of: int) -> Images:
+        return Each(self, i, of)
+
+
+class Each(Entries):
+    """Each `of`-th image of a source, from number i on."""
+
+    def __init__(self, source: Entries, i: int, of: int) -> None:
+        self._source, self._i, self._of = source, i, of
+        self.class_names, self.names_are_hints = source.class_names, source.names_are_hints
+        self.labelled, self.once = source.labelled, source.once
+        self.notes, self.label_notes = source.notes, source.label_notes
+
+    @property
+    def count(self) -> int | None:
+        n = self._source.count
+        return None if n is None else len(range(self._i, n, self._of))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return self._source.size
+
+    @property
+    def ready(self) -> bool:
+        return self._source.ready
+
+    def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
+        return islice(self._source.entries(0, spec), self._i + start * self._of, None, self._of)
+
+    def sample(self, n: int, seed: int = 0) -> Images:
+        return self._source.sample(n, seed)
 
 
 def _batches(
@@ -128,6 +161,11 @@ def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
     if isinstance(image, str | os.PathLike | bytes):
         if isinstance(image, str | os.PathLike) and (why := unread(image)):
             raise Unreadable(why)
+        if is_url(image):
+            try:
+                image = read_url(str(image))
+            except FileNotFoundError:
+                raise Unreadable("no such file") from None
         return decode(image, way=way)
     return open_pil(image, way)
 

@@ -19,6 +19,7 @@ from .file_types import ENDINGS, is_image_file, unread
 from .image_arrays import as_numpy, is_array
 from .labels import Names, names_of, renumbered, resolve
 from .names import file_state, stamp_of
+from .remote import is_url, listed
 
 PROOFS, FEW = 32, 8  # files compared by content before the walk; from how many on they prove anything
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "calibration", "dev"}
@@ -75,7 +76,10 @@ class FileImages(Entries):
         for i in range(start, len(self._ids)):
             yield Entry(self._ids[i], -1 if self._labels is None else int(self._labels[i]), self._files[i])
 
-    def stamps(self) -> Iterator[bytes]:
+    def stamps(self) -> Iterator[bytes] | None:
+        return None if any(map(is_url, self._files)) else self._stamps()
+
+    def _stamps(self) -> Iterator[bytes]:
         places = self.places()
         for name, file in zip(self._ids, self._files, strict=True):
             yield stamp_of(file) if isinstance(file, bytes) else stamp_of(name, next(places), file_state(file))
@@ -105,6 +109,8 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> FileI
     if isinstance(source, str | os.PathLike):
         if not os.fspath(source):
             raise ImagesError("An empty text names no images. Give a folder, a file or a glob; '.' is this folder.")
+        if is_url(source) and not str(source).startswith(("http:", "https:")):
+            return _elsewhere(str(source), labels, names)
         path = Path(source)
         if os.path.isdir(path):
             return _folder(path, labels, names)
@@ -210,6 +216,21 @@ def _folder(root: Path, labels: Any, names: Names) -> FileImages:
             f"Give one of them, such as {str(root / classes[0])!r}."
         )
     return _by_class(ids, files, [parts[0] if len(parts) > 1 else None for parts in found], classes, names, skipped)
+
+
+def _elsewhere(url: str, labels: Any, names: Names) -> FileImages:
+    """A folder behind a URL: classes are its sub-folders of the first level."""
+    root = url.partition("?")[0].rstrip("/")
+    files = [(file, file.partition("?")[0][len(root) + 1 :] or os.path.basename(root)) for file in listed(url)]
+    found = [(file, name) for file, name in files if Path(name).suffix.lower() in ENDINGS]
+    if not found:
+        raise ImagesError(f"The folder {root!r} holds no images ({len(files)} other files).")
+    urls, ids = [file for file, _ in found], [name for _, name in found]
+    groups = [name.partition("/")[0] if "/" in name else None for name in ids]
+    classes = sorted({group for group in groups if group is not None})
+    if labels is not None or not classes:
+        return in_list(ids, urls, labels, names, len(files) - len(found))
+    return _by_class(ids, urls, groups, classes, names, len(files) - len(found))
 
 
 def _by_class(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import saving
-from ..arguments import public, whole
+from ..arguments import public
 from ..arrays import (
     Activations,
     DetectorLike,
@@ -34,7 +34,6 @@ from ..calibration import (
     Selection,
     TwoSample,
     UnknownShare,
-    as_share,
     known_bound,
     p_values,
     select,
@@ -45,27 +44,22 @@ from ..detectors import Detector, classes
 from ..detectors.base import to_namespace
 from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
-from ..errors import ActivationsError, ImagesError, ModelError, OptionError, SavedError
+from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
-from ..fitting.none_classes import NoneShare, apart, takes_for_none
-from ..fitting.options import CalibrationOptions
-from ..fitting.setup import PassOptions, open_sources
+from ..fitting.none_classes import takes_for_none
 from ..fitting.thumbnails import SIDE, Bank, Thumbnails, embed
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.disjoint import CURE, VOID
-from ..images.labels import names_of
 from ..images.model_input import first_checked
-from ..images.ways import as_preprocess
-from ..models import Model, open_model
+from ..models import Model
 from ..models.reopen import described, reopened
 from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.decision import decide
 from ..selection.diagnostics import Check
 from ..shifts.base import Kind, Shifts
-from ..shifts.kinds import asked_for
 from ..shifts.sample import Sample
 from ..shifts.seen import Telling
 from ..stats import one_blas_thread
@@ -81,7 +75,18 @@ from .gallery import Gallery
 from .pickling import as_files, check_process, from_files
 from .recalibration import recalibrate, with_rule
 from .replacing import left_by_a_kill, replacing
-from .steps import ONE, Record, detector_for, learn_shifts, make_record, run_passes, score_unknown, set_up, with_none
+from .steps import (
+    ONE,
+    Agreed,
+    Passed,
+    Record,
+    agree_on,
+    learn_shifts,
+    make_record,
+    run_passes,
+    score_unknown,
+    with_none,
+)
 from .verdicts import Verdict, Verdicts
 
 
@@ -871,38 +876,40 @@ def fit(
     '100 images: 59 known, 40 unknown, 1 unreadable; at most 5 % of known images are rejected (99 % confidence)'
     """
     begin = time.perf_counter()
-    whole("thumbnails", thumbnails)
-    options = CalibrationOptions(as_share("alpha", alpha), guarantee, as_share("delta", delta), seed)
-    options.check()
-    changes = asked_for(shifts)
-    opened = open_model(model, head=head, stages=stages)
-    if not opened.capabilities.classes:
-        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
-    preprocess = as_preprocess(preprocess, channels=opened.input.channels)
-    features_preprocess = as_preprocess(features_preprocess, option="features_preprocess=")
-    class_names = names_of(class_names)
-    sources = open_sources(opened, (known, labels), (calibration, calibration_labels), (features, features_preprocess))
-    if sources.again:
-        warnings.warn(f"{sources.again} {VOID} {CURE}", UserWarning, stacklevel=3)
-    named: tuple[str, ...] = ()
-    watching: tuple[NoneShare, ...] = ()
-    if none_classes:
-        sources, class_names, named = apart(sources, none_classes, class_names)
-        watching = (NoneShare(),)
-    asked, passes = detector_for(model, detector), PassOptions(batch_size, progress, allow_low_accuracy)
-    job = set_up(sources, asked, options, preprocess, class_names, passes, unknown is not None)
-    shown = Thumbnails(thumbnails, seed)
-    sample = Sample() if changes else Sample(0)
-    passed = run_passes(job, shown, sample, watching)
-    if passed.void and not sources.again:  # else it was told before the walk
-        warnings.warn(passed.void, UserWarning, stacklevel=3)
+    agreed = agree_on(
+        model, (known, labels), calibration=calibration, calibration_labels=calibration_labels, detector=detector,
+        unknown=unknown, alpha=alpha, guarantee=guarantee, delta=delta, preprocess=preprocess, features=features,
+        features_preprocess=features_preprocess, class_names=class_names, none_classes=none_classes, head=head,
+        stages=stages, batch_size=batch_size, thumbnails=thumbnails, allow_low_accuracy=allow_low_accuracy,
+        shifts=shifts, seed=seed, progress=progress,
+    )  # fmt: skip
+    if agreed.again:
+        warnings.warn(f"{agreed.again} {VOID} {CURE}", UserWarning, stacklevel=3)
+    shown, sample = Thumbnails(thumbnails, seed), Sample(seed=seed) if agreed.changes else Sample(0)
+    passed = run_passes(agreed.job, shown, sample, agreed.none)
+    return assembled(agreed, passed, shown, begin, unknown=unknown, sample=sample)
+
+
+def assembled(
+    agreed: Agreed,
+    passed: Passed,
+    shown: Thumbnails,
+    begin: float,
+    *,
+    unknown: Any = None,
+    sample: Sample | None = None,
+) -> OpenSetClassifier:
+    """The detectors chosen and calibrated, and everything put together. begin: when the fit began."""
+    job = agreed.job
+    if passed.void and not agreed.again:  # else it was told before the walk
+        warnings.warn(passed.void, UserWarning, stacklevel=4)
     decided, choice = decide(passed.found, ONE, score_unknown(passed.found, unknown))
     decided = replace(decided, calibration=decided.calibration.among(job.capabilities.classes))
-    kept, notes = learn_shifts(passed, sample, shifts, changes, decided.detector)
+    kept, notes = learn_shifts(passed, sample or Sample(0), agreed.shifts, agreed.changes, decided.detector)
     record = make_record(passed, choice, decided, begin)
     record = replace(record, notes=(*record.notes, *notes))
-    if watching:
-        record = with_none(record, named, watching[0].share)
+    if agreed.none:
+        record = with_none(record, agreed.named, agreed.none[0].share)
     return OpenSetClassifier(
         model=job.model,
         preprocess=job.way,
@@ -929,14 +936,8 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     if missing := left_by_a_kill(folder):
         raise SavedError(f"There is no folder {str(folder)!r}.{missing}")
     things, about, files = saving.read(folder, {**classes(), **OUR_KINDS})
-    opened = reopened(about, model, folder, files, who="classifier", option="model")
-    said, way = about.get("second"), things.pop("second_preprocess", None)
-    if features is not None and not said:
-        raise SavedError("features= was given, but this classifier was fitted without a second network.")
-    other = None
-    if isinstance(said, dict):
-        network = reopened(said, features, folder, files, who="second network", option="features")
-        other = Auxiliary(network, way)
+    way = things.pop("second_preprocess", None)
+    opened, other = networks_in(folder, about, files, (model, features), way)
     try:
         osc = OpenSetClassifier(model=opened, second=other, **things)
     except TypeError as error:
@@ -949,6 +950,19 @@ def load(folder: str | Path, *, model: Any = None, features: Any = None) -> Open
     except OptionError as error:
         raise SavedError(f"{folder} cannot be used: {error}") from error
     return osc
+
+
+def networks_in(
+    folder: Path, about: Mapping[str, Any], files: tuple[str, ...], given: tuple[Any, Any], way: Preprocess | None
+) -> tuple[Model, Auxiliary | None]:
+    """The classifier and the second network of a saved folder. given: those to take instead of its files."""
+    opened = reopened(about, given[0], folder, files, who="classifier", option="model")
+    said = about.get("second")
+    if given[1] is not None and not said:
+        raise SavedError("features= was given, but this classifier was fitted without a second network.")
+    if not isinstance(said, dict):
+        return opened, None
+    return opened, Auxiliary(reopened(said, given[1], folder, files, who="second network", option="features"), way)
 
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")

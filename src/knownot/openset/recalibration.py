@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..fitting.content import Contents
 from ..fitting.extraction import Extractor, batch_size_for
 from ..fitting.labels import class_order
-from ..fitting.many import calibrate, measured_on
+from ..fitting.many import calibrate, score_each
 from ..fitting.options import CalibrationOptions
 from ..images import open_images
 
@@ -43,12 +43,12 @@ def recalibrate(
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     names: Sequence[str] = osc.class_names
     order = class_order(source, osc.model, names, which="calibration")[1]
-    contents = Contents(known=Contents())  # an image that comes again counts once
+    contents = Contents(once=True)
     batches = walk.run(source, "calibration", order=order, names=names, contents=contents)
-    (scores,), predicted = measured_on([osc.detector], (activations for activations, _ in batches))
+    (scores,), predicted, _, numbers = score_each([osc.detector], (activations for activations, _ in batches), seed)
     walk.judge(names, osc.record.trials)
     wanted = {**_rule(osc), **{name: x for name, x in rule.items() if x is not None}}
-    decided = calibrate(osc.detector, scores, predicted, CalibrationOptions(**wanted, seed=seed))
+    decided = calibrate(osc.detector, scores, predicted, CalibrationOptions(**wanted, seed=seed), numbers=numbers)
     calibration = decided.calibration.among(osc.model.capabilities.classes)
     count = len(calibration.scores)
     seen = walk.confusion

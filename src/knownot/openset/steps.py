@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import saving
+from ..arguments import whole
 from ..arrays import Preprocess
+from ..calibration import as_share
 from ..detectors import Detector, beside_default, classes, resolve
-from ..errors import CalibrationError, OptionError, SavedError
+from ..errors import CalibrationError, ModelError, OptionError, SavedError
 from ..fitting.content import Contents, lookalikes
 from ..fitting.labels import class_order
 from ..fitting.many import (
@@ -25,20 +27,24 @@ from ..fitting.many import (
     measured_on,
     score_calibration,
 )
-from ..fitting.none_classes import NoneShare
+from ..fitting.none_classes import NoneShare, apart
 from ..fitting.options import CalibrationOptions
 from ..fitting.sampling import HoldOut
-from ..fitting.setup import FitJob, PassOptions, Sources
+from ..fitting.setup import FitJob, PassOptions, Sources, open_sources
 from ..fitting.setup import set_up as agree
 from ..fitting.thumbnails import Thumbnails
 from ..fitting.trial import Trial
 from ..images import open_images
 from ..images.disjoint import CURE, VOID
+from ..images.labels import names_of
+from ..images.ways import as_preprocess
+from ..models import open_model
 from ..outliers.changes import Changed
 from ..selection.choice import Chosen
 from ..selection.decision import hold_out, subsample
 from ..selection.diagnostics import Check, checked
 from ..shifts.base import Shifts
+from ..shifts.kinds import asked_for
 from ..shifts.learn import copied, learn
 from ..shifts.sample import Sample
 from ..version import __version__
@@ -137,6 +143,45 @@ def _checked_first(
 
 
 @dataclass(frozen=True)
+class Agreed:
+    """What a fit is to do. none: counts what the classifier takes for nothing; named: those classes; again: that the
+    calibration images are the known ones again. asked: the detector."""
+
+    job: FitJob
+    none: tuple[NoneShare, ...] = ()
+    named: tuple[str, ...] = ()
+    again: str = ""
+    asked: Any = None
+    shifts: Any = None  # as given to `fit`
+    changes: Mapping[str, Changed] = field(default_factory=dict)  # of images, that are looked at
+
+
+def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
+    """Open everything and agree on it before any image is walked over. known: (images, labels); asked: all further
+    arguments of `fit`."""
+    whole("thumbnails", asked["thumbnails"])
+    alpha, delta = (as_share(name, asked[name]) for name in ("alpha", "delta"))
+    options = CalibrationOptions(alpha, asked["guarantee"], delta, asked["seed"])
+    options.check()
+    changes = asked_for(asked["shifts"])
+    opened = open_model(model, head=asked["head"], stages=asked["stages"])
+    if not opened.capabilities.classes:
+        raise ModelError("The classifier was opened with embedding=True: it has no classes. Give it as features=.")
+    preprocess = as_preprocess(asked["preprocess"], channels=opened.input.channels)
+    second = asked["features"], as_preprocess(asked["features_preprocess"], option="features_preprocess=")
+    class_names = names_of(asked["class_names"])
+    sources = open_sources(opened, known, (asked["calibration"], asked["calibration_labels"]), second)
+    again, named, none = sources.again, tuple[str, ...](), tuple[NoneShare, ...]()
+    if asked["none_classes"]:
+        sources, class_names, named = apart(sources, asked["none_classes"], class_names)
+        none = (NoneShare(),)
+    detector = detector_for(model, asked["detector"])
+    passes = PassOptions(asked["batch_size"], asked["progress"], asked["allow_low_accuracy"])
+    job = set_up(sources, detector, options, preprocess, class_names, passes, asked["unknown"] is not None)
+    return Agreed(job, none, named, again, detector, asked["shifts"], changes)
+
+
+@dataclass(frozen=True)
 class Passed:
     """What the passes gave, without images that calibrate nothing. void: why nothing is promised."""
 
@@ -148,31 +193,41 @@ class Passed:
 def run_passes(job: FitJob, thumbnails: Thumbnails, sample: Sample, none: tuple[NoneShare, ...] = ()) -> Passed:
     """One pass over the known images, and one over the calibration images if there are any. sample: sees those that
     calibrate."""
-    watch, contents, needed = subsample(job), Contents(), job.options.needed
+    watch, contents = subsample(job), Contents()
     if job.held is None:
         hold = hold_out(job, RANKING[0], watch)
         hold.also = sample
-        found = score_calibration(fit_known(job, (*none, hold, thumbnails), contents=contents))
-        return Passed(found, _held_out(found, hold, contents))
+        return checked_passes(score_calibration(fit_known(job, (*none, thumbnails, hold), contents=contents)))
     known = fit_known(job, (thumbnails,), contents=contents)
-    found = score_calibration(known, (*none, sample, *(() if watch is None else (watch,))))
-    assert found.held_contents is not None
-    counts, notes, void = distinct(contents, found.held_contents, needed, watch is None)
+    return checked_passes(score_calibration(known, (*none, sample, *(() if watch is None else (watch,)))))
+
+
+def checked_passes(found: PassResults) -> Passed:
+    """What was found, without images that calibrate nothing, and what there is to say about those."""
+    if found.held_contents is None:
+        return Passed(found, _held_out(found))
+    counts, notes, void = distinct(found, found.watch is None)
     member_scores = {name: part[counts] for name, part in found.member_scores.items()}
     found = replace(
-        found, member_scores=member_scores, predicted=found.predicted[counts], numbers=found.numbers[counts]
+        found,
+        member_scores=member_scores,
+        predicted=found.predicted[counts],
+        keys=found.keys[counts],
+        numbers=found.numbers[counts],
     )
     return Passed(found, notes, void)
 
 
-def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[str, ...]:
-    left = len(found.predicted)
+def _held_out(found: PassResults) -> tuple[str, ...]:
+    left, hold, contents = len(found.predicted), found.hold, found.contents
+    assert hold is not None
+    assert contents is not None
     note = (
         f"No calibration images were given: {left:,} of the known images were held out instead. If the "
         "classifier was trained on them, it treats them better than new images and more than the promised share of "
         "new known images will be rejected. Give calibration= images that the classifier has never seen."
     )
-    if not hold.moved:
+    if not hold.copies:
         return (note,)
     copies = (
         f"{contents.repeats:,} of the {contents.images:,} known images are the same image again. Such "
@@ -182,28 +237,29 @@ def _held_out(found: PassResults, hold: HoldOut, contents: Contents) -> tuple[st
     return (note, copies)
 
 
-def distinct(
-    known: Contents, held: Contents, needed: int, droppable: bool = True
-) -> tuple[np.ndarray, tuple[str, ...], str]:
+def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tuple[str, ...], str]:
     """(which calibration images count [n] bool, notes, why there is no promise: "" where there is one).
 
     Those that are among the known images do not. Where too few of them are left, or detectors were chosen by them
     already (not droppable), all count: there is a threshold, but nothing is promised of it.
     Raises CalibrationError when too few different images were given.
     """
+    known, held, needed = found.contents, found.held_contents, found.job.options.needed
+    assert known is not None
+    assert held is not None
     notes: list[str] = []
     void = ""
-    new = held.new
-    of, left = held.images, int(new.sum())
-    if held.repeats:
+    new = ~known.has(found.keys)
+    n, of, left = len(new), held.images, int(new.sum())
+    if repeats := held.repeats:
         notes.append(
-            f"{held.repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
-            f"the promise rests on {of - held.repeats:,} different ones."
+            f"{repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
+            f"the promise rests on {of - repeats:,} different ones."
         )
-        _enough_left(len(new), needed, notes[-1])
+        _enough_left(n, needed, notes[-1])
     if not new.all():
         said = (
-            f"{int((~new).sum()):,} of the {len(new):,} calibration images are among the known images that the "
+            f"{n - left:,} of the {n:,} calibration images are among the known images that the "
             "detectors are fitted on: the same content, whatever their names."
         )
         void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
@@ -289,19 +345,19 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
         )
     return Record(
         known=known.images,
-        held_out=len(member_scores) if job.held is None else 0,
+        held_out=len(member_scores) if new is None else 0,
         calibration=len(decided.calibration.scores),
         ranking=len(member_scores) - len(decided.calibration.scores) if decided.detector.needs_reference else 0,
         evidence=0 if choice is None else choice.evidence,
         made=0 if choice is None else choice.made,
         accuracy=right if of else None,
         accuracy_images=of,
-        calibration_is_new=job.held is not None and not passed.void,
+        calibration_is_new=new is not None and not passed.void,
         void=passed.void,
         preprocessing=" ".join(job.found),
         trials=job.trials,
         unreadable=tuple(unreadable[:1000]),
-        unreadable_count=len(unreadable),
+        unreadable_count=len(unreadable) + known.more_unreadable + (0 if new is None else new.more_unreadable),
         notes=tuple(notes),
         checks=checked(found.fitted[ONE].members, member_scores) if choice is None else choice.checks,
         low_accuracy_allowed=job.allow_low_accuracy,

@@ -3,6 +3,7 @@
 from ..renamed import old_names
 from .base import Statistic
 from .blas import one_blas_thread
+from .draws import drawn
 from .gather import StatisticRequest, gather, reductions_of
 from .moments import ClassMeans, ClassMoments, Moments
 from .quantiles import Quantiles
@@ -21,6 +22,7 @@ __all__ = [
     "Reservoir",
     "Statistic",
     "StatisticRequest",
+    "drawn",
     "gather",
     "maps_of",
     "one_blas_thread",

@@ -58,6 +58,12 @@ class Reservoir(Statistic):
             pieces = (_smallest(pieces, self.size),)
         return type(self)(pieces, self.size)
 
+    def below(self, end: np.uint64) -> Self:
+        """Without the rows of larger rank."""
+        rows, ranks = self._whole
+        m = int(np.searchsorted(ranks, end, side="right"))
+        return type(self)((({name: x[:m] for name, x in rows.items()}, ranks[:m]),), self.size)
+
     def settled(self) -> Self:
         return type(self)((self._whole,), self.size)
 
@@ -94,10 +100,14 @@ def ranked(n: int, arrays: Iterable[np.ndarray], seed: int = 0) -> np.ndarray:
 def _smallest(
     pieces: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]], size: int
 ) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
-    """One piece: rows of equal rank once, and of these the `size` smallest."""
-    rank, first = np.unique(np.concatenate([ranks for _, ranks in pieces]), return_index=True)
-    rank, first = rank[:size], first[:size]
-    starts = np.cumsum([0, *(len(ranks) for _, ranks in pieces)])
+    """One piece: rows of equal rank once, and of these the `size` smallest. Of copies under several labels the smallest
+    label stays, whichever came first."""
+    ranks = np.concatenate([ranks for _, ranks in pieces])
+    whole = [name for name, x in pieces[0][0].items() if x.ndim == 1 and x.dtype.kind == "i"]
+    first = np.lexsort((*(np.concatenate([rows[name] for rows, _ in pieces]) for name in whole), ranks))
+    rank, once = np.unique(ranks[first], return_index=True)
+    rank, first = rank[:size], first[once[:size]]
+    starts = np.cumsum([0, *(len(own) for _, own in pieces)])
     rows = {}
     for name, like in pieces[0][0].items():
         rows[name] = np.empty((len(rank), *like.shape[1:]), like.dtype)

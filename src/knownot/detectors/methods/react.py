@@ -20,8 +20,8 @@ class ReAct(Shaper):
         f'(x) = min(f(x), threshold), element by element
 
     threshold: a percentile, 90 by default, of all values of all features of the known images. Of the pooled
-    features, as in the paper; one peer clips the feature map before pooling. Approximate to a tenth of a
-    percentile, see Quantiles.
+    features, as in the paper; one peer clips the feature map before pooling. Within 6e-5 of the
+    value, see Quantiles.
     """
 
     threshold: float

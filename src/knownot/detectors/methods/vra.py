@@ -21,7 +21,7 @@ class Vra(Shaper):
 
     low, high: percentiles, 10 and 90 by default, of all values of all features of the known images; one peer takes
     those of each feature, 1 and 99. Where a tenth of the values are zeros, low is 0 and this is ReAct. Of the pooled
-    features. Approximate to a tenth of a percentile, see Quantiles.
+    features. Within 6e-5 of the value, see Quantiles.
     """
 
     low: float
