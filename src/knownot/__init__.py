@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .fooling import Fooling, fool
     from .images import open_images
     from .models import open_model
-    from .openset.classifier import OpenSetClassifier, fit
+    from .openset.classifier import OpenSetClassifier
+    from .openset.fit import fit
     from .openset.parts import fit_part, merge
     from .openset.verdicts import Verdicts
     from .report.build import write_report
@@ -39,7 +40,7 @@ _HOMES = {
     "OpenSetClassifier": "openset.classifier",
     "Preprocess": "arrays",
     "Verdicts": "openset.verdicts",
-    "fit": "openset.classifier",
+    "fit": "openset.fit",
     "fit_part": "openset.parts",
     "fool": "fooling",
     "load": "export",

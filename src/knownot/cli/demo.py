@@ -54,7 +54,8 @@ def examples_of(folder: Path, each: int = 6) -> tuple[Path, ...]:
 def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:
     """Unpack, show the problem, fit, predict and report; what came out."""
     from ..models import open_model
-    from ..openset.classifier import fit, load
+    from ..openset.classifier import load
+    from ..openset.fit import fit
     from .fit import facts as fit_facts
     from .predict import predict_to
 

@@ -96,7 +96,7 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
     (class sub-folders are its labels), a Parquet file or a glob of images.
     """
-    from ..openset.classifier import fit
+    from ..openset.fit import fit
     from ..openset.steps import detector_for
 
     asked = size_of(size)

@@ -29,7 +29,8 @@ from ..progress import bar
 from ..selection.choice import watch as empty_watch
 from ..selection.decision import hold_out, subsample
 from ..version import __version__
-from .classifier import OpenSetClassifier, assembled, fit, networks_in
+from .classifier import OpenSetClassifier, networks_in
+from .fit import assembled, fit
 from .replacing import replacing
 from .steps import ONE, Agreed, agree_on, checked_passes
 

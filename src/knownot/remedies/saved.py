@@ -13,7 +13,8 @@ from ..errors import OptionError, SavedError
 from ..models import Model, open_model
 from ..models import saved as model_folder
 from ..models.reopen import described, reopened
-from ..openset.classifier import OpenSetClassifier, fit
+from ..openset.classifier import OpenSetClassifier
+from ..openset.fit import fit
 from ..openset.replacing import replacing
 from ..version import __version__
 from .training.frameworks import also_saved
