@@ -317,3 +317,10 @@ def test_shaped_detectors_of_other_pairs() -> None:
     for detector in ("msp", "gen", "maxlogit"):
         pair = Shaped.recipe(shaper=Recipe(detectors.ReAct), detector=DETECTORS[detector])
         check_detector(pair, only="unknown_scores_higher")
+
+
+def test_a_detector_that_writes_into_its_input_spoils_nothing_for_the_next() -> None:
+    before = problem().known.logits.copy()
+    with pytest.raises(AssertionError):
+        check_detector(Broken.recipe(fault="changes"))
+    np.testing.assert_array_equal(problem().known.logits, before)

@@ -46,6 +46,11 @@ def fit(**given):
     return knownot.fit(**{"model": model, "known": x, "labels": y, "calibration": others, **FIT, **given})
 
 
+def part(**given):
+    x, y, others, model, _, _ = things()
+    return knownot.fit_part(**{"model": model, "known": x, "labels": y, "calibration": others, **FIT, **given})
+
+
 def walked(images):
     for _ in images.batches(8, None):
         pass
@@ -53,6 +58,8 @@ def walked(images):
 
 DOORS = {
     "fit": fit,
+    "fit_part": lambda **k: part(**k),
+    "merge": lambda **k: knownot.merge(**{"parts": [part()], "progress": False, **k}),
     "predict": lambda **k: things()[4].predict(**{"images": things()[0][:4], **k}),
     "stream": lambda **k: list(things()[4].stream(**{"images": things()[0][:4], **k})),
     "scores": lambda **k: things()[4].scores(**k),
@@ -75,7 +82,8 @@ DOORS = {
     "Preprocess": lambda **k: knownot.open_images(things()[0][:2]).batches(2, knownot.Preprocess(**k)),
 }
 WHERE = {
-    "fit": knownot.fit, "load": knownot.load, "open_images": open_images, "open_model": open_model,
+    "fit": knownot.fit, "fit_part": knownot.fit_part, "merge": knownot.merge, "load": knownot.load,
+    "open_images": open_images, "open_model": open_model,
     "write_report": knownot.write_report, "fool": knownot.fool, "Preprocess": knownot.Preprocess,
     **{name: getattr(knownot.OpenSetClassifier, name) for name in
        ("predict", "stream", "scores", "save", "with_alpha", "recalibrated", "evaluate")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,14 +40,18 @@ class Problem:
         return replace(self, **sets) if passes else self
 
 
-@functools.lru_cache(maxsize=8)  # most of its time is the training of the head, and every check asks for it
 def problem(seed: int = 0, classes: int = 5, d: int = 40, dtype: Any = np.float64) -> Problem:
     """Points around `classes` centres, two random rectified layers (a stage, the features), and a trained head.
 
     The unknown lie between the classes, so their logits are small, and off the directions that known points take,
     so their features are far: every detector can tell them. (With an untrained head, far features have large
-    logits and look known to the energy.) Asked again, it is the same object: leave its arrays as they are.
+    logits and look known to the energy.)
     """
+    return copy.deepcopy(_made(seed, classes, d, dtype))  # a detector may write into it
+
+
+@functools.lru_cache(maxsize=8)  # most of its time is the training of the head, and every check asks for it
+def _made(seed: int, classes: int, d: int, dtype: Any) -> Problem:
     rng = np.random.default_rng(seed)
     inside, outside, hidden = classes + 1, 6, 30
     centres = np.linalg.qr(rng.normal(size=(inside, classes)))[0].T * 4

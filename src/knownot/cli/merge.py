@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .common import machine_options, network_options, networks_of, said
+from .common import image_limits, machine_options, network_options, networks_of, said
 from .fit import check_saved, facts, words
 
 
@@ -14,6 +14,7 @@ from .fit import check_saved, facts, words
 @click.option("--unknown", help="Some unknown images of your own, as more evidence for --detector auto.")
 @click.option("--no-model", is_flag=True, help="Leave the classifier out of the folder.")
 @network_options
+@image_limits
 @machine_options
 def command(parts: tuple[Path, ...], output: Path, unknown: str | None, no_model: bool, model: str | None,
             features: str | None, as_json: bool, quiet: bool) -> None:  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..arguments import FILTERS, preprocess_fields, sides_of
+from ..arguments import FILTERS, preprocess_fields, short, sides_of
 from ..arrays import Preprocess
 from ..errors import OptionError, unknown_name
 from .preprocess import candidates
@@ -55,7 +55,7 @@ def as_preprocess(
             "'imagenet', or apply the function yourself and give float arrays."
         )
     raise OptionError(
-        f"{option}{given!r}: expected a knownot.Preprocess, the name of a convention ('imagenet'), a dict of its "
+        f"{option}{short(given)}: expected a knownot.Preprocess, the name of a convention ('imagenet'), a dict of its "
         "fields, or an image processor of Hugging Face."
     )
 
