@@ -121,8 +121,8 @@ def oddities(
 
 def confident(opened: Model, pool: Pool, x: np.ndarray) -> float:
     """The share of images whose largest softmax output is at least 0.99."""
-    logits = opened.forward(opened.input.to_layout(pool.inputs(x))).logits
-    return float((np.asarray(softmax(np.asarray(logits))).max(axis=1) >= SURE).mean())
+    logits = np.concatenate([np.asarray(seen.logits) for seen in replace(pool, x=x).activations(opened)])
+    return float((softmax(logits).max(axis=1) >= SURE).mean())
 
 
 def reason(error: BaseException) -> str:
