@@ -53,3 +53,21 @@ def test_a_part_that_there_is_not(home):
     for text in ("0/3", "4/3", "3", "a/b"):
         with pytest.raises(OptionError, match="--part"):
             CliRunner().invoke(group, asked(home, "--part", text, "-o", "x"), catch_exceptions=False)
+
+
+@pytest.mark.parametrize("engine", ["none", "processes"])
+def test_parts_of_one_call_are_what_one_fit_makes(home, engine):
+    whole = said(*asked(home, "-o", home / "at-once"))
+    facts = said(*asked(home, "-o", home / engine, "--parts", 3, "--engine", engine, "--workers", 2))
+    assert (facts["known"], facts["accuracy"]) == (whole["known"], whole["accuracy"])
+    looked = np.concatenate([toy.known(60, 9)[0], toy.unknown(40)])
+    first, osc = knownot.load(home / "at-once"), knownot.load(home / engine)
+    np.testing.assert_array_equal(osc.predict(looked).label, first.predict(looked).label)
+
+
+def test_what_other_processes_cannot_be_given(home):
+    more = ("--parts", "2", "--engine", "processes", "--size", "16", "-o", "x")
+    with pytest.raises(OptionError, match="opens the classifier anew in each process"):
+        CliRunner().invoke(group, asked(home, *more), catch_exceptions=False)
+    with pytest.raises(OptionError, match="give one of the two"):
+        CliRunner().invoke(group, asked(home, "--parts", "2", "--part", "1/2", "-o", "x"), catch_exceptions=False)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..engines import ENGINES
 from ..errors import ModelError, OptionError
 
 size_option = click.option(
@@ -88,6 +89,18 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command
     )
     return click.option("-q", "--quiet", is_flag=True, help="No progress bar.")(command)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--engine and --workers: who does the parts."""
+    workers = click.option("--workers", type=click.IntRange(1), help="Processes at once.  [one for each core]")
+    return click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="none",
+        show_default=True,
+        help="With --parts: who does them, this process, others of this machine, or a Ray cluster.",
+    )(workers(command))
 
 
 def said(text: str, facts: dict[str, Any], as_json: bool) -> None:

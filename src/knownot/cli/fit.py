@@ -11,6 +11,7 @@ from ..errors import OptionError
 from .common import (
     Share,
     class_names_option,
+    engine_options,
     head_option,
     image_limits,
     machine_options,
@@ -72,6 +73,8 @@ from .common import (
     help="Only part I/OF of the images, such as 3/16, for 'knownot merge': each part on its own, on whatever machine. "
     "1/1 is all images of this place, where others have images of their own.",
 )
+@click.option("--parts", type=click.IntRange(1), help="Fit the images in so many parts, and merge them.")
+@engine_options
 @click.option(
     "--shifts/--no-shifts",
     default=None,
@@ -88,15 +91,16 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
             unknown: str | None, alpha: float, guarantee: str, delta: float, preprocess: str | None, size: str | None,
             features: str | None, features_preprocess: str | None, features_size: str | None, features_embedding: bool,
             class_names: Path | None, none_classes: tuple[str, ...], head: str | None, stages: tuple[str, ...],
-            batch_size: int | None, thumbnails: int, include_model: bool, part: str | None, shifts: bool | None,
-            changes: tuple[str, ...], allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool,
-            quiet: bool) -> None:  # fmt: skip
+            batch_size: int | None, thumbnails: int, include_model: bool, part: str | None, parts: int | None,
+            engine: str, workers: int | None, shifts: bool | None, changes: tuple[str, ...],
+            allow_low_accuracy: bool, unsafe_pickle: bool, seed: int, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Make a trained classifier say "unknown", in one pass over images of its classes.
 
     MODEL is a file (.keras, .h5, .onnx, .pt2, TorchScript) or MODULE:NAME in your own Python code. KNOWN is a folder
     (class sub-folders are its labels), a Parquet file or a glob of images.
     """
     from ..openset.fit import fit
+    from ..openset.parts import fit_in_parts
     from ..openset.steps import detector_for
 
     asked = size_of(size)
@@ -110,11 +114,26 @@ def command(model: str, known: str, output: Path, calibration: str | None, detec
         "thumbnails": thumbnails, "allow_low_accuracy": allow_low_accuracy, "seed": seed, "progress": not quiet,
         "shifts": _shifts(shifts, changes),
     }  # fmt: skip
-    if part is not None:
+    if parts is not None and part is not None:
+        raise OptionError("--part fits one part, --parts all of them: give one of the two.")
+    if parts is not None:
+        elsewhere = engine != "none"
+        if elsewhere and (":" in model or size or unsafe_pickle or features):
+            raise OptionError(
+                f"--engine {engine} opens the classifier anew in each process, from a file that says its own size: no "
+                "code, --size, --unsafe-pickle or --features. Fit each part with --part instead."
+            )
+        named = {"head": head, "stages": list(stages) or None} if elsewhere else {}
+        osc = fit_in_parts(
+            model if elsewhere else opened, known, parts=parts, engine=engine, workers=workers, unknown=unknown,
+            **options, **named,
+        )  # fmt: skip
+    elif part is not None:
         if unknown is not None:
             raise OptionError("--unknown is no part of the known images: give it to 'knownot merge'.")
         return _part(opened, known, part_of(part), output, options, include_model, as_json)
-    osc = fit(opened, known, unknown=unknown, **options)
+    else:
+        osc = fit(opened, known, unknown=unknown, **options)
     osc.save(output, include_model=include_model)
     check_saved(osc, output, include_model=include_model, code=":" in model)
     said(words(osc, output), facts(osc) | {"output": str(output)}, as_json)

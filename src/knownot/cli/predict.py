@@ -13,10 +13,9 @@ import click
 import numpy as np
 
 from ..calibration import KnownBound
-from ..engines import ENGINES
 from ..errors import ImagesError, OptionError
 from .batch import BatchDecisions, bound_of
-from .common import Share, counted, image_limits, machine_options, network_options, networks_of, said
+from .common import Share, counted, engine_options, image_limits, machine_options, network_options, networks_of, said
 from .fit import part_of
 from .journal import Journal, Plan
 from .predict_parts import Task, predict_parts, words
@@ -71,14 +70,7 @@ if TYPE_CHECKING:
     help="OUTPUT is a folder that gets a Parquet file for each of so many parts; given again, what is there stays.",
 )
 @click.option("--part", help="With --parts: only I/OF, such as 3/64, for a machine of its own.")
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="none",
-    show_default=True,
-    help="With --parts: who does them, this process, others of this machine, or a Ray cluster.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes at once.  [one for each core]")
+@engine_options
 @click.option(
     "--adapt",
     is_flag=True,

@@ -7,14 +7,16 @@ import inspect
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from .. import saving
-from ..arguments import public, short
+from ..arguments import public, short, whole
 from ..detectors import resolve
+from ..engines import each
 from ..errors import OptionError, SavedError, unknown_name
 from ..fitting.auxiliary import Auxiliary
 from ..fitting.distributed import Part, finish, gather_part, kinds, part_of, things_of
@@ -23,7 +25,7 @@ from ..fitting.many import RANKING
 from ..fitting.options import CalibrationOptions
 from ..fitting.setup import FitJob
 from ..fitting.thumbnails import Thumbnails
-from ..models import Model
+from ..models import Model, open_model
 from ..models.reopen import described
 from ..progress import bar
 from ..selection.choice import watch as empty_watch
@@ -157,6 +159,56 @@ def merge(
             add_part(whole, part, agreed.job)
             advance(1)
     return merged(agreed, whole, begin, unknown)
+
+
+@public
+def fit_in_parts(
+    model: Any,
+    known: Any,
+    labels: Any = None,
+    *,
+    parts: int,
+    engine: str = "none",
+    workers: int | None = None,
+    unknown: Any = None,
+    **options: Any,
+) -> OpenSetClassifier:
+    """`knownot.fit` by parts of the images, several at once: `fit_part` of each, and `merge`.
+
+    Parameters
+    ----------
+    model, known, labels, unknown, **options
+        As of `knownot.fit`. Of engines other than "none": what can be pickled, so files by their paths.
+    parts : int
+        How many parts.
+    engine : {"none", "processes", "ray"}, default "none"
+        Who fits them: this process, one after the other; others of this machine; or a Ray cluster, whose machines see
+        the same paths.
+    workers : int, optional
+        Processes at once; as many as there are cores when left out.
+
+    Returns
+    -------
+    OpenSetClassifier
+
+    Raises
+    ------
+    KnownotError
+        As `fit_part` and `merge` do; StorageError where processes are lost again and again.
+    """
+    whole("parts", parts, 1)
+    progress = options.pop("progress", True)
+    work, made = partial(_fit_one, model, known, labels, parts, options), list[Part | str | Path]()
+    with bar("parts", parts, progress) as advance:
+        for _, part in each(work, range(1, parts + 1), engine=engine, workers=workers):
+            made.append(part)
+            advance(1)
+    asked = {name: options[name] for name in ("head", "stages") if options.get(name) is not None}
+    return merge(made, model=open_model(model, **asked), features=options.get("features"), unknown=unknown)
+
+
+def _fit_one(model: Any, known: Any, labels: Any, of: int, options: dict[str, Any], number: int) -> Part:
+    return fit_part(model, known, labels, part=(number, of), progress=False, **options)
 
 
 def add_part(whole: Part, part: Part, job: FitJob) -> None:
