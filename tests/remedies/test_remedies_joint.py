@@ -131,7 +131,7 @@ def test_it_becomes_unsure_of_what_is_made_and_stays_right(model, images, monkey
 def test_a_generator_that_does_not_learn_is_recognised(model, images, monkeypatch):
     """So the sign is right: what is made scores higher."""
     moved = keras_joint.JointTrainer._moved
-    monkeypatch.setattr(torch_joint.JointTrainer, "_maker", lambda self, noise: None)
+    monkeypatch.setattr(torch_joint.JointTrainer, "_generator_step", lambda self, noise: None)
     monkeypatch.setattr(
         keras_joint.JointTrainer, "_moved",
         lambda self, slopes, player, loss: None if player == 2 else moved(self, slopes, player, loss),

@@ -134,7 +134,7 @@ def benchmark(
         As of `knownot.fit`. preprocess_of: {set: another one for that set}.
     cache : path, optional
         A folder where activations are kept, so that a run that was stopped goes on, and another detector or set costs
-        only itself. What changed is computed again: see `docs/benchmark.md`.
+        only itself. What changed is computed again: see `docs/how-to/benchmark.md`.
 
     Returns
     -------

@@ -101,10 +101,10 @@ class Part:
         self.known.images += sum(len(labels) for _, labels in free)
 
     def _add(self, statistics: Sequence[Statistic]) -> None:
-        both = zip(self.statistics, statistics, strict=True)
-        self.statistics = tuple(a.merge(b) for a, b in both) if self.statistics and statistics else (
-            self.statistics or tuple(statistics)
-        )  # fmt: skip
+        if self.statistics and statistics:
+            self.statistics = tuple(a.merge(b) for a, b in zip(self.statistics, statistics, strict=True))
+        else:
+            self.statistics = self.statistics or tuple(statistics)
 
 
 def gather_part(
@@ -129,10 +129,8 @@ def gather_part(
     statistics = tuple(found.statistics[want] for want in job.wanted if want in found.statistics)
     made = Part(about, (), statistics, Noted.of(found.known, contents), shown, none, hold)
     if held is not None:
-        once, own = (
-            Contents(once=True),
-            some.extractor(p for r in job.recipes.values() for p in r.passes(held_out=True)),
-        )
+        once = Contents(once=True)
+        own = some.extractor(p for recipe in job.recipes.values() for p in recipe.passes(held_out=True))
         order = class_order(held, job.model, job.names, which="calibration")[1]
         seen = watching if watch is None else (*watching, watch)
         batches = own.run(held, "calibration", seen, order=order, contents=once, last=False)

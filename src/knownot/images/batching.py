@@ -77,19 +77,14 @@ class Entries(Images):
         return Each(self, i, of)
 
 
-class Each(Entries):
-    """Each `of`-th image of a source, from number i on."""
+class Selection(Entries):
+    """Some images of another source, of which all else holds too."""
 
-    def __init__(self, source: Entries, i: int, of: int) -> None:
-        self._source, self._i, self._of = source, i, of
+    def __init__(self, source: Entries) -> None:
+        self._source = source
         self.class_names, self.names_are_hints = source.class_names, source.names_are_hints
-        self.labelled, self.once = source.labelled, source.once
-        self.notes, self.label_notes = source.notes, source.label_notes
-
-    @property
-    def count(self) -> int | None:
-        n = self._source.count
-        return None if n is None else len(range(self._i, n, self._of))
+        self.labelled, self.once, self.skipped = source.labelled, source.once, source.skipped
+        self.notes, self.label_notes, self.order_notes = source.notes, source.label_notes, source.order_notes
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -98,6 +93,19 @@ class Each(Entries):
     @property
     def ready(self) -> bool:
         return self._source.ready
+
+
+class Each(Selection):
+    """Each `of`-th image of a source, from number i on."""
+
+    def __init__(self, source: Entries, i: int, of: int) -> None:
+        super().__init__(source)
+        self._i, self._of = i, of
+
+    @property
+    def count(self) -> int | None:
+        n = self._source.count
+        return None if n is None else len(range(self._i, n, self._of))
 
     def entries(self, start: int, spec: InputSpec | None) -> Iterator[Entry]:
         return islice(self._source.entries(0, spec), self._i + start * self._of, None, self._of)

@@ -9,19 +9,17 @@ import numpy as np
 
 from ..arrays import InputSpec
 from .base import Images
-from .batching import Entries, Entry
+from .batching import Entries, Entry, Selection
 
 OUT = -2  # the number of a class that is left out
 
 
-class Without(Entries):
+class Without(Selection):
     """number [c]: what each label of the source is here, `OUT` for those left out."""
 
     def __init__(self, source: Entries, number: np.ndarray, class_names: tuple[str, ...] | None) -> None:
-        self._source, self._number, self.class_names = source, number, class_names
-        self.labelled, self.once = source.labelled, source.once
-        self.skipped, self.notes, self.label_notes = source.skipped, source.notes, source.label_notes
-        self.order_notes = source.order_notes
+        super().__init__(source)
+        self._number, self.class_names, self.names_are_hints = number, class_names, False
 
     @property
     def count(self) -> int | None:
@@ -31,14 +29,6 @@ class Without(Entries):
         index = getattr(self._source, "_index", None)
         labels = labels if index is None else labels[index]
         return int(sum(self._to(int(k)) != OUT for k in labels))
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        return self._source.size
-
-    @property
-    def ready(self) -> bool:
-        return self._source.ready
 
     def places(self) -> Iterator[str]:
         return self._source.places()

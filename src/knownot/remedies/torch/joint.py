@@ -101,11 +101,11 @@ class JointTrainer(Against):
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 torch.manual_seed((self.job.settings.seed << 31) + step)
                 noise = torch.randn(2, len(batch["x"]), against.NOISE).to(inner.device)
-                loss = self._classifier_and_judge(batch, noise[0])
-                self._maker(noise[1])
+                loss = self._classifier_and_discriminator_step(batch, noise[0])
+                self._generator_step(noise[1])
             done(float(loss.detach()))
 
-    def _classifier_and_judge(self, batch: dict[str, torch.Tensor], noise: torch.Tensor) -> torch.Tensor:
+    def _classifier_and_discriminator_step(self, batch: dict[str, torch.Tensor], noise: torch.Tensor) -> torch.Tensor:
         n, generator, discriminator = len(batch["x"]), self.adversaries["generator"], self.adversaries["discriminator"]
         with torch.no_grad():
             made = generator(noise)
@@ -121,7 +121,7 @@ class JointTrainer(Against):
         self.optimisers["discriminator"].step()
         return loss
 
-    def _maker(self, noise: torch.Tensor) -> None:
+    def _generator_step(self, noise: torch.Tensor) -> None:
         generator, discriminator = self.adversaries["generator"], self.adversaries["discriminator"]
         out = self.inner.outputs(generator(noise), True)
         loss = softplus(discriminator(self._scaled(out.features))[:, 0]).mean() + self.beta * from_uniform(
