@@ -394,3 +394,11 @@ def test_a_database_that_fails_costs_no_answer(to_serve, tmp_path, caplog):
     for bad, error in (("nonsense://x", OptionError), (tmp_path, StorageError)):
         with pytest.raises(error):
             Store(bad)
+
+
+def test_the_document_says_which_numbers_are_taken(to_serve, tmp_path):
+    app = create_app({"toy": to_serve.folder}, Settings(token=TOKEN, keep=str(tmp_path / "kept.db")))
+    kinds = app.openapi()["components"]["schemas"]
+    number = kinds["DeleteIn"]["properties"]["images"]["items"]
+    assert (number["minimum"], number["exclusiveMaximum"]) == (0, 2**31)
+    assert kinds["Looked"]["properties"]["version"]["minimum"] == 0

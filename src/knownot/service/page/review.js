@@ -92,7 +92,7 @@ function draw() {
   const focused = document.activeElement?.dataset?.id;
   state.groups = grouped();
   $("groups").replaceChildren(...state.groups.map((group, g) => {
-    const section = document.createElement("section"), head = document.createElement("h3"), list = document.createElement("ul"), all = document.createElement("button"), more = document.createElement("span");
+    const section = document.createElement("section"), head = document.createElement("h2"), list = document.createElement("ul"), all = document.createElement("button"), more = document.createElement("span");
     section.className = "group";
     head.textContent = `${group.title} (${group.rows.length})`;
     more.className = "soft";

@@ -32,7 +32,7 @@ Show = Literal["unmarked", "marked", "all"]
 Name = Annotated[str | None, Query(alias="model", max_length=64)]
 WHO = Field(min_length=1, max_length=100, description="Who marks.")
 ID = Annotated[int, Field(ge=0, lt=2**31)]
-Number = Annotated[int, BeforeValidator(no_bool), Field(ge=0, lt=2**31)]  # in JSON, where true is no 1
+Number = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(no_bool)]  # in JSON, where true is no 1
 
 
 class NamedMark(BaseModel, extra="forbid"):
