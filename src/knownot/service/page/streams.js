@@ -31,6 +31,7 @@ async function start() {
     link.textContent = name;
     return link;
   }));
+  $("names").hidden = names.length < 2;
   if (!names.length) { $("said").textContent = "No stream is shown here: knownot serve … --stream NAME=STATE"; return; }
   addEventListener("hashchange", show);
   setInterval(show, 10_000);
