@@ -85,6 +85,7 @@ def open_table(path: str) -> Table:
     """Raises ImagesError for a file that is none, MissingExtraError without pyarrow."""
     try:
         import pyarrow as pa
+        import pyarrow.parquet
     except ImportError:
         raise missing_extra("pyarrow", "parquet", "Reading Parquet and Arrow files") from None
     try:
