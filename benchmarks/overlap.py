@@ -22,6 +22,7 @@ from PIL import Image
 from quality import classifier, parquet
 
 import knownot
+from knownot.cli.predict import predict_to
 from knownot.fitting.extraction import forward
 from knownot.images import open_images
 
@@ -65,6 +66,9 @@ def main() -> None:
             for _ in osc.stream(folder, batch_size=BATCH):
                 pass
 
+        def commanded() -> None:
+            predict_to(osc, [str(folder)], Path(home, "out.parquet"), batch_size=BATCH, quiet=True)
+
         if given.profile:
             with cProfile.Profile() as profile:
                 for batch in open_images(folder).batches(BATCH, WAY, ahead=False):
@@ -73,7 +77,8 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             return
         work: dict[str, Callable[[], None]] = {
-            "decoding": decoded, "forward pass": passed, "folder to verdicts": predicted
+            "decoding": decoded, "forward pass": passed, "folder to verdicts": predicted,
+            "the same to a file (the command line)": commanded
         }  # fmt: skip
         taken: dict[str, list[tuple[float, float]]] = {what: [] for what in work}
         for _ in range(given.rounds):
@@ -85,9 +90,10 @@ def main() -> None:
     print("| what | images/s | ms of CPU an image |\n|---|---:|---:|")
     for what, (clock, cpu) in middle.items():
         print(f"| {what} | {given.images / clock:,.0f} | {1000 * cpu / given.images:.3f} |")
-    (decode, decode_cpu), (alone, alone_cpu), (whole, whole_cpu) = middle.values()
-    rate, share = max(decode, alone) / whole, whole_cpu / (decode_cpu + alone_cpu)
-    print(f"\nRate: {rate:.2f} of the slower of both; CPU: {share:.2f} × decoding and forward pass")
+    (decode, decode_cpu), (alone, alone_cpu), *wholes = middle.values()
+    for what, (clock, cpu) in zip(list(work)[2:], wholes, strict=True):
+        rate, share = max(decode, alone) / clock, cpu / (decode_cpu + alone_cpu)
+        print(f"\n{what}: rate {rate:.2f} of the slower of both; CPU {share:.2f} × decoding and forward pass")
 
 
 if __name__ == "__main__":
