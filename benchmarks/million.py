@@ -40,7 +40,8 @@ OPTIONS = {
 def shard(path: Path, number: int) -> None:
     """A tar in the layout of WebDataset."""
     images, labels = toy.known(DRAWN, 1000 + number)
-    with tarfile.open(path, "w") as archive:
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with tarfile.open(draft, "w") as archive:
         for i in range(SHARD):
             turn, source = divmod(i, DRAWN)
             out = io.BytesIO()
@@ -51,6 +52,7 @@ def shard(path: Path, number: int) -> None:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
+    draft.rename(path)
 
 
 def one(what: str, n: int, home: Path) -> None:
