@@ -1,9 +1,10 @@
 """From a folder of JPEG files to verdicts, against decoding alone and the forward pass alone: do they overlap?
 
-    python benchmarks/overlap.py [--images 2000] [--rounds 3] [--profile]
+    python benchmarks/overlap.py [--images 2000] [--rounds 3] [--threads 1] [--profile]
 
 ResNet-20 as ONNX on CIFAR-10 (32 px), the default detector, batches of 256; interleaved rounds, medians. Seconds of CPU
-are those of all threads. --profile: where the time of a prediction goes, by function, with threads put in a row.
+are those of all threads. --threads: of the network; with one for each core (0) it leaves none to decoding, so the rate
+cannot be its own. --profile: where the time of a prediction goes, by function, with threads put in a row.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--images", type=int, default=2000)
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--threads", type=int, default=0)
     asked.add_argument("--profile", action="store_true")
     given = asked.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        model = knownot.open_model(classifier("resnet20-onnx", Path(home)))
+        model = knownot.open_model(classifier("resnet20-onnx", Path(home)), threads=given.threads)
         test, classes = parquet("cifar10/test.parquet")
         train, labels = parquet("cifar10/train-20000.parquet")
         folder = written(Path(home, "in"), test[2000 : 2000 + given.images])
