@@ -9,6 +9,7 @@ before the clock is; the processes of both engines open the classifier within it
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -52,7 +53,7 @@ def main() -> None:
             if engine == "ray":
                 import ray
 
-                ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, logging_level="error")
+                ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
             out = home / engine
             tasks = [
                 Task(saved=str(home / "osc"), images=(str(images),), folder=str(out), number=i, of=given.parts)
