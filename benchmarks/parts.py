@@ -33,7 +33,7 @@ def detectors(model: Any) -> tuple[list[str], dict[str, str]]:
     """(names of those that one pass fits, {name: why it is left out})."""
     recipes, left_out, _ = resolved(asked_for("all"), model.capabilities)
     for name, recipe in list(recipes.items()):
-        if issubclass(recipe.kind, Combined) or recipe.kind.passes_by_fit:
+        if recipe.kind.chooses or issubclass(recipe.kind, Combined) or recipe.kind.passes_by_fit:
             left_out[name] = "its passes depend on the fit" if recipe.kind.passes_by_fit else "it combines others"
             del recipes[name]
     return list(recipes), left_out
