@@ -1,4 +1,4 @@
-"""A million images: does memory stay flat and time linear? Prediction, the fit of the default, and of all detectors that
+"""A million images: is memory flat, and time linear? Prediction, the fit of the default, and that of all detectors that
 one pass fits.
 
     python benchmarks/million.py [--images 100000 1000000] [--what predict fit fit-all] [--source tar arrays]
