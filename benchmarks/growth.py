@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -106,10 +105,9 @@ def merging(count: int, home: Path) -> str:
         part.pieces = (("known", number, count),)
         save_part(part, folder)
     size = sum(file.stat().st_size for file in folders[0].rglob("*") if file.is_file())
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    begin = time.process_time()
     merge(folders, model=model)
-    used, after = time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"| {count:,} | {size / 1e6:.1f} | {1e3 * used / count:.0f} | {(after - before) / 1024:.0f} |"
+    return f"| {count:,} | {size / 1e6:.1f} | {1e3 * (time.process_time() - begin) / count:.0f} |"
 
 
 def main() -> None:
@@ -138,7 +136,7 @@ def main() -> None:
     for bank in (1_000, 4_000, 16_000):
         recipe = DETECTORS["knn"].with_options(bank=bank)
         print(row(f"knn, bank {bank:,}", recipe, max(n, bank), 512, 100), flush=True)
-    print("\n| parts | MB each | merging, ms of CPU each | more peak memory, MB |\n|---:|---:|---:|---:|", flush=True)
+    print("\n| parts | MB each | merging, ms of CPU each |\n|---:|---:|---:|", flush=True)
     for count in given.parts:
         with tempfile.TemporaryDirectory() as folder:
             print(merging(count, Path(folder)), flush=True)
