@@ -70,8 +70,8 @@ def public_names(package: Any) -> Iterator[tuple[str, Any]]:
         if inspect.isclass(thing):
             own = vars(thing).items()
             yield from ((f"{name}.{key}", x) for key, x in own if not key.startswith("_") and inspect.isfunction(x))
-        elif callable(thing):
-            yield name, thing
+        elif callable(thing):  # a module may be too
+            yield name, type(thing).__call__ if inspect.ismodule(thing) else thing
 
 
 def without_example(root: Path) -> list[str]:

@@ -149,10 +149,10 @@ def benchmark(
 
     Examples
     --------
-    >>> found = knownot.benchmark(  # doctest: +SKIP
-    ...     model, "data/train", test="data/val", near={"street": "data/street"}, far={"noise": "data/noise"}
-    ... )
-    >>> found.write("out")  # doctest: +SKIP
+    >>> found = knownot.benchmark("model.onnx", "data/train", test="data/val", far={"boxes": "incoming/0006*"},
+    ...                           detectors=["msp", "knn"], progress=False)
+    >>> sorted({row.detector for row in found.groups})
+    ['knn', 'msp']
     """
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()
