@@ -46,4 +46,10 @@ def section(known: Known) -> Changed:
         f"another camera, lens or compression may change them, {name} calls most unknown that are {told}. When yours "
         "change, calibrate anew with some 200 known images as they arrive then: the promise is exact again."
     )
-    return Changed(text, name, job.options.alpha, lines, "knownot recalibrate osc/ NEW_KNOWN -o osc2/")
+    return Changed(
+        text=text,
+        detector=name,
+        alpha=job.options.alpha,
+        lines=lines,
+        command="knownot recalibrate osc/ NEW_KNOWN -o osc2/",
+    )

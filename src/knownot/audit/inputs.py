@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Preprocess
 from ..fitting.auxiliary import same_values
-from ..fitting.race import Tried, attempt
+from ..fitting.race import TrialData, Tried, attempt
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
@@ -45,11 +45,15 @@ def section(
     used = given.way.name if given.way is not None else "as given"
     trials = tuple(
         Trial(
-            name, name == used, Share.of(a.right), Number.mean(a.confidence), Share.of(a.confidence >= SURE),
-            {} if way is None else asdict(way),
+            name=name,
+            used=name == used,
+            accuracy=Share.of(a.right),
+            confidence=Number.mean(a.confidence),
+            sure=Share.of(a.confidence >= SURE),
+            fields={} if way is None else asdict(way),
         )
         for name, (way, a) in tried.items()
-    )  # fmt: skip
+    )
     best, gain, confirmed = None, None, None
     if len(tried) > 1 and len(tried[used][1].right):
         best = max(tried, key=lambda name: (tried[name][1].right.mean(), name == used))
@@ -97,8 +101,8 @@ def _gain(
     """(how much better, (accuracy used, accuracy best)); where it matters and can be had, on more images."""
     a, b = tried[used][1], tried[best][1]
     if used != best and not images.ready and len(a.right) >= TRIED and b.right.mean() - a.right.mean() > 0.01:
-        more = images.sample(CONFIRMED, seed + 1)
-        a, b = (attempt(model, more, tried[name][0], order, size) for name in (used, best))
+        more = TrialData(model, images.sample(CONFIRMED, seed + 1), order, size)
+        a, b = (attempt(more, tried[name][0]) for name in (used, best))
     n = min(len(a.right), len(b.right))
     first, second = a.right[:n], b.right[:n]
     difference = paired_interval(int((second & ~first).sum()), int((first & ~second).sum()), n)
@@ -118,7 +122,7 @@ def _findings(
         said = "Whether images are prepared as in training could not be checked."
         text = f"The known images have no labels. They were fed as {used} ({given.found})."
         action = "Give labels, or class sub-folders: accuracy then tells which preprocessing is right."
-        return (Finding("open", "inputs", said, text, action),)
+        return (Finding(severity="open", section="inputs", title=said, text=text, action=action),)
     found: list[Finding] = []
     mine = tried[used][1]
     most = max((a.confusion for _, a in tried.values()), key=lambda c: c.reordered()[0])
@@ -129,7 +133,9 @@ def _findings(
         said = f"Labels and outputs are in another order: {pc(accuracy)} right as they are, {pc(better)} when renamed."
         text = f"Renaming {len(moved)} classes one to one makes the {most.images:,} labelled known images fit."
         action = "Give the names of the classifier's outputs in their order (--class-names, class_names=)."
-        return (Finding("problem", "inputs", said, text, action),)  # which makes any way of preprocessing look best
+        return (
+            Finding(severity="problem", section="inputs", title=said, text=text, action=action),
+        )  # which makes any way of preprocessing look best
     if best is not None and best != used and gain is not None and confirmed is not None:
         found += _mismatch(mine, used, best, gain, confirmed)
     if not found and all(a.confusion.near_chance for _, a in tried.values()):
@@ -137,7 +143,7 @@ def _findings(
         said = f"However images are prepared, the classifier is no more often right than by chance ({best_of_all})."
         text = f"{len(tried)} ways of preprocessing were tried on {most.images:,} labelled known images."
         action = "Check that the labels are those of this classifier, and give its preprocessing (--preprocess)."
-        found.append(Finding("problem", "inputs", said, text, action))
+        found.append(Finding(severity="problem", section="inputs", title=said, text=text, action=action))
     return tuple(found) or (_fine(given, used, tried),)
 
 
@@ -156,10 +162,10 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
     )
     return [
         Finding(
-            "problem" if grave else "warning", "inputs",
-            f"{MISMATCH} {verb}: {pc(confirmed[0])} right as fed ({used}), {pc(confirmed[1])} as {best}.",
-            text,
-            f"Preprocess as {best}, then audit again: every other finding may change.",
+            severity="problem" if grave else "warning", section="inputs",
+            title=f"{MISMATCH} {verb}: {pc(confirmed[0])} right as fed ({used}), {pc(confirmed[1])} as {best}.",
+            text=text,
+            action=f"Preprocess as {best}, then audit again: every other finding may change.",
         )
     ]  # fmt: skip
 

@@ -116,6 +116,10 @@ def _keep(notes: Notes, images: Extracted, confidence: np.ndarray) -> None:
     ):
         least = kept[-1].confidence if len(kept) >= most else -1.0
         for i in rows[confidence[rows] > least]:
-            kept.append(Picture(float(confidence[i]), ids[i], int(labels[i]), int(said[i]), thumbs[i]))
+            kept.append(
+                Picture(
+                    confidence=float(confidence[i]), id=ids[i], true=int(labels[i]), said=int(said[i]), thumb=thumbs[i]
+                )
+            )
         kept.sort(key=lambda w: -w.confidence)  # stable: of equal ones the first seen
         del kept[most:]

@@ -182,7 +182,17 @@ def _record(
     with timed("changed images"):
         sections["changed"] = changed.section(known)
     sections |= {"random_input": random_input, "pictures": pictures | picture}
-    return Audit(Record(SCHEMA, __version__, when, timed.all(), subject, findings, **sections))
+    return Audit(
+        Record(
+            schema=SCHEMA,
+            knownot=__version__,
+            when=when,
+            seconds=timed.all(),
+            subject=subject,
+            findings=findings,
+            **sections,
+        )
+    )
 
 
 def _unknown(
@@ -218,9 +228,13 @@ def _subject(
 def _thresholds(known: Known) -> recommendations.Thresholds:
     images = {name: len(rule.calibration.scores) for name, rule in known.rules.items()}
     return recommendations.Thresholds(
-        images, known.left_out, known.job.options.alpha, known.new is not None, known.job.model.trainable,
-        known.why_none,
-    )  # fmt: skip
+        detectors=images,
+        left_out=known.left_out,
+        alpha=known.job.options.alpha,
+        new=known.new is not None,
+        trains=known.job.model.trainable,
+        why_none=known.why_none,
+    )
 
 
 def _features(model: Model) -> int | None:

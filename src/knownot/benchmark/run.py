@@ -163,9 +163,15 @@ def benchmark(
     ways = {name: as_preprocess(way, channels=3, size=None) for name, way in (preprocess_of or {}).items()}
     sets = replace(sets, own_way={name: way for name, way in ways.items() if way is not None})
     settings = Settings(
-        detectors, options, preprocess, (features, features_preprocess), class_names,
-        PassOptions(batch_size, progress), tune, None if cache is None else Path(cache),
-    )  # fmt: skip
+        detectors=detectors,
+        options=options,
+        preprocess=preprocess,
+        features=(features, features_preprocess),
+        class_names=class_names,
+        passes=PassOptions(batch_size, progress),
+        tuning=tune,
+        cache=None if cache is None else Path(cache),
+    )
     every = {"model": model, **(networks or {})}
     found = [_run(name, open_model(one), sets, settings) for name, one in every.items()]
     names = {group: tuple(members) for group, members in sets.groups.items() if members}

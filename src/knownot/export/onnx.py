@@ -233,7 +233,7 @@ def write(place: Layout, proto: ModelProto, facts: Facts, parity: Parity) -> Exp
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    made = Exported(path, facts, parity, len(data), len(proto.graph.node))
+    made = Exported(path=path, facts=facts, parity=parity, size=len(data), nodes=len(proto.graph.node))
     place.card.write_text(card(made), encoding="utf-8")
     for beside, text_of in place.more.items():
         beside.write_text(text_of(facts), encoding="utf-8")

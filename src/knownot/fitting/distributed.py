@@ -127,7 +127,15 @@ def gather_part(
         some, observers if hold is None else (*observers, hold), judges=False, contents=contents, last=False
     )
     statistics = tuple(found.statistics[want] for want in job.wanted if want in found.statistics)
-    made = Part(about, (), statistics, Noted.of(found.known, contents), shown, none, hold)
+    made = Part(
+        about=about,
+        pieces=(),
+        statistics=statistics,
+        known=Noted.of(found.known, contents),
+        shown=shown,
+        none=none,
+        hold=hold,
+    )
     if held is not None:
         once = Contents(once=True)
         own = some.extractor(p for recipe in job.recipes.values() for p in recipe.passes(held_out=True))
@@ -146,7 +154,9 @@ def finish(job: FitJob, part: Part) -> PassResults:
         raise ImagesError("None of the known images could be used, in any part.")
     known = part.known.put_into(job.extractor())
     statistics = dict(zip(job.wanted, part.statistics, strict=True))
-    found = fit_gathered(Gathered(job, known, statistics, part.hold, part.known.contents))
+    found = fit_gathered(
+        Gathered(job=job, known=known, statistics=statistics, hold=part.hold, contents=part.known.contents)
+    )
     if part.calibration is None:
         return score_held_out(found)
     part.calibration.confusion = Confusion(job.model.capabilities.classes)
@@ -218,9 +228,17 @@ def part_of(
         calibration = None if things["calibration"] is None else _noted_of(things["calibration"])
         rows = [] if things["rows"] is None else [things["rows"]]
         return Part(
-            about, tuple((str(s), int(i), int(n)) for s, i, n in pieces), things["statistics"],
-            _noted_of(things["known"]), shown, none, hold, calibration, None if hold is not None else watch, rows,
-        )  # fmt: skip
+            about=about,
+            pieces=tuple((str(s), int(i), int(n)) for s, i, n in pieces),
+            statistics=things["statistics"],
+            known=_noted_of(things["known"]),
+            shown=shown,
+            none=none,
+            hold=hold,
+            calibration=calibration,
+            watch=None if hold is not None else watch,
+            rows=rows,
+        )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SavedError(f"This folder does not hold a part of a fit: {error!r}. Fit that part again.") from error
 
@@ -254,7 +272,13 @@ def _noted_of(state: Mapping[str, Any]) -> Noted:
     confusion = Confusion(len(state["confusion"]))
     confusion.counts = state["confusion"]
     unreadable = [(str(name), str(why)) for name, why in state["unreadable"]]
-    return Noted(confusion, Contents.restored(state["contents"]), state["images"], unreadable, state["count"])
+    return Noted(
+        confusion=confusion,
+        contents=Contents.restored(state["contents"]),
+        images=state["images"],
+        unreadable=unreadable,
+        count=state["count"],
+    )
 
 
 def kinds() -> dict[str, type]:

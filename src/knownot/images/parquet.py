@@ -110,7 +110,13 @@ class ParquetImages(Entries):
     def only(self, rows: np.ndarray) -> ParquetImages:
         chosen = rows if self._chosen is None else self._chosen[rows]
         return ParquetImages(
-            self._files, self._counts, self._columns, self._labels, self.class_names, self._renumber, chosen
+            files=self._files,
+            counts=self._counts,
+            columns=self._columns,
+            labels=self._labels,
+            names=self.class_names,
+            renumber=self._renumber,
+            chosen=chosen,
         )
 
     def _rows(self, start: int) -> Generator[Entry, None, None]:
@@ -194,12 +200,14 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Parqu
     wanted = names_of(class_names)
     if labels is not None:
         numbers, names = resolve(labels, sum(counts), wanted)
-        return ParquetImages(files, counts, columns, numbers, names, None)
+        return ParquetImages(files=files, counts=counts, columns=columns, labels=numbers, names=names, renumber=None)
     own = columns.names or (_distinct(files, columns.label) if wanted is None and columns.label else None)
     renumber = renumbered(own, wanted) if own and wanted else np.arange(len(own)) if columns.names and own else None
     if renumber is not None and not _is_integer(schema, columns.label):
         renumber = None  # names are looked up in class_names directly
-    return ParquetImages(files, counts, columns, None, wanted or own, renumber)
+    return ParquetImages(
+        files=files, counts=counts, columns=columns, labels=None, names=wanted or own, renumber=renumber
+    )
 
 
 def _found(source: Any) -> list[str]:

@@ -763,7 +763,9 @@ class OpenSetClassifier:
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
-        empty = Batch([], np.empty((0, 1, 1, 1)), np.empty(0, np.int64), np.empty(0, np.int64), [])
+        empty = Batch(
+            ids=[], x=np.empty((0, 1, 1, 1)), rows=np.empty(0, np.int64), labels=np.empty(0, np.int64), errors=[]
+        )
         return self._verdicts(empty, run_batch(self.model, empty))[1]
 
 

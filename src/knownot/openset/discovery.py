@@ -93,7 +93,7 @@ def discover(
         thumbs = np.full((len(verdicts), SIDE, SIDE, 3), 128, np.uint8)
     rows = embedding(features, blocks)
     clusters, unstable = find_clusters(rows, verdicts.closed_class, smallest=smallest, seed=seed)
-    return Discovery(verdicts, features, blocks, clusters, unstable), thumbs
+    return Discovery(verdicts=verdicts, features=features, blocks=blocks, clusters=clusters, unstable=unstable), thumbs
 
 
 def embedding(features: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
@@ -167,9 +167,14 @@ def make_cluster(features: np.ndarray, closed: Sequence[str], rows: np.ndarray, 
     like, count = Counter(closed[i] for i in rows).most_common(1)[0]
     order = np.argsort(-cosine, kind="stable")
     return Cluster(
-        rows[order], centre.astype(np.float32), float(cosine.mean()), float(np.quantile(cosine, 0.05)), stability,
-        like, count / len(rows),
-    )  # fmt: skip
+        rows=rows[order],
+        centre=centre.astype(np.float32),
+        cohesion=float(cosine.mean()),
+        reach=float(np.quantile(cosine, 0.05)),
+        stability=stability,
+        like=like,
+        like_share=count / len(rows),
+    )
 
 
 def assigned(features: np.ndarray, clusters: Sequence[Cluster]) -> np.ndarray:

@@ -325,7 +325,13 @@ def _first(one: Part | str | Path, given: tuple[Any, Any]) -> tuple[Part, Agreed
     )
     if [repr(want) for want in job.wanted] != list(about["wanted"]):
         raise SavedError("These parts hold other statistics than this detector is fitted on here. Fit them again.")
-    return one, Agreed(job, () if one.none is None else (one.none,), tuple(about["none"]), "", about["detector"])
+    return one, Agreed(
+        job=job,
+        none=() if one.none is None else (one.none,),
+        named=tuple(about["none"]),
+        again="",
+        asked=about["detector"],
+    )
 
 
 def save_part(part: Part, folder: str | Path, model: Model | None = None, second: Auxiliary | None = None) -> Path:

@@ -178,7 +178,7 @@ def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
     detector = detector_for(model, asked["detector"])
     passes = PassOptions(asked["batch_size"], asked["progress"], asked["allow_low_accuracy"])
     job = set_up(sources, detector, options, preprocess, class_names, passes, asked["unknown"] is not None)
-    return Agreed(job, none, named, again, detector, asked["shifts"], changes)
+    return Agreed(job=job, none=none, named=named, again=again, asked=detector, shifts=asked["shifts"], changes=changes)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,14 @@ class OpenGAN(Remedy):
         chosen, rest = held_out(unknown, task.settings.seed)
         if min(len(chosen), len(rest)) < FEWEST:
             raise ImagesError(f"{len(unknown)} outliers are too few: a fifth, {FEWEST} at least, choose the epoch.")
-        game = Game(known, rest if self.learn else rest[:0], validation, chosen, hidden, task)
+        game = Game(
+            known=known,
+            unknown=rest if self.learn else rest[:0],
+            validation=validation,
+            chosen=chosen,
+            hidden=hidden,
+            task=task,
+        )
         net, history = game.played(places)
         best = int(np.argmax([line["auroc"] for line in history]))
         note = f"Epoch {best + 1} of {len(history)} was chosen, by AUROC {history[best]['auroc']:.4f} on validation."
