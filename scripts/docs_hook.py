@@ -7,7 +7,7 @@ writes it into the files, between a marker and its end, and mkdocs calls `on_pag
     <!-- changes: table -->             the table CHANGES
     <!-- remedies: table -->            the table REMEDIES
     <!-- options: fit -->               the options of a command
-    <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring; on the site by mkdocstrings
+    <!-- signature: knownot.fit -->     the signature of a function or class, and its docstring
     <!-- example: shift -->             a script of the gallery, with its title and its picture
     <!-- errors: table -->              the kinds of errors
 
@@ -35,7 +35,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its markers filled; signatures under a heading of their own are left to mkdocstrings."""
     markdown = HEADED.sub(lambda match: documented(match["heading"], match["what"]), markdown)
     return MARKER.sub(lambda match: WRITERS[match["kind"]](match["what"]), markdown)
-
 
 
 def on_post_page(output: str, **_: Any) -> str:
@@ -164,7 +163,8 @@ def documented(heading: str, path: str) -> str:
     thing, _ = found(path)
     if inspect.ismodule(thing):
         return f"### {heading}\n\n{signature(path)}"
-    return f"::: {thing.__module__}.{thing.__qualname__}\n    options:\n      heading: {heading}\n      toc_label: {heading}"
+    options = f"      heading: {heading}\n      toc_label: {heading}"
+    return f"::: {thing.__module__}.{thing.__qualname__}\n    options:\n{options}"
 
 
 def found(path: str) -> tuple[Any, str]:

@@ -100,9 +100,8 @@ def audit(
 
     Examples
     --------
-    >>> found = knownot.audit("model.onnx", "data/val", fooling=0, each=4, detectors=["msp"], progress=False)
-    >>> found.write("audit.html").name
-    'audit.html'
+    >>> found = knownot.audit("model.onnx", "data/val")  # doctest: +SKIP
+    >>> found.write("audit.html")  # doctest: +SKIP
     """
     CalibrationOptions(alpha, GUARANTEE).check()
     number("fooling", fooling, 0, whole=True)

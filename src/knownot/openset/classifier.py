@@ -424,7 +424,7 @@ class OpenSetClassifier:
         --------
         >>> osc = knownot.load("osc")
         >>> batch = next(osc.batches(knownot.open_images("incoming"), 8))
-        >>> scores, members = osc.scores(osc.model.activations(batch.images))
+        >>> scores, members = osc.scores(osc.model.activations(batch.x))
         >>> scores.shape, members.shape == (len(scores), len(osc.members))
         ((7,), True)
         """
@@ -444,7 +444,7 @@ class OpenSetClassifier:
         --------
         >>> osc = knownot.load("osc")
         >>> batch = next(osc.batches(knownot.open_images("incoming"), 8))
-        >>> activations = osc.model.activations(batch.images)
+        >>> activations = osc.model.activations(batch.x)
         >>> p_value, label = osc.decided(osc.scores(activations)[0], activations)
         >>> p_value.shape, label.shape
         ((7,), (7,))
@@ -686,7 +686,7 @@ class OpenSetClassifier:
         Examples
         --------
         >>> osc = knownot.load("osc")
-        >>> [len(batch.images) for batch in osc.batches(knownot.open_images("data/val"), 250)]
+        >>> [len(batch) for batch in osc.batches(knownot.open_images("data/val"), 250)]
         [250, 250, 100]
         """
         self._fits(source)

@@ -85,7 +85,7 @@ def fit_part(model: Any, known: Any, labels: Any = None, *, part: tuple[int, int
     --------
     >>> images = {"known": "data/train", "calibration": "data/val"}
     >>> halves = [knownot.fit_part("model.onnx", **images, part=(i, 2), progress=False) for i in (1, 2)]
-    >>> knownot.merge(halves).record.known
+    >>> knownot.merge(halves, model="model.onnx").record.known
     400
     """
     given = {**DEFAULTS, **options}
@@ -157,7 +157,7 @@ def merge(
     Examples
     --------
     >>> part = knownot.fit_part("model.onnx", "data/train", calibration="data/val", progress=False)
-    >>> knownot.merge([part]).promise
+    >>> knownot.merge([part], model="model.onnx").promise
     'at most 5 % of known images are rejected (99 % confidence)'
     """
     begin, listed = time.perf_counter(), list(parts)

@@ -174,7 +174,7 @@ def _refusal(kind: type[Remedy], settings: Settings, were: np.ndarray, taken: _T
     worse, better = int((were & ~are).sum()), int((are & ~were).sum())
     return (
         f"{kind.name} lowers the accuracy on {len(were):,} known images from {were.mean():.2%} to {are.mean():.2%}, by "
-        f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
+        f"more than the tolerance of {100 * (tolerance or 0):g} points. So its outcome is refused ({worse} images "
         f"became wrong, {better} right). Give a smaller learning_rate (it was {settings.rate:g}), more "
         "known images, fewer epochs, a smaller ratio of outliers"
         + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")
