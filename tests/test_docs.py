@@ -155,6 +155,7 @@ def test_a_dead_link_is_found(tmp_path):
 
 ODD, LONG = 4, 60  # phrases with a better word, and sentences over 30 words, that may stand
 
+
 @pytest.mark.parametrize("page", DOCS, ids=named)
 def test_a_page_says_first_whom_it_is_for(page):
     title, first = page.read_text(encoding="utf-8").split("\n\n")[:2]
@@ -519,7 +520,7 @@ def documented(path: str):
     return thing
 
 
-@pytest.mark.parametrize("path", (*DOCUMENTED, *LISTED))
+@pytest.mark.parametrize("path", [*DOCUMENTED, *LISTED])
 def test_docstrings_name_every_parameter(path):
     thing = documented(path)
     text = inspect.getdoc(thing)
