@@ -49,7 +49,7 @@ def pages(root: Path) -> list[Path]:
 def listed() -> list[tuple[str, str]]:
     """(phrase, what to write instead), from the list in CONTRIBUTING.md."""
     text = (HERE / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Words\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.MULTILINE)[2:]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.MULTILINE)[1:]
     return [(phrase, better) for phrases, better in rows for phrase in re.findall(r"“(.+?)”", phrases)]
 
 

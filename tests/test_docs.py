@@ -153,7 +153,7 @@ def test_a_dead_link_is_found(tmp_path):
 
 # Form
 
-ODD, LONG = 4, 60  # phrases with a better word, and sentences over 30 words, that may stand
+ODD, LONG = 4, 25  # phrases with a better word, and sentences over 30 words, that may stand
 
 
 @pytest.mark.parametrize("page", DOCS, ids=named)

@@ -38,7 +38,7 @@ An image is unknown when its p-value is at most `p_threshold`. Give one of these
 ## Limits
 
 - The guarantee is about known images like those of the calibration: taken by the same camera, prepared in the same way.
-  It says how many known images are lost; how many unknown ones are caught depends on how unlike they are.
+  It says how many known images are rejected; how many unknown ones are caught depends on how unlike they are.
 - It holds for this precision and runtime. OpenVINO computes in bf16 by default, which is another network: set
   INFERENCE_PRECISION_HINT to f32, or calibrate for it.
 - An image for which the network computes no finite number is unknown, with a p-value of NaN.
