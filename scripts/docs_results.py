@@ -10,9 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MEASURED = "results/measured.md"
@@ -51,8 +50,7 @@ def spread(cell: str) -> float:
     return number(cell.partition("±")[2]) if "±" in cell else 0.0
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A file beside a page, what it reads there, and how that is drawn."""
 
     file: str

@@ -116,7 +116,8 @@ def long(sentences: list[str]) -> list[str]:
 
 def odd(sentences: list[str], phrases: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """(phrase, what to write instead, the sentence)."""
-    found = [(p, better, s) for s in sentences for p, better in phrases]
+    any_of = re.compile(r"\b(?:" + "|".join(re.escape(phrase) for phrase, _ in phrases) + r")\b", re.IGNORECASE)
+    found = [(p, better, s) for s in sentences if any_of.search(s) for p, better in phrases]
     return [row for row in found if re.search(rf"\b{re.escape(row[0])}\b", row[2], re.IGNORECASE)]
 
 
