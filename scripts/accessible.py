@@ -33,6 +33,7 @@ def findings(browser: Browser, page: Path, axe: str) -> list[str]:
     for width, dark in VIEWS:
         view = browser.page(page.resolve().as_uri(), width=width, dark=dark)
         view.until("document.readyState === 'complete'")
+        view("new Promise((done) => setTimeout(done, 500))")  # a site takes the dark colours by a script
         view(f"{axe}; 0")
         where = f"{page} at {width} px{', dark' if dark else ''}"
         found += [f"{where}: {impact} {rule}, {n} ×: {html}" for rule, impact, n, html in view(RUN) if impact in GRAVE]
