@@ -27,19 +27,17 @@ def pages(places: list[Path]) -> list[Path]:
     return [page for place in places for page in (sorted(place.rglob("*.html")) if place.is_dir() else [place])]
 
 
-def findings(browser: Browser, page: Path, axe: str) -> list[str]:
-    """What is wrong with a page, a line each."""
-    found = []
-    for width, dark in VIEWS:
-        view = browser.page(page.resolve().as_uri(), width=width, dark=dark)
-        view.until("document.readyState === 'complete'")
-        view("new Promise((done) => setTimeout(done, 500))")  # a site takes the dark colours by a script
-        view(f"{axe}; 0")
-        where = f"{page} at {width} px{', dark' if dark else ''}"
-        found += [f"{where}: {impact} {rule}, {n} ×: {html}" for rule, impact, n, html in view(RUN) if impact in GRAVE]
-        if (over := view(SIDEWAYS)) > 0:
-            found.append(f"{where}: scrolls sideways by {over} px")
-        browser.send("Target.closeTarget", targetId=view.send("Target.getTargetInfo")["targetInfo"]["targetId"])
+def findings(browser: Browser, page: Path, axe: str, width: int, dark: bool) -> list[str]:
+    """What is wrong with a page in one view, a line each."""
+    view = browser.page(page.resolve().as_uri(), width=width, dark=dark)
+    view.until("document.readyState === 'complete'")
+    view("new Promise((done) => setTimeout(done, 500))")  # a site takes the dark colours by a script
+    view(f"{axe}; 0")
+    where = f"{page} at {width} px{', dark' if dark else ''}"
+    found = [f"{where}: {impact} {rule}, {n} ×: {html}" for rule, impact, n, html in view(RUN) if impact in GRAVE]
+    if (over := view(SIDEWAYS)) > 0:
+        found.append(f"{where}: scrolls sideways by {over} px")
+    browser.send("Target.closeTarget", targetId=view.send("Target.getTargetInfo")["targetInfo"]["targetId"])
     return found
 
 
@@ -48,13 +46,14 @@ def main() -> None:
     parser.add_argument("places", nargs="+", type=Path, help="Pages, or folders of pages.")
     parser.add_argument("--axe", type=Path, default=ROOT / "node_modules" / "axe-core" / "axe.min.js")
     given = parser.parse_args()
-    looked_at = pages(given.places)
-    browser = Browser(Path(tempfile.mkdtemp()))
-    try:
-        axe = given.axe.read_text(encoding="utf-8")
-        found = [line for page in looked_at for line in findings(browser, page, axe)]
-    finally:
-        browser.close()
+    looked_at, axe = pages(given.places), given.axe.read_text(encoding="utf-8")
+    found: list[str] = []
+    for width, dark in VIEWS:  # a browser for each: a site may remember the colours of the one before
+        browser = Browser(Path(tempfile.mkdtemp()))
+        try:
+            found += [line for page in looked_at for line in findings(browser, page, axe, width, dark)]
+        finally:
+            browser.close()
     print(*found, f"{len(looked_at)} pages, {len(found)} findings", sep="\n")
     sys.exit(bool(found))
 
