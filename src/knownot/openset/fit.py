@@ -71,8 +71,8 @@ def fit(
         Their classes, unless sub-folders or the source tell.
     calibration : ImagesLike, optional
         Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of `known`
-        (at most 5,000) is held out. The guarantee then holds only as far as the classifier treats those as it treats new
-        images.
+        (at most 5,000) is held out. The guarantee then holds only as far as the classifier treats those as it
+        treats new images.
     calibration_labels : LabelsLike, optional
         Their classes, to tell the accuracy.
     detector : DetectorLike, optional
