@@ -16,7 +16,7 @@ from ..arrays import Preprocess
 from ..calibration import as_share
 from ..detectors import Detector, beside_default, classes, resolve
 from ..errors import CalibrationError, ModelError, OptionError, SavedError
-from ..fitting.content import Contents, lookalikes
+from ..fitting.content import Contents, lookalikes, twins
 from ..fitting.labels import class_order
 from ..fitting.many import (
     RANKING,
@@ -264,6 +264,16 @@ def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tu
         )
         void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
         notes.append(void or f"{said} They were left out, and the guarantee rests on the other {left:,}.")
+    if len(alike := twins(held, known)):
+        new &= ~np.isin(found.keys, alike)
+        left = int(new.sum())
+        said = (
+            f"{len(alike):,} of the {n:,} calibration images look like another of them, encoded, resized or mirrored "
+            f"again. Each counts once: the guarantee rests on {left:,} different ones."
+        )
+        _enough_left(left, needed, said)
+        void = void or ("" if droppable else f"{said} {VOID} {CURE}")
+        notes.append(void or said)
     near, compared = lookalikes(held, known)
     if near:
         copies = (
