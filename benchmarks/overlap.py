@@ -1,9 +1,10 @@
 """From a folder of JPEG files to verdicts, against decoding alone and the forward pass alone: do they overlap?
 
-    python benchmarks/overlap.py [--images 2000] [--rounds 3] [--profile]
+    python benchmarks/overlap.py [--images 2000] [--rounds 3] [--threads 1] [--profile]
 
 ResNet-20 as ONNX on CIFAR-10 (32 px), the default detector, batches of 256; interleaved rounds, medians. Seconds of CPU
-are those of all threads. --profile: where the time of a prediction goes, by function, with threads put in a row.
+are those of all threads. --threads: of the network; with one for each core (0) it leaves none to decoding, so the rate
+cannot be its own. --profile: where the time of a prediction goes, by function, with threads put in a row.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image
 from quality import classifier, parquet
 
 import knownot
+from knownot.cli.predict import predict_to
 from knownot.fitting.extraction import forward
 from knownot.images import open_images
 
@@ -40,10 +42,11 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--images", type=int, default=2000)
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--threads", type=int, default=0)
     asked.add_argument("--profile", action="store_true")
     given = asked.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        model = knownot.open_model(classifier("resnet20-onnx", Path(home)))
+        model = knownot.open_model(classifier("resnet20-onnx", Path(home)), threads=given.threads)
         test, classes = parquet("cifar10/test.parquet")
         train, labels = parquet("cifar10/train-20000.parquet")
         folder = written(Path(home, "in"), test[2000 : 2000 + given.images])
@@ -65,6 +68,9 @@ def main() -> None:
             for _ in osc.stream(folder, batch_size=BATCH):
                 pass
 
+        def commanded() -> None:
+            predict_to(osc, [str(folder)], Path(home, "out.parquet"), batch_size=BATCH, quiet=True)
+
         if given.profile:
             with cProfile.Profile() as profile:
                 for batch in open_images(folder).batches(BATCH, WAY, ahead=False):
@@ -73,7 +79,8 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             return
         work: dict[str, Callable[[], None]] = {
-            "decoding": decoded, "forward pass": passed, "folder to verdicts": predicted
+            "decoding": decoded, "forward pass": passed, "folder to verdicts": predicted,
+            "the same to a file (the command line)": commanded
         }  # fmt: skip
         taken: dict[str, list[tuple[float, float]]] = {what: [] for what in work}
         for _ in range(given.rounds):
@@ -85,9 +92,10 @@ def main() -> None:
     print("| what | images/s | ms of CPU an image |\n|---|---:|---:|")
     for what, (clock, cpu) in middle.items():
         print(f"| {what} | {given.images / clock:,.0f} | {1000 * cpu / given.images:.3f} |")
-    (decode, decode_cpu), (alone, alone_cpu), (whole, whole_cpu) = middle.values()
-    rate, share = max(decode, alone) / whole, whole_cpu / (decode_cpu + alone_cpu)
-    print(f"\nRate: {rate:.2f} of the slower of both; CPU: {share:.2f} × decoding and forward pass")
+    (decode, decode_cpu), (alone, alone_cpu), *wholes = middle.values()
+    for what, (clock, cpu) in zip(list(work)[2:], wholes, strict=True):
+        rate, share = max(decode, alone) / clock, cpu / (decode_cpu + alone_cpu)
+        print(f"\n{what}: rate {rate:.2f} of the slower of both; CPU {share:.2f} × decoding and forward pass")
 
 
 if __name__ == "__main__":

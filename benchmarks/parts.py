@@ -21,6 +21,7 @@ from quality import classifier, parquet
 import knownot
 from knownot.benchmark.compare import resolved
 from knownot.benchmark.run import asked_for
+from knownot.detectors.combined import Combined
 from knownot.fitting.many import ROWS
 from knownot.images import open_images
 
@@ -32,8 +33,8 @@ def detectors(model: Any) -> tuple[list[str], dict[str, str]]:
     """(names of those that one pass fits, {name: why it is left out})."""
     recipes, left_out, _ = resolved(asked_for("all"), model.capabilities)
     for name, recipe in list(recipes.items()):
-        if recipe.kind.chooses or recipe.kind.passes_by_fit:
-            left_out[name] = "it chooses among others" if recipe.kind.chooses else "its passes depend on the fit"
+        if recipe.kind.chooses or issubclass(recipe.kind, Combined) or recipe.kind.passes_by_fit:
+            left_out[name] = "its passes depend on the fit" if recipe.kind.passes_by_fit else "it combines others"
             del recipes[name]
     return list(recipes), left_out
 

@@ -3,6 +3,7 @@ values, done again where its process was lost; so it has to write its result at 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -87,7 +88,7 @@ def _in_ray(work: Callable[[T], R], items: Sequence[T], workers: int | None) -> 
         raise missing_extra("ray", "scale", "engine='ray'") from None
     if not ray.is_initialized():
         cluster = bool(os.environ.get("RAY_ADDRESS"))
-        started = ray.init(num_cpus=None if cluster else workers, log_to_driver=False, logging_level="warning")
+        started = ray.init(num_cpus=None if cluster else workers, log_to_driver=False, logging_level=logging.WARNING)
         say(f"Ray's dashboard: http://{started.dashboard_url}", bool(started.dashboard_url) and sys.stderr.isatty())
     task = ray.remote(_alike(__version__)).options(max_retries=TRIES, num_cpus=1)
     left, waiting = list(reversed(range(len(items)))), dict[Any, int]()

@@ -1,6 +1,7 @@
 """Who does the parts of a job: other processes of this machine, and Ray."""
 
 import json
+import logging
 import os
 import pickle
 import signal
@@ -54,7 +55,7 @@ def ray():
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield ray
         ray.shutdown()
 

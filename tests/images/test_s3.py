@@ -7,6 +7,7 @@ import socket
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.fs as pf
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 import knownot
 from helpers import toy
-from helpers.shards import shards
+from helpers.shards import encoded, shards
 from knownot.cli import group
 from knownot.errors import ImagesError
 from knownot.images import open_images, remote
@@ -80,6 +81,8 @@ def there(line, tmp_path_factory):
     x, y = toy.known(60, 4)
     shards(here / "tars", x, y, count=3)
     toy.written(here / "folder", x[:20], y[:20])
+    rows = pa.table({"image": [{"bytes": encoded(image), "path": None} for image in x], "label": y})
+    pq.write_table(rows, here / "rows.parquet", row_group_size=25)
     bucket = bucket_of(line)
     bucket.create_dir("photos")
     pf.copy_files(str(here), "photos", source_filesystem=pf.LocalFileSystem(), destination_filesystem=bucket)
@@ -93,7 +96,7 @@ def rows(images):
     return ids, np.concatenate([batch.labels for batch in found]), np.concatenate([batch.x for batch in found])
 
 
-@pytest.mark.parametrize("what", ["folder", "tars/part-{000..002}.tar"])
+@pytest.mark.parametrize("what", ["folder", "tars/part-{000..002}.tar", "rows.parquet"])
 def test_images_there_are_those_here(there, what):
     here, url = there
     one, other = open_images(f"{here}/{what}"), open_images(url(what))
@@ -121,13 +124,14 @@ def osc(there):
     return made.save(here / "osc")
 
 
-def test_a_line_that_breaks_loses_and_doubles_nothing(there, line, osc, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["tars/part-{000..002}.tar", "rows.parquet"])
+def test_a_line_that_breaks_loses_and_doubles_nothing(there, line, osc, tmp_path, monkeypatch, what):
     monkeypatch.setattr(remote, "WAIT", 0)
     here, url = there
-    _, expected = verdicts(osc, f"{here}/tars/part-{{000..002}}.tar", tmp_path / "here")
+    _, expected = verdicts(osc, f"{here}/{what}", tmp_path / "here")
     assert len(expected) == 60
     line.breaks, line.after, line.broken = 3, 9000, 0
-    facts, found = verdicts(osc, url("tars/part-{000..002}.tar"), tmp_path / "there")
+    facts, found = verdicts(osc, url(what), tmp_path / "there")
     assert line.broken == 3
     assert (facts["images"], facts["unreadable"]) == (60, 0)
     assert found == expected

@@ -26,6 +26,7 @@ from .files import same_files
 from .labels import Names, names_of, renumbered, resolve, to_integers
 from .names import file_state, stamp_of
 from .prefetch import fetched
+from .remote import is_url, patiently
 from .tables import Table, line_of, open_table
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "png", "bytes", "content")
@@ -143,7 +144,7 @@ class ParquetImages(Entries):
             value = images[i].as_py()
             path = value.get("path") if isinstance(value, dict) else None
             data = value.get("bytes") if isinstance(value, dict) else value
-            name = path or f"{os.path.basename(file)}#{at + i - first}"
+            name = path or f"{os.path.basename(file.partition('?')[0] if is_url(file) else file)}#{at + i - first}"
             if data is None and path:  # stored beside the parquet file
                 data = os.path.join(os.path.dirname(file), path)
             yield Entry(name, int(labels[i]), data, "no image in this row" if data is None else None)
@@ -177,7 +178,10 @@ def _read(opened: Table, file: str, first: int, at: int, group: int, columns: li
     import pyarrow as pa
 
     try:
-        for batch in opened.read(group, columns):
+        batches = opened.read(group, columns)
+        if is_url(file):  # all rows of the group at once, so that they can be asked for again
+            batches = iter(patiently(lambda: list(opened.read(group, columns)), file))
+        for batch in batches:
             yield file, first, at, batch
             at += batch.num_rows
     except (pa.ArrowException, OSError) as e:
@@ -186,7 +190,7 @@ def _read(opened: Table, file: str, first: int, at: int, group: int, columns: li
 
 def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> ParquetImages | None:
     """Reads a parquet or Arrow file, a list or glob of them, or a folder that holds them (of Arrow files, one that
-    `save_to_disk` of the library `datasets` wrote); None for anything else."""
+    `save_to_disk` of the library `datasets` wrote), parquet files also behind URLs; None for anything else."""
     files = _found(source)
     if not files:
         return None
@@ -216,7 +220,7 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Parqu
 def _found(source: Any) -> list[str]:
     if isinstance(source, list | tuple):
         paths = [os.fspath(s) if isinstance(s, str | os.PathLike) else "" for s in source]
-        return paths if paths and all(p.endswith(ENDINGS) for p in paths) else []
+        return paths if paths and all(_is_table(p) for p in paths) else []
     if not isinstance(source, str | os.PathLike):
         return []
     path = os.fspath(source)
@@ -234,9 +238,13 @@ def _found(source: Any) -> list[str]:
                 f"of one, such as {os.path.join(os.path.dirname(files[0]), min(splits) + '*.parquet')!r}."
             )
         return files
-    if path.endswith(ENDINGS):
-        return [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+    if _is_table(path):
+        return [path] if is_url(path) or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
     return []
+
+
+def _is_table(path: str) -> bool:
+    return (path.partition("?")[0] if is_url(path) else path).endswith(ENDINGS)
 
 
 def _saved(path: str) -> list[str] | None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ..errors import ImagesError, missing_extra
 from .names import footer_state
+from .remote import is_url, open_url, patiently
 
 AT_ONCE = 64  # rows read at a time; with the file's page size (its writer's choice) they bound the memory
 ARROW_FILE = b"ARROW1"  # how Arrow's file format begins; its stream format has no such mark
@@ -18,8 +19,10 @@ class Parquet:
     def __init__(self, path: str) -> None:
         import pyarrow.parquet as pq
 
-        # without pre-buffering and with a small buffer, pages are read as they are needed
-        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        # on a disk without pre-buffering and with a small buffer: pages are read as they are needed
+        self._there = is_url(path)
+        source = patiently(lambda: open_url(path), path) if self._there else path
+        self._file = pq.ParquetFile(source, pre_buffer=self._there, buffer_size=1 << 20)
         self.schema = self._file.schema_arrow
         metadata = self._file.metadata
         self.sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -28,7 +31,7 @@ class Parquet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._file.close(force=True)
 
     def read(self, group: int, columns: list[str], rows: int = AT_ONCE) -> Iterator[Any]:
         """Its rows, as record batches of these columns, of at most so many rows."""
@@ -37,7 +40,7 @@ class Parquet:
 
     def state(self, image: str, struct: bool) -> str | None:
         """What tells its content from another's; None unless each row is known to hold the image's bytes itself."""
-        return footer_state(self._file.metadata, image, struct)
+        return None if self._there else footer_state(self._file.metadata, image, struct)
 
 
 class Arrow:

@@ -24,7 +24,6 @@ from .remote import TRIES, is_url, open_url, patiently
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 LABELS = (".cls", ".json", ".txt")
-AT_ONCE = 1 << 20  # bytes of a shard that are read, and asked for behind a URL
 SAMPLED = 8  # shards that a sample is taken from
 
 
@@ -125,7 +124,7 @@ def members(file: str) -> Iterator[tuple[str, bytes]]:
         try:
             with (
                 patiently(lambda: open_url(file), file) if is_url(file) else open(file, "rb") as raw,
-                tarfile.open(fileobj=raw, mode="r|*", bufsize=AT_ONCE) as archive,
+                tarfile.open(fileobj=raw, mode="r|*") as archive,
             ):
                 for number, member in enumerate(archive):
                     if not member.isfile() or number < done:
