@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -87,6 +88,12 @@ def pytest_collection_modifyitems(config, items) -> None:
         without = [item for item in items if "browser" in item.fixturenames or item.get_closest_marker("chromium")]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so that collecting garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
