@@ -31,6 +31,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("knownot")
 
+LONG = ("test_real.py", "test_docs.py", "test_remedies_compare.py")  # files of tests of many seconds
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -88,6 +89,7 @@ def pytest_collection_modifyitems(config, items) -> None:
         without = [item for item in items if "browser" in item.fixturenames or item.get_closest_marker("chromium")]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
+    items.sort(key=lambda item: item.path.name not in LONG)  # so that no worker is left alone with them at the end
 
 
 def pytest_collection_finish() -> None:
