@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...arrays import Activations
 from ...errors import KnownotError, ModelError
@@ -17,7 +16,7 @@ from .head import Found, find
 from .named import named_stages, watching
 from .network import Network
 from .stages import find_stages, pooling
-from .trace import Node, Recorder, Take
+from .trace import Node, Recorder, Take, Watcher
 
 MASKED = {"dropout": "element", "feature_dropout": "channel"}  # what is dropped as one; others (alpha) stay off
 
@@ -105,7 +104,7 @@ def _images(network: Network, batch: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(own).to(network.device, network.dtype).requires_grad_()
 
 
-class _Catcher(TorchDispatchMode):
+class _Catcher(Watcher):
     """Keeps the tensors themselves that `takes` ask for, so that gradients can be taken of them."""
 
     def __init__(self, names: list[str], takes: Mapping[int, list[Take]]) -> None:
@@ -125,7 +124,7 @@ class _Catcher(TorchDispatchMode):
         return result
 
 
-class Dropping(TorchDispatchMode):
+class Dropping(Watcher):
     """Every dropout of a pass at work, by a mask that is the same for all images of a batch.
 
     So an image's scores depend neither on its batch nor on its place there: `seed` chooses one thinned network. The
