@@ -47,15 +47,17 @@ def main() -> None:
     parser.add_argument("--axe", type=Path, default=ROOT / "node_modules" / "axe-core" / "axe.min.js")
     given = parser.parse_args()
     looked_at, axe = pages(given.places), given.axe.read_text(encoding="utf-8")
-    found: list[str] = []
+    count = 0
     for width, dark in VIEWS:  # a browser for each: a site may remember the colours of the one before
         browser = Browser(Path(tempfile.mkdtemp()))
         try:
-            found += [line for page in looked_at for line in findings(browser, page, axe, width, dark)]
+            for line in (line for page in looked_at for line in findings(browser, page, axe, width, dark)):
+                print(line, flush=True)
+                count += 1
         finally:
             browser.close()
-    print(*found, f"{len(looked_at)} pages, {len(found)} findings", sep="\n")
-    sys.exit(bool(found))
+    print(f"{len(looked_at)} pages, {count} findings")
+    sys.exit(bool(count))
 
 
 if __name__ == "__main__":
