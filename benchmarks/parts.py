@@ -91,9 +91,20 @@ def scores(osc: Any, images: np.ndarray) -> np.ndarray:
     """Of each member [n, m]."""
     found = []
     for batch in open_images(images).batches(ROWS, WAY):
-        activations = osc.model.forward(osc.model.input.to_layout(batch.x))
+        activations = osc.looking.forward(osc.model.input.to_layout(batch.x))
         found.append(np.asarray(osc.detector.member_scores(activations)))
     return np.concatenate(found)
+
+
+def turned(one: np.ndarray, other: np.ndarray) -> float:
+    """The same of what a matrix is used for: directions of equal weight may be turned, and any may point the other way,
+    which changes no distance."""
+    found = gap(one, other)
+    if found < 1e-6 or one.ndim < 2 or one.shape != other.shape or one.dtype.kind != "f":
+        return found
+    squares = [tuple(x.swapaxes(-1, -2) @ x for x in (one, other))]
+    squares += [tuple(x @ x.swapaxes(-1, -2) for x in (one, other))] if one.shape[-2] <= 1024 else []
+    return min(found, *(gap(*pair) for pair in squares))
 
 
 def gap(one: np.ndarray, other: np.ndarray) -> float:
@@ -129,7 +140,7 @@ def main() -> None:
             used = time.process_time() - begin
             theirs, found = scores(osc, case.looked), state(osc, Path(folder, str(of)))
             own = np.stack([np.quantile(reference, 1 - ALPHA) for reference in osc.references])
-            states = {name: gap(x, found[name]) for name, x in kept.items()}
+            states = {name: turned(x, found[name]) for name, x in kept.items()}
             each = {name: gap(mine[:, i], theirs[:, i]) for i, name in enumerate(whole.detector.members)}
             worst, most = max(states, key=states.__getitem__), max(each, key=each.__getitem__)
             other = int(((mine > limits) != (theirs > own)).sum())

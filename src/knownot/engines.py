@@ -87,8 +87,15 @@ def _in_ray(work: Callable[[T], R], items: Sequence[T], workers: int | None) -> 
     except ImportError:
         raise missing_extra("ray", "scale", "engine='ray'") from None
     if not ray.is_initialized():
-        cluster = bool(os.environ.get("RAY_ADDRESS"))
-        started = ray.init(num_cpus=None if cluster else workers, log_to_driver=False, logging_level=logging.WARNING)
+        cluster = os.environ.get("RAY_ADDRESS")
+        cores = None if cluster else workers
+        try:
+            started = ray.init(num_cpus=cores, log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise StorageError(
+                f"Ray's cluster at RAY_ADDRESS={cluster} cannot be reached: {error}. Does it run, by the same version "
+                "of Ray, and is RAY_AUTH_MODE (and the token, if it wants one) the same here as there?"
+            ) from error
         say(f"Ray's dashboard: http://{started.dashboard_url}", bool(started.dashboard_url) and sys.stderr.isatty())
     task = ray.remote(_alike(__version__)).options(max_retries=TRIES, num_cpus=1)
     left, waiting = list(reversed(range(len(items)))), dict[Any, int]()

@@ -111,7 +111,7 @@ def test_the_mismatch_of_preprocessing_comes_first(wrong, home):
     s = wrong.record.inputs
     assert (s.used, s.best) == ("[0, 255]", "[0, 1]")
     assert s.gain.value == pytest.approx(as_best - as_fed, abs=0.005)
-    assert f"{percent(as_fed)} right as fed ([0, 255]), {percent(as_best)} as [0, 1]" in first.title
+    assert f"{percent(as_fed)} right as now ([0, 255]), {percent(as_best)} as [0, 1]" in first.title
     by = {t.name: t for t in s.trials}
     assert by["[0, 255]"].used
     assert not by["[0, 1]"].used

@@ -129,6 +129,21 @@ def test_a_machine_without_knownot_says_so(monkeypatch):
     assert result is None
 
 
+def test_a_cluster_that_cannot_be_reached_is_an_error(monkeypatch):
+    """Without cores: Ray refuses to be told how many a cluster has."""
+    import ray
+
+    def init(num_cpus, **_):
+        assert num_cpus is None
+        raise ConnectionError("no answer")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(StorageError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379 cannot be reached: no answer.*RAY_AUTH_MODE"):
+        list(engines.each(int, ["1"], engine="ray", workers=2))
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"knownot\[scale\]"):

@@ -132,10 +132,10 @@ def benchmark(
     tune : bool, default False
         Choose options of the detectors that declare ranges, by the AUROC of calibration images against
         `validation_unknown`, as OpenOOD's APS; test images have no part in it.
-    alpha, guarantee, delta, class_names, batch_size, features, features_preprocess, seed
+    alpha, guarantee, delta, preprocess, class_names, batch_size, features, features_preprocess, seed, progress
         As of `knownot.fit`.
-    preprocess : PreprocessLike, optional
-        As of `knownot.fit`. preprocess_of: {set: another one for that set}.
+    preprocess_of : mapping of str to PreprocessLike, optional
+        {set: another preprocessing for that set}.
     cache : path, optional
         A folder where activations are kept, so that a run that was stopped goes on, and another detector or set costs
         only itself. What changed is computed again: see `docs/how-to/benchmark.md`.
@@ -158,10 +158,10 @@ def benchmark(
 
     Examples
     --------
-    >>> found = knownot.benchmark(  # doctest: +SKIP
-    ...     model, "data/train", test="data/val", near={"street": "data/street"}, far={"noise": "data/noise"}
-    ... )
-    >>> found.write("out")  # doctest: +SKIP
+    >>> found = knownot.benchmark("model.onnx", "data/train", test="data/val", far={"boxes": "incoming/0006*"},
+    ...                           detectors=["msp", "knn"], progress=False)
+    >>> sorted({row.detector for row in found.groups})
+    ['knn', 'msp']
     """
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()

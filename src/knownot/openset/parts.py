@@ -84,6 +84,13 @@ def fit_part(model: Any, known: Any, labels: Any = None, *, part: tuple[int, int
     ------
     KnownotError
         As `knownot.fit` does, for what can be said of a part.
+
+    Examples
+    --------
+    >>> images = {"known": "data/train", "calibration": "data/val"}
+    >>> halves = [knownot.fit_part("model.onnx", **images, part=(i, 2), progress=False) for i in (1, 2)]
+    >>> knownot.merge(halves, model="model.onnx").record.known
+    400
     """
     if tuple(part) == (1, 1) and options.get("shifts") is None:
         options["shifts"] = False  # images of one place among several may have to stay there
@@ -158,6 +165,12 @@ def merge(
         A folder is no part, or parts are missing, come twice, or are of different fits.
     KnownotError
         As `knownot.fit` does, for what only all images together show.
+
+    Examples
+    --------
+    >>> part = knownot.fit_part("model.onnx", "data/train", calibration="data/val", progress=False)
+    >>> knownot.merge([part], model="model.onnx").promise
+    'at most 5 % of known images are rejected (99 % confidence)'
     """
     begin, listed = time.perf_counter(), list(parts)
     if not listed:

@@ -158,8 +158,9 @@ class Reader(Watcher):
         if self.strange:
             raise ModelError(
                 f"The classifier computed something else than when it was opened: {self.strange}. knownot reads "
-                "features at fixed steps, so the computation has to be the same for every batch: no random or "
-                "data-dependent branches, and no layers replaced after opening (open it again if you changed it)."
+                "features at fixed steps, so the computation has to be the same for every batch. There may be no "
+                "random or data-dependent branches, and no layers replaced after opening (open it again if you "
+                "changed it)."
             )
         return self.kept
 
