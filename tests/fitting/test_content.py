@@ -190,7 +190,7 @@ def test_copies_encoded_again_make_no_promise_larger():
     different = int(note.rpartition("rests on ")[2].split(" ")[0])
     assert 90 <= different <= 100
     assert osc.record.calibration + osc.record.ranking == different
-    with pytest.raises(CalibrationError, match="look like another of them.*That is too few"):
+    with pytest.raises(CalibrationError, match=r"look like another of them.*That is too few"):
         fitted((x, y), (np.concatenate([again[i::100] for i in range(12)]), np.repeat(labels[:12], 6)))
 
 

@@ -83,7 +83,7 @@ def test_a_hole_in_the_middle_is_unreadable(form):
     for seed in range(3):
         data = bytearray(encoded(picture(96, 96, seed), kind, **options))
         data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
-        with pytest.raises(Unreadable, match="damaged|truncated|corrupt"):
+        with pytest.raises(Unreadable, match=r"damaged|truncated|corrupt"):
             decode(bytes(data))
 
 

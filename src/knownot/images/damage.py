@@ -47,7 +47,11 @@ def _hole(more: int) -> Any:
 
 
 def _zeros(n: int) -> str:
-    return f"at least {n:,} bytes in a row of it are zeros, as an interrupted download leaves them" if n > HOLE // 2 else ""
+    return (
+        f"at least {n:,} bytes in a row of it are zeros, as an interrupted download leaves them"
+        if n > HOLE // 2
+        else ""
+    )
 
 
 def _png(data: bytes) -> str:
