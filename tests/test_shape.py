@@ -30,6 +30,7 @@ CHAINED = {
     ("arrays", "arguments"),
     ("arrays", "renamed"),
     ("engines", "errors"),
+    ("engines", "progress"),
     ("engines", "version"),
 }
 
@@ -214,6 +215,41 @@ def test_nobody_asks_for_the_framework_by_name():
     assert asks_for_the_framework('if framework == "keras": pass')
     found = {f.relative_to(ROOT).as_posix(): asks_for_the_framework(f.read_text(encoding="utf-8")) for f in FILES}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+MOST_LINES, MOST_PARAMETERS, MOST_POSITIONAL = 60, 8, 4
+DOORS = {  # what people call with their own choice of many options, by keyword; a command's are its own options
+    *("openset/fit.fit", "audit/run.audit", "fooling/attack.fool", "benchmark/run.benchmark"),
+    *("benchmark/compare.compare", "remedies/retraining.retrain", "remedies/comparison/compare.compare"),
+    "models/function.opened",  # `open_model` of a function: the options of that
+}
+
+
+def too_large(file: str, text: str) -> list[str]:
+    """Functions over 60 lines without their docstring, or of more than 8 parameters; records built by position."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            said = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            wide = len(given) - (given[:1] in (["self"], ["cls"])) > MOST_PARAMETERS
+            door = f"{file}.{node.name}" in DOORS or (file.startswith("cli/") and node.name in ("command", "_run"))
+            if node.end_lineno - node.lineno + 1 - said > MOST_LINES or (wide and not door):
+                found.append(f"{file}: {node.name}")
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2].lstrip("_")
+            plain = [a for a in node.args if not isinstance(a, ast.Starred)]
+            if name[:1].isupper() and len(plain) > MOST_POSITIONAL and name != "Table":  # SQLAlchemy's, of columns
+                found.append(f"{file}: {name}(…) by position")
+    return found
+
+
+def test_functions_are_short_and_records_are_built_by_keyword():
+    assert too_large("a", "def f(a, b, c, d, e, f, g, h, i): ...") == ["a: f"]  # it can fail
+    assert too_large("a", "def f():\n" + "    x = 1\n" * 60) == ["a: f"]
+    assert too_large("a", "x = Record(1, 2, 3, 4, 5)") == ["a: Record(…) by position"]
+    names = {f: f.relative_to(ROOT).with_suffix("").as_posix() for f in FILES}
+    assert [line for f, name in names.items() for line in too_large(name, f.read_text(encoding="utf-8"))] == []
 
 
 def run(code: str) -> str:

@@ -18,7 +18,7 @@ import knownot
 from helpers import toy
 from knownot.cli.journal import Journal
 from knownot.cli.locking import Lock
-from knownot.cli.predict import predict_to
+from knownot.cli.predict import Wanted, predict_to
 from knownot.errors import ImagesError, KnownotError, OptionError, StorageError
 
 N = 24
@@ -71,9 +71,9 @@ def stopped(osc, output, after=3, images="in", **options):
             run(osc, output, images, **options)
 
 
-def run(osc, output, images="in", **options):
+def run(osc, output, images="in", restart=False, **wanted):
     images = [images] if isinstance(images, str) else images
-    return predict_to(osc, images, Path(output), batch_size=4, quiet=True, **options)
+    return predict_to(osc, images, Path(output), Wanted(**wanted), batch_size=4, restart=restart, quiet=True)
 
 
 def table(path):

@@ -4,7 +4,7 @@ import numpy as np
 
 import knownot
 from helpers import toy
-from knownot.fitting.race import race
+from knownot.fitting.race import TrialData, race
 from knownot.images import open_images
 
 
@@ -35,6 +35,6 @@ def test_in_the_order_of_the_source_nothing_is_dropped():
     ways = [knownot.Preprocess(scale=1 / 255), knownot.Preprocess(scale=1.0)]
     source = open_images(x[order], y[order])
     for images, dropped in ((source, False), (source.shuffled(0), True)):
-        tried = race(model, images, ways, None, 64)
+        tried = race(TrialData(model, images, None, 64), ways)
         assert (tried[1].looked < 400) is dropped
         assert tried[0].accuracy > 0.97

@@ -10,7 +10,7 @@ import knownot
 from helpers import toy
 from knownot import Preprocess, open_images
 from knownot.audit.trials import fed
-from knownot.fitting.race import STAGES, TRIAL_IMAGES, attempt, clearly_worse, race
+from knownot.fitting.race import STAGES, TRIAL_IMAGES, TrialData, attempt, clearly_worse, race
 from knownot.fitting.search import best_of, search, swapped
 from knownot.models import open_model
 
@@ -119,7 +119,7 @@ def test_swapped_colours_are_found_with_each_scale(bgr, scale, name):
 def test_colours_that_do_not_matter_are_not_swapped():
     grey = [(np.repeat(x.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1), y) for x, y in [toy.known(140, 3)]]
     opened = open_model(toy.graph())
-    found = search(opened, open_images(*grey), 16, 16, None, batch_size=64, seed=0)
+    found = search(TrialData(opened, open_images(*grey), None, 64), 16, 16, seed=0)
     assert found.best.way.channels == "rgb"
 
 
@@ -131,7 +131,7 @@ def test_equal_ways_are_told_apart_by_likelihood():
     answers = open_model(toy.graph()).activations((x / 255).astype(np.float32)).logits
     labels = opened.activations((x / 255).astype(np.float32)).logits.argmax(axis=1)  # right on all, whatever the scale
     assert answers.shape == (140, 4)
-    found = search(opened, open_images(x, labels), 16, 16, None, batch_size=64, seed=0)
+    found = search(TrialData(opened, open_images(x, labels), None, 64), 16, 16, seed=0)
     scales = {t.way.name: t for t in found.tried}
     assert scales["[0, 255]"].accuracy == scales["[0, 1]"].accuracy == 1
     assert found.best.way.name == "[0, 1]"
@@ -142,7 +142,7 @@ def test_equal_ways_are_told_apart_by_likelihood():
 def test_fit_and_audit_read_one_search(tmp_path):
     images = open_images(files(tmp_path, 140, 3, turned(2)))
     opened = open_model(with_input(bgr=True))
-    one = search(opened, images, 16, 16, None, batch_size=64, seed=0)
+    one = search(TrialData(opened, images, None, 64), 16, 16, seed=0)
     other, tried = fed(opened, images, None, None, size=64, seed=0)
     assert other.way == one.best.way
     assert other.way.orientation == "stored"
@@ -182,7 +182,7 @@ def test_a_saved_folder_keeps_how_files_are_read(tmp_path):
 def test_one_attempt_counts_what_it_should():
     x, y = toy.known(50, 3)
     opened = open_model(toy.graph())
-    got = attempt(opened, open_images(x, y), Preprocess(16, 16, scale=1 / 255), None, 16)
+    got = attempt(TrialData(opened, open_images(x, y), None, 16), Preprocess(16, 16, scale=1 / 255))
     z = opened.activations((x / 255).astype(np.float32)).logits.astype(np.float64)
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -210,8 +210,8 @@ class Counting:
 def test_ways_that_are_clearly_worse_cost_no_more_than_the_first_images():
     images = open_images(*toy.known(600, 3))
     few, all_ = Counting(toy.graph()), Counting(toy.graph())
-    found = search(few.model, images, 16, 16, None, batch_size=64, seed=0)
-    whole = search(all_.model, images, 16, 16, None, batch_size=64, seed=0, whole=True)
+    found = search(TrialData(few.model, images, None, 64), 16, 16, seed=0)
+    whole = search(TrialData(all_.model, images, None, 64), 16, 16, seed=0, whole=True)
     assert found.best.way == whole.best.way
     assert {t.way.name for t in found.tried} == {t.way.name for t in whole.tried}
     assert all_.images == TRIAL_IMAGES * len(whole.tried)
@@ -237,9 +237,10 @@ def test_what_the_model_says_is_verified_with_the_first_images(monkeypatch):
 def test_parts_of_an_attempt_are_the_attempt():
     opened, images = open_model(toy.graph()), open_images(*toy.known(100, 3))
     way = Preprocess(16, 16, scale=1 / 255)
-    first = attempt(opened, images, way, None, 32, stop=64)
+    data = TrialData(opened, images, None, 32)
+    first = attempt(data, way, stop=64)
     assert (first.looked, len(first.right)) == (64, 64)
-    both, whole = attempt(opened, images, way, None, 32, first), attempt(opened, images, way, None, 32)
+    both, whole = attempt(data, way, first), attempt(data, way)
     assert both.looked == whole.looked == 100
     np.testing.assert_array_equal(both.right, whole.right)
     np.testing.assert_allclose(both.log_likelihood, whole.log_likelihood, atol=1e-6)
@@ -250,6 +251,6 @@ def test_labels_in_another_order_drop_nothing():
     """The right way is then wrong on all, and a wrong way right by chance: nothing is to be concluded from that."""
     x, y = toy.known(600, 3)
     opened, ways = open_model(toy.graph()), (Preprocess(16, 16, scale=1 / 255), Preprocess(16, 16))
-    right, wrong = race(opened, open_images(x, (y + 1) % 4), ways, None, 64)
+    right, wrong = race(TrialData(opened, open_images(x, (y + 1) % 4), None, 64), ways)
     assert clearly_worse(right, wrong) or right.accuracy < 0.5
     assert right.looked == wrong.looked == TRIAL_IMAGES

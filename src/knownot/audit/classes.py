@@ -43,7 +43,8 @@ def section(seen: Notes, names: Sequence[str]) -> Classes:
         counts=tuple(tuple(int(x) for x in row) for row in counts) if has.any() and c <= WHOLE else None,
         names=tuple(names),
         mistakes=tuple(
-            Mistake(w.id, names[w.true], names[w.said], w.confidence, f"mistake-{i}") for i, w in enumerate(seen.wrong)
+            Mistake(id=w.id, true=names[w.true], said=names[w.said], confidence=w.confidence, picture=f"mistake-{i}")
+            for i, w in enumerate(seen.wrong)
         ),
     )
 
@@ -68,7 +69,11 @@ def _line(
 def _findings(accuracy: Share | None, lines: Sequence[ClassLine], confused: Sequence[Confused]) -> tuple[Finding, ...]:
     if accuracy is None or accuracy.share is None:
         said = "Nothing can be said per class: the known images have no labels."
-        return (Finding("open", "classes", said, "", "Give labels, or class sub-folders."),)
+        return (
+            Finding(
+                severity="open", section="classes", title=said, text="", action="Give labels, or class sub-folders."
+            ),
+        )
     seen = [line for line in lines if line.images]
     text = f"{pc(accuracy)} of {accuracy.images:,} labelled known images are right ({span(accuracy)})."
     if len(seen) < len(lines):
@@ -79,17 +84,25 @@ def _findings(accuracy: Share | None, lines: Sequence[ClassLine], confused: Sequ
     if accuracy.high < POOR:
         said = f"It is wrong more often than right: {pc(accuracy)} of the known images are recognised."
         action = "Look first at how its images are prepared, then at labels and training."
-        return (Finding("problem" if accuracy.low <= 2 / len(lines) else "warning", "classes", said, text, action),)
+        return (
+            Finding(
+                severity="problem" if accuracy.low <= 2 / len(lines) else "warning",
+                section="classes",
+                title=said,
+                text=text,
+                action=action,
+            ),
+        )
     weak = sorted((line for line in seen if line.recall.high < accuracy.share - BELOW), key=lambda x: x.recall.high)
     if weak:
         least = weak[0]
         many = "one weak class" if len(weak) == 1 else f"{len(weak)} weak classes"
         return (
             Finding(
-                "problem" if least.recall.high < POOR else "warning", "classes",
-                f"{pc(accuracy)} right hides {many}: of {least.name}, only {pc(least.recall)} are recognised.",
-                f"{text} {least.name}: {least.images:,} images, {span(least.recall)}.",
-                "More training images of these classes, or a look at their labels.",
+                severity="problem" if least.recall.high < POOR else "warning", section="classes",
+                title=f"{pc(accuracy)} right hides {many}: of {least.name}, only {pc(least.recall)} are recognised.",
+                text=f"{text} {least.name}: {least.images:,} images, {span(least.recall)}.",
+                action="More training images of these classes, or a look at their labels.",
             ),
         )  # fmt: skip
     least = min(seen, key=lambda line: (line.recall.share or 0.0, line.name))

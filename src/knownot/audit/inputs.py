@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Preprocess
 from ..fitting.auxiliary import same_values
-from ..fitting.race import Tried, attempt
+from ..fitting.race import TrialData, Tried, attempt
 from ..images import Images
 from ..images.preprocess import CANDIDATES, GREY_CANDIDATES
 from ..measure import paired_interval
@@ -45,11 +45,15 @@ def section(
     used = given.way.name if given.way is not None else "as given"
     trials = tuple(
         Trial(
-            name, name == used, Share.of(a.right), Number.mean(a.confidence), Share.of(a.confidence >= SURE),
-            {} if way is None else asdict(way),
+            name=name,
+            used=name == used,
+            accuracy=Share.of(a.right),
+            confidence=Number.mean(a.confidence),
+            sure=Share.of(a.confidence >= SURE),
+            fields={} if way is None else asdict(way),
         )
         for name, (way, a) in tried.items()
-    )  # fmt: skip
+    )
     best, gain, confirmed = None, None, None
     if len(tried) > 1 and len(tried[used][1].right):
         best = max(tried, key=lambda name: (tried[name][1].right.mean(), name == used))
@@ -97,8 +101,8 @@ def _gain(
     """(how much better, (accuracy used, accuracy best)); where it matters and can be had, on more images."""
     a, b = tried[used][1], tried[best][1]
     if used != best and not images.ready and len(a.right) >= TRIED and b.right.mean() - a.right.mean() > 0.01:
-        more = images.sample(CONFIRMED, seed + 1)
-        a, b = (attempt(model, more, tried[name][0], order, size) for name in (used, best))
+        more = TrialData(model, images.sample(CONFIRMED, seed + 1), order, size)
+        a, b = (attempt(more, tried[name][0]) for name in (used, best))
     n = min(len(a.right), len(b.right))
     first, second = a.right[:n], b.right[:n]
     difference = paired_interval(int((second & ~first).sum()), int((first & ~second).sum()), n)
@@ -116,9 +120,9 @@ def _findings(
 ) -> tuple[Finding, ...]:
     if not images.labelled:
         said = "Whether images are prepared as in training could not be checked."
-        text = f"The known images have no labels. They were fed as {used} ({given.found})."
+        text = f"The known images have no labels. They were prepared as {used} ({given.found})."
         action = "Give labels, or class sub-folders: accuracy then tells which preprocessing is right."
-        return (Finding("open", "inputs", said, text, action),)
+        return (Finding(severity="open", section="inputs", title=said, text=text, action=action),)
     found: list[Finding] = []
     mine = tried[used][1]
     most = max((a.confusion for _, a in tried.values()), key=lambda c: c.reordered()[0])
@@ -129,7 +133,9 @@ def _findings(
         said = f"Labels and outputs are in another order: {pc(accuracy)} right as they are, {pc(better)} when renamed."
         text = f"Renaming {len(moved)} classes one to one makes the {most.images:,} labelled known images fit."
         action = "Give the names of the classifier's outputs in their order (--class-names, class_names=)."
-        return (Finding("problem", "inputs", said, text, action),)  # which makes any way of preprocessing look best
+        return (
+            Finding(severity="problem", section="inputs", title=said, text=text, action=action),
+        )  # which makes any way of preprocessing look best
     if best is not None and best != used and gain is not None and confirmed is not None:
         found += _mismatch(mine, used, best, gain, confirmed)
     if not found and all(a.confusion.near_chance for _, a in tried.values()):
@@ -137,7 +143,7 @@ def _findings(
         said = f"However images are prepared, the classifier is no more often right than by chance ({best_of_all})."
         text = f"{len(tried)} ways of preprocessing were tried on {most.images:,} labelled known images."
         action = "Check that the labels are those of this classifier, and give its preprocessing (--preprocess)."
-        found.append(Finding("problem", "inputs", said, text, action))
+        found.append(Finding(severity="problem", section="inputs", title=said, text=text, action=action))
     return tuple(found) or (_fine(given, used, tried),)
 
 
@@ -149,17 +155,17 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
     grave = value >= LARGE
     verb = "the wrong way" if grave else "in a way that costs accuracy"
     text = (
-        f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). Fed as "
-        f"it is, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
+        f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). As "
+        f"images are prepared now, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
         f"{pc(Share.of(mine.confidence >= SURE))} of the images get at least 0.99. All that follows was measured "
-        "as images are prepared now."
+        "in this way."
     )
     return [
         Finding(
-            "problem" if grave else "warning", "inputs",
-            f"{MISMATCH} {verb}: {pc(confirmed[0])} right as fed ({used}), {pc(confirmed[1])} as {best}.",
-            text,
-            f"Preprocess as {best}, then audit again: every other finding may change.",
+            severity="problem" if grave else "warning", section="inputs",
+            title=f"{MISMATCH} {verb}: {pc(confirmed[0])} right as now ({used}), {pc(confirmed[1])} as {best}.",
+            text=text,
+            action=f"Preprocess as {best}, then audit again: every other finding may change.",
         )
     ]  # fmt: skip
 
@@ -167,13 +173,13 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
 def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Tried]]) -> Finding:
     mine = tried[used][1]
     right = Share.of(mine.right)
-    text = f"{pc(right)} of {right.images:,} labelled known images are right, fed as {used} ({given.found})"
+    text = f"{pc(right)} of {right.images:,} labelled known images are right, prepared as {used} ({given.found})"
     others = [name for name in tried if name != used]
     if others:
         worst = min(others, key=lambda name: tried[name][1].right.mean())
         theirs = tried[worst][1]
         text += (
-            f". Fed as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
+            f". Prepared as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
             f"{pc(float(theirs.confidence.mean()))}"
         )
     return Finding("ok", "inputs", "Images are prepared as the classifier expects.", text + ".")

@@ -53,7 +53,15 @@ def section(
     )
     text.append(cure(line))
     zero, unit = range_ or (None, None)
-    found = RandomInput(" ".join(text), zero, unit, name, sure, nearest=near, likeness=likeness)
+    found = RandomInput(
+        text=" ".join(text),
+        zero=zero,
+        unit=unit,
+        black_class=name,
+        black_confidence=sure,
+        nearest=near,
+        likeness=likeness,
+    )
     return found, {PICTURE: thumb(x[at], job.way)}
 
 

@@ -25,7 +25,7 @@ def section(known: Activations, others: Mapping[str, Activations], roles: Mappin
     roles = {"known images": "known", **{what: roles[what] for what in groups if what != "known images"}}
     if len(groups["known images"]) < FEWEST or groups["known images"].shape[1] < 2:
         said = Finding("open", "map", f"Fewer than {FEWEST} known images could be drawn: no map.")
-        return Map((said,), of, None, {}, None, roles)
+        return Map(findings=(said,), of=of, explained=None, pca={}, tsne=None, roles=roles)
     flat, explained = principal(groups["known images"], groups)
     lines: list[Finding] = []
     try:
@@ -47,7 +47,14 @@ def section(known: Activations, others: Mapping[str, Activations], roles: Mappin
             text,
         )
     )  # fmt: skip
-    return Map(tuple(lines), of, explained, _points(flat), None if curved is None else _points(curved), roles)
+    return Map(
+        findings=tuple(lines),
+        of=of,
+        explained=explained,
+        pca=_points(flat),
+        tsne=None if curved is None else _points(curved),
+        roles=roles,
+    )
 
 
 def _inside(flat: Mapping[str, np.ndarray]) -> dict[str, float]:

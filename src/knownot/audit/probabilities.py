@@ -52,7 +52,10 @@ def section(capabilities: Capabilities, seen: Notes, seed: int) -> Probabilities
         temperature=t,
         log_loss_at_temperature=None if t is None else log_loss(logits / t, labels),
         ece_at_temperature=None if t is None else _ece(logits / t, labels),
-        bins=tuple(Bin(b.low, b.high, b.images, b.confidence, Share.of(b.right, b.images)) for b in bins),
+        bins=tuple(
+            Bin(low=b.low, high=b.high, images=b.images, confidence=b.confidence, right=Share.of(b.right, b.images))
+            for b in bins
+        ),
     )
     return Probabilities(**{**vars(made), "findings": _findings(made)})
 
@@ -71,7 +74,9 @@ def _against_truth(p: Probabilities) -> Finding:
     if p.accuracy is None or p.gap is None or p.ece is None or p.ece_by_chance is None:
         said = "Whether it is as often right as it is sure cannot be told without labels."
         text = f"The mean softmax probability on {p.images:,} known images is {pc(p.confidence)}."
-        return Finding("open", where, said, text, "Give labels, or class sub-folders.")
+        return Finding(
+            severity="open", section=where, title=said, text=text, action="Give labels, or class sub-folders."
+        )
     gap, low, high = p.gap.value or 0.0, p.gap.low or 0.0, p.gap.high or 0.0
     text = (
         f"On {p.accuracy.images:,} labelled known images it is {pc(p.confidence)} sure on average and {pc(p.accuracy)} "
@@ -83,14 +88,20 @@ def _against_truth(p: Probabilities) -> Finding:
     cure = "Do not read its outputs as probabilities; divide the logits by the temperature before softmax."
     if low > SMALL:
         said = f"The classifier is surer than it is right: by {points(gap)} on average."
-        return Finding("problem" if low > LARGE else "warning", where, said, text, cure)
+        return Finding(
+            severity="problem" if low > LARGE else "warning", section=where, title=said, text=text, action=cure
+        )
     if high < -SMALL:
         return Finding(
-            "warning", where, f"The classifier is less sure than it is right: by {points(-gap)} on average.", text, cure
+            severity="warning",
+            section=where,
+            title=f"The classifier is less sure than it is right: by {points(-gap)} on average.",
+            text=text,
+            action=cure,
         )
     if p.ece > max(p.ece_by_chance[1], SMALL):
         said = "On average it is as right as it is sure, but not at every level."
-        return Finding("warning", where, said, text, cure)
+        return Finding(severity="warning", section=where, title=said, text=text, action=cure)
     return Finding("ok", where, "On known images its outputs can be read as probabilities.", text)
 
 
@@ -105,10 +116,10 @@ def _saturated(p: Probabilities) -> list[Finding]:
         read = p.outputs == "logits"
         found.append(
             Finding(
-                "warning", "probabilities",
-                f"Softmax saturates: {pc(p.one)} of the known images get a probability of exactly 1.0.",
-                text + (" The logits behind it can be read, so detectors still can." if read else ""),
-                "" if read else "Give the model itself, or a version that returns logits.",
+                severity="warning", section="probabilities",
+                title=f"Softmax saturates: {pc(p.one)} of the known images get a probability of exactly 1.0.",
+                text=text + (" The logits behind it can be read, so detectors still can." if read else ""),
+                action="" if read else "Give the model itself, or a version that returns logits.",
             )
         )  # fmt: skip
     if p.outputs == "probabilities":

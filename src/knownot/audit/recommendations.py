@@ -127,7 +127,13 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
     """(the finding, what is needed: "softmax", "detector", "second" or "remedy")."""
     if not rows:
         said = "What would help could not be measured."
-        return Finding("open", "help", said, why_none, "Give more known images, or --calibration."), "detector"
+        return Finding(
+            severity="open",
+            section="help",
+            title=said,
+            text=why_none,
+            action="Give more known images, or --calibration.",
+        ), "detector"
     yours = any(r.caught_yours is not None for r in rows)
     caught = {r.detector: _rate(r) for r in rows}
     best = max(caught, key=caught.__getitem__)
@@ -152,16 +158,20 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
     if caught[chosen] >= ENOUGH:
         said, action = f"A detector is enough: {chosen} {what}.", "Use the detector instead of the probability."
         return Finding(
-            "warning" if softmax else "ok", "help", said, text, f"{action} The commands are below."
+            severity="warning" if softmax else "ok",
+            section="help",
+            title=said,
+            text=text,
+            action=f"{action} The commands are below.",
         ), "detector"
     if caught[chosen] >= SOME:
         said = f"A detector helps, and does not catch all: {chosen} {what}."
         action = "Use it, and try a second opinion: another network that looks too (features=)."
-        return Finding("warning", "help", said, text, action), "second"
+        return Finding(severity="warning", section="help", title=said, text=text, action=action), "second"
     said = f"No detector alone is enough: {chosen} {what}."
     network = "it" if trains else "the network that it was made from"
     action = f"Try a second opinion (features=), or retrain {network} with a none-class."
-    return Finding("problem", "help", said, text, action), "remedy"
+    return Finding(severity="problem", section="help", title=said, text=text, action=action), "remedy"
 
 
 def _rate(row: DetectorLine) -> float:
@@ -178,7 +188,7 @@ def _commands(
     if fix:
         unknown = [word for u in names.unknown for word in ("--unknown", u)]
         again = names.typed("audit", *unknown, *rate, *options, "-o", "audit.html")
-        found.append(Command("Audit again, fed the right way", again))
+        found.append(Command("Audit again, with images prepared the right way", again))
     detector = _detector(rows, need)
     found += [
         Command('Make it say "unknown"', names.typed("fit", *detector, *rate, *options, "-o", "osc/")),

@@ -10,7 +10,7 @@ from ..arrays import Preprocess
 from ..errors import OptionError
 from ..fitting.auxiliary import same_values
 from ..fitting.preprocessing import size_for
-from ..fitting.race import Tried, attempt
+from ..fitting.race import TrialData, Tried, attempt
 from ..fitting.search import readings, search, swapped, with_reading
 from ..images import Images, open_images
 from ..images.preprocess import apply, candidates
@@ -47,22 +47,22 @@ def fed(
     if not images.labelled:
         return Fed(way, found), {}
     if way is None:
-        result = search(model, images, height, width, order, batch_size=size, seed=seed, whole=True)
+        result = search(TrialData(model, images, order, size), height, width, seed=seed, whole=True)
         whole = [t for t in result.tried if t.confusion.images >= result.best.confusion.images]
         return Fed(result.best.way, "found by accuracy"), _by_name(whole)
-    sample = images.sample(TRIED, seed)
+    data = TrialData(model, images.sample(TRIED, seed), order, size)
     others = [way, *(p for p in usual if not same_values(p, way))]
     turned = swapped(way)
     if turned is not None and not any(same_values(turned, p) for p in others):
         others.append(replace(turned, name=f"{way.name}, red and blue swapped"))
-    read, _, _ = readings(model, sample, [way], order, size)
+    read, _, _ = readings(data, [way])
     if read.name:
         others.append(with_reading(way, read))
     if images.size != (height, width):
         fit = "stretch" if way.fit == "crop" else "crop"
         name = f"{way.name}, {'stretched' if fit == 'stretch' else 'cut to the middle'}"
         others.append(replace(way, fit=fit, name=name))
-    return Fed(way, found), _by_name([attempt(model, sample, p, order, size) for p in others])
+    return Fed(way, found), _by_name([attempt(data, p) for p in others])
 
 
 def _by_name(tried: list[Tried]) -> dict[str, tuple[Preprocess | None, Tried]]:
@@ -92,14 +92,16 @@ def _of_arrays(
     x, labels = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     named = "as given"
     own = open_images(x, labels)
-    tried: dict[str, tuple[Preprocess | None, Tried]] = {named: (None, attempt(model, own, None, order, size))}
+    tried: dict[str, tuple[Preprocess | None, Tried]] = {
+        named: (None, attempt(TrialData(model, own, order, size), None))
+    }
     raw = _raw(x)
     if raw is None:
         return tried
     for p in candidates(x.shape[-1], None, None):
         again = np.stack([apply(image, p) for image in raw])
         if np.abs(again - x).max() > 0.02 * max(float(np.abs(x).max()), 1e-6):  # else it is what was given
-            tried[p.name] = (p, attempt(model, open_images(again, labels), None, order, size))
+            tried[p.name] = (p, attempt(TrialData(model, open_images(again, labels), order, size), None))
     return tried
 
 

@@ -65,7 +65,16 @@ def made(x: np.ndarray, labels: np.ndarray, way: Preprocess | None, each: int, s
     input."""
     rng = np.random.default_rng([seed, 7])
     straight = rng.random((each, *x.shape[1:]), dtype=np.float32)
-    kinds = [Kind(RAND, "made", "noise", "random numbers from 0 to 1 as the input itself", open_images(straight), None)]
+    kinds = [
+        Kind(
+            name=RAND,
+            origin="made",
+            family="noise",
+            summary="random numbers from 0 to 1 as the input itself",
+            images=open_images(straight),
+            way=None,
+        )
+    ]
     pictures = pixels_of(x, way)
     if pictures is None:
         return kinds
@@ -110,14 +119,23 @@ def fooling(model: Model, x: np.ndarray, way: Preprocess | None, count: int, see
         source = open_images(np.stack([apply(image, again) for image in found.images]))
     summary = f"made from noise by {found.method} until the classifier is sure"
     fed = None if way is None else replace(way, crop_share=1.0)
-    return [Kind(FOOLING, "fooling", "fooling", summary, source, fed)], []
+    return [Kind(name=FOOLING, origin="fooling", family="fooling", summary=summary, images=source, way=fed)], []
 
 
 def yours(given: Mapping[str, object], way: Preprocess | None, seed: int) -> list[Kind]:
     kinds = []
     for name, source in given.items():
         images = open_images(source).sample(YOURS_MOST, seed)
-        kinds.append(Kind(name, "yours", "yours", "your own unknown images", images, None if images.ready else way))
+        kinds.append(
+            Kind(
+                name=name,
+                origin="yours",
+                family="yours",
+                summary="your own unknown images",
+                images=images,
+                way=None if images.ready else way,
+            )
+        )
     return kinds
 
 
@@ -224,7 +242,9 @@ def _of_made(lines: list[UnknownKind], threshold: float | None, alpha: float) ->
             f"{pc(float(np.mean(accepted)))} of the made images, on average over their kinds."
         )
     action = "Do not take a high probability for a sign that an image is of a known class."
-    return Finding(severity, "unknown", said + ".", text, "" if severity == "ok" else action)
+    return Finding(
+        severity=severity, section="unknown", title=said + ".", text=text, action="" if severity == "ok" else action
+    )
 
 
 def _of_fooling(x: UnknownKind) -> Finding:

@@ -224,7 +224,18 @@ def _set_row(
     unknown = one.sets[name].scores[detector]
     values = all_metrics(scores, unknown, right) | {"caught": one.rejected[name][detector]}
     _, low, high = areas(scores, [unknown]).interval()
-    return SetRow(one.name, detector, known, group, name, len(scores), len(unknown), values, low, high)
+    return SetRow(
+        network=one.name,
+        detector=detector,
+        known=known,
+        group=group,
+        unknown=name,
+        known_images=len(scores),
+        unknown_images=len(unknown),
+        values=values,
+        low=low,
+        high=high,
+    )
 
 
 def _group_rows(
@@ -275,12 +286,21 @@ def _known_rows(networks: Sequence[NetworkScores], detectors: Sequence[str], set
             for d in detectors:
                 share, n = one.rejected[name][d], len(found)
                 low, high = wilson(round(share * n), n)
-                risks = (
-                    (float("nan"),) * 2
-                    if right is None
-                    else (aurc(found.scores[d], right), excess_aurc(found.scores[d], right))
+                risk, excess = (float("nan"),) * 2
+                if right is not None:
+                    risk, excess = aurc(found.scores[d], right), excess_aurc(found.scores[d], right)
+                yield KnownRow(
+                    network=one.name,
+                    detector=d,
+                    known=name,
+                    images=n,
+                    accuracy=found.accuracy,
+                    false_alarms=share,
+                    low=low,
+                    high=high,
+                    aurc=risk,
+                    excess_aurc=excess,
                 )
-                yield KnownRow(one.name, d, name, n, found.accuracy, share, low, high, *risks)
 
 
 def _cost_row(detector: str, networks: Sequence[NetworkScores]) -> CostRow:

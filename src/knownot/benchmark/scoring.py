@@ -127,12 +127,12 @@ def score_set(
     for _ in overlapped(score, (batch for batch in batches)):
         pass
     return SetScores(
-        {one: np.concatenate(x) for one, x in parts.items()},
-        np.concatenate(predicted),
-        np.concatenate(labels),
-        np.concatenate(places.rows),
-        tuple(places.ids),
-        tuple(extractor.unreadable),
+        scores={one: np.concatenate(x) for one, x in parts.items()},
+        predicted=np.concatenate(predicted),
+        labels=np.concatenate(labels),
+        rows=np.concatenate(places.rows),
+        ids=tuple(places.ids),
+        unreadable=tuple(extractor.unreadable),
     )
 
 

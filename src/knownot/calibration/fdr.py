@@ -169,7 +169,7 @@ def known_bound(p: np.ndarray, calibration: int, *, confidence: float = 0.95, se
     ranks = _ranks(n)
     levels = ranks / (n + 1) * (1 + 1e-12)
     if not m:
-        return KnownBound(p, levels, np.zeros(len(ranks), np.int64), 0, confidence)
+        return KnownBound(p=p, levels=levels, allowed=np.zeros(len(ranks), np.int64), known=0, confidence=confidence)
     spend = min(_spend(u, n, 1 - confidence, seed) for u in sorted({m, -(-m // 4), -(-m // 16)}))
     above = m - np.searchsorted(fine, levels, side="right")
     known = m
@@ -177,7 +177,7 @@ def known_bound(p: np.ndarray, calibration: int, *, confidence: float = 0.95, se
         allowed = _allowed(known, n, spend)
         fewer = int(min(known, (allowed + above).min()))
         if fewer >= known:
-            return KnownBound(p, levels, allowed, known, confidence)
+            return KnownBound(p=p, levels=levels, allowed=allowed, known=known, confidence=confidence)
         known = fewer
 
 

@@ -34,7 +34,14 @@ def varied(
     second = toy.second.copy()
     second[:, 0] *= not constant
     head = Head(toy.own.weight * (surer / scale), toy.own.bias * surer)
-    made = Toy(toy.first * scale, second, head, on.capabilities, toy.dtype, toy.shift * scale)
+    made = Toy(
+        first=toy.first * scale,
+        second=second,
+        head=head,
+        capabilities=on.capabilities,
+        dtype=toy.dtype,
+        shift=toy.shift * scale,
+    )
     inputs = {**on.inputs, "train": on.inputs["train"][rows]}
 
     def seen(x: np.ndarray, old: Activations) -> Activations:

@@ -84,7 +84,7 @@ def _made(seed: int, classes: int, d: int, dtype: Any) -> Problem:
     rows = [known, *(points(n, k)[0] for n, k in ((150, True), (100, True), (100, False)))]
     train, new, test, unknown = map(seen, rows)
     inputs = dict(zip(("train", "new", "known", "unknown"), (x[:, None, :, None] for x in rows), strict=True))
-    toy = Toy(first, second, head, capabilities, dtype)
+    toy = Toy(first=first, second=second, head=head, capabilities=capabilities, dtype=dtype)
     return Problem(
         head=head,
         capabilities=capabilities,

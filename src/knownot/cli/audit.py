@@ -77,12 +77,27 @@ def command(model: str, known: str, output: Path, calibration: str | None, unkno
     asked = size_of(size)
     opened = model_of(model, head=head, stages=list(stages) or None, size=asked, unsafe_pickle=unsafe_pickle)
     found = audit(
-        opened, known, calibration=calibration, unknown=_named(unknowns), alpha=alpha,
-        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3), detectors=list(detectors) or DETECTORS,
-        fooling=fooling, each=each, class_names=names_from(class_names), batch_size=batch_size,
-        names=Names(model, known, calibration or "", unknowns, _again(preprocess, size, class_names, head, stages)),
-        seed=seed, progress=not quiet,
-    )  # fmt: skip
+        opened,
+        known,
+        calibration=calibration,
+        unknown=_named(unknowns),
+        alpha=alpha,
+        preprocess=preprocess_of(preprocess, asked, opened.input.channels or 3),
+        detectors=list(detectors) or DETECTORS,
+        fooling=fooling,
+        each=each,
+        class_names=names_from(class_names),
+        batch_size=batch_size,
+        names=Names(
+            model=model,
+            known=known,
+            calibration=calibration or "",
+            unknown=unknowns,
+            options=_again(preprocess, size, class_names, head, stages),
+        ),
+        seed=seed,
+        progress=not quiet,
+    )
     found.write(output)
     if json_file == "-":
         click.echo(found.to_json(), nl=False)

@@ -57,7 +57,7 @@ def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:
     from ..openset.classifier import load
     from ..openset.fit import fit
     from .fit import facts as fit_facts
-    from .predict import predict_to
+    from .predict import Wanted, predict_to
 
     unpack(output)
     model = open_model(output / "fashion.onnx")
@@ -76,7 +76,7 @@ def run(output: Path, say: Any, quiet: bool) -> dict[str, Any]:
     say("\n3. knownot predict: a mixed folder.\n")
     osc = load(output / "osc")
     table_file, report = output / "verdicts.csv", output / "report.html"
-    done = predict_to(osc, [str(output / "incoming")], table_file, report=report, restart=True, quiet=quiet)
+    done = predict_to(osc, [str(output / "incoming")], table_file, Wanted(report=report), restart=True, quiet=quiet)
     kinds = per_kind(table_file)
     say(f"   {'truth':<10} {'images':>6} {'known':>6} {'unknown':>8} {'unreadable':>11}")
     for kind, (known, unknown, bad) in kinds.items():

@@ -95,7 +95,19 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         if report is not None or fdr is not None or strangest is not None or adapt:
             raise OptionError("--report, --fdr, --strangest and --adapt are for all images together.")
         numbers, of = (range(1, parts + 1), parts) if part is None and parts else numbered(part, parts)
-        tasks = [Task(str(saved), images, str(output), i, of, alpha, batch_size, (model, features)) for i in numbers]
+        tasks = [
+            Task(
+                saved=str(saved),
+                images=images,
+                folder=str(output),
+                number=i,
+                of=of,
+                alpha=alpha,
+                batch_size=batch_size,
+                networks=(model, features),
+            )
+            for i in numbers
+        ]
         total = predict_parts(tasks, engine=engine, workers=workers, quiet=quiet)
         said(words(total, len(tasks), output), total | {"output": str(output)}, as_json)
         return 3 if strict and total["unreadable"] else 0
@@ -110,15 +122,17 @@ def command(saved: Path, images: tuple[str, ...], output: Path, report: Path | N
         osc,
         list(images),
         output,
-        report=report,
-        fdr=fdr,
-        strangest=strangest,
+        Wanted(
+            report=report,
+            fdr=fdr,
+            strangest=strangest,
+            raw=raw_cells,
+            explain=explain,
+            adapt="batch" if adapt else None,
+        ),
         batch_size=batch_size,
         restart=restart,
         quiet=quiet,
-        raw=raw_cells,
-        explain=explain,
-        adapt="batch" if adapt else None,
     )
     said(run.words(osc, output, report), run.facts(osc, output, report), as_json)
     return 3 if strict and run.unreadable else 0
@@ -134,8 +148,10 @@ def numbered(part: str | None, parts: int | None) -> tuple[range, int]:
 
 @dataclass
 class Run:
-    """What one run of `predict` counted."""
+    """What one run of `predict` counted. keeps: whether also the four numbers of each readable image; a report and
+    statements on the strangest need them."""
 
+    keeps: bool = True
     known: int = 0
     unknown: int = 0
     unreadable: int = 0
@@ -166,10 +182,11 @@ class Run:
             row.pop("told", -1)
             return
         unknown = row["status"] == "unknown"
-        self.numbers.append(self.images)
-        self.scores.append(row["score"])
-        self.p.append(row["p_value"])
-        self.strange.append(unknown)
+        if self.keeps:
+            self.numbers.append(self.images)
+            self.scores.append(row["score"])
+            self.p.append(row["p_value"])
+            self.strange.append(unknown)
         self.told[row.pop("told", -1)] += 1
         self.adapted += row.get("shift_status") == "unknown"
         self.changed += bool(row.get("shift"))
@@ -223,53 +240,68 @@ class Run:
         }
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a run gives beside its rows, and how it writes them. adapt: as of `OpenSetClassifier.predict`."""
+
+    report: Path | None = None
+    fdr: float | None = None
+    strangest: int | None = None
+    raw: bool = False
+    explain: bool = False
+    adapt: str | None = None
+
+    def check(self, osc: Any, output: Path) -> None:
+        """Raises OptionError for what cannot be had of `osc`, or would overwrite `output`."""
+        if self.report is not None and os.path.realpath(self.report) == os.path.realpath(output):
+            raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
+        for asked, needs, options, lacks in (
+            (self.report is not None, "calibration", "--report is", "images of the classes to show"),
+            (self.fdr or self.strangest, "calibration", "--fdr and --strangest are", "calibration scores"),
+            (self.adapt, "shifts", "--adapt is", "statistics of changed images"),
+        ):
+            if asked and not hasattr(osc, needs):
+                raise OptionError(f"{options} for saved folders: an exported file holds no {lacks}.")
+
+
 def predict_to(
     osc: Any,
     images: list[str],
     output: Path,
+    wanted: Wanted | None = None,
     *,
-    report: Path | None = None,
-    fdr: float | None = None,
-    strangest: int | None = None,
     batch_size: int | None = None,
     restart: bool = False,
     quiet: bool = False,
-    raw: bool = False,
-    explain: bool = False,
-    adapt: str | None = None,
     source: Any = None,
 ) -> Run:
     """Verdicts of `images` into `output`, going on with an unfinished run: rows of this classifier, of images that are
-    still the same, are kept, all others computed, and that is told on standard error. adapt: as of `predict`; what is
-    adapted to depends on all images of a window, so nothing of an unfinished run is kept. source: them, opened."""
+    still the same, are kept, all others computed, and that is told on standard error. What is adapted to depends on all
+    images of a window, so then nothing of an unfinished run is kept. source: the images, opened."""
     from ..images import open_images
 
-    begin = time.perf_counter()
-    if report is not None and os.path.realpath(report) == os.path.realpath(output):
-        raise OptionError(f"--report and --output are the same file, {str(output)!r}: give two.")
-    if report is not None and not hasattr(osc, "calibration"):
-        raise OptionError("--report is for saved folders: an exported file holds no images of the classes to show.")
-    if (fdr or strangest) and not hasattr(osc, "calibration"):
-        raise OptionError("--fdr and --strangest are for saved folders: an exported file holds no calibration scores.")
+    begin, wanted = time.perf_counter(), wanted or Wanted()
+    wanted.check(osc, output)
     source = open_images(images[0] if len(images) == 1 else images) if source is None else source
-    if adapt and not hasattr(osc, "shifts"):
-        raise OptionError("--adapt is for saved folders: an exported file holds nothing on changed images.")
+    adapt = wanted.adapt
     with Journal(output, osc.digest + (f" {adapt}" if adapt else ""), restart or bool(adapt)) as journal:
         plan = journal.plan(source)
         _tell(journal, plan)
-        run = Run(resumed=plan.used, notes=_notes(source))
+        keeps = wanted.report is not None or wanted.strangest is not None
+        run = Run(keeps=keeps, resumed=plan.used, notes=_notes(source))
         options = {"batch_size": batch_size, "progress": not quiet} | ({"adapt": adapt} if adapt else {})
-        shown = _looked(osc, source, journal, plan, report is not None, options)
+        shown = _looked(osc, source, journal, plan, wanted.report is not None, options)
         _whole(source, journal)
-        journal.write(run.counted(journal.rows()), osc.members, raw, explain, bool(adapt))
+        journal.write(run.counted(journal.rows()), osc.members, wanted.raw, wanted.explain, bool(adapt))
         run.shift = _shift(osc, run, bool(adapt))
         run.seconds = time.perf_counter() - begin
-        if report:
-            _report(osc, source, run, shown, report, ", ".join(images))
-        if fdr is not None:
-            run.batch = BatchDecisions.of(osc, journal.rows(), fdr, output)
-        if strangest and len(run.p):
-            run.strangest = min(strangest, len(run.p)), bound_of(osc, np.array(run.p), np.array(run.scores))
+        if wanted.report:
+            _report(osc, source, run, shown, wanted.report, ", ".join(images))
+        if wanted.fdr is not None:
+            run.batch = BatchDecisions.of(osc, journal.rows(), wanted.fdr, output)
+        if wanted.strangest and len(run.p):
+            bound = bound_of(osc, np.array(run.p), np.array(run.scores))
+            run.strangest = min(wanted.strangest, len(run.p)), bound
         journal.publish()
         write_metadata(output, run.shift)
         journal.close(remove=True)

@@ -150,7 +150,14 @@ class Rows(list[Row]):
 def row(name: str, recipe: Recipe, package: str = "") -> Row:
     """The row of a recipe: what it does not say itself, its class says."""
     kind = recipe.kind
-    return Row(name, recipe.needs(), recipe.summary or kind.summary, recipe.paper or kind.paper, kind, package)
+    return Row(
+        name=name,
+        needs=recipe.needs(),
+        summary=recipe.summary or kind.summary,
+        paper=recipe.paper or kind.paper,
+        kind=kind,
+        package=package,
+    )
 
 
 def rows() -> Rows:

@@ -31,7 +31,8 @@ APART = 1e-2  # of the largest value: from which difference on features or stage
 
 EXACT = (
     "{names} looks for neighbours with an approximate index in Python; the file searches exactly. What it finds is as "
-    "near or nearer, so its p-values are as large or larger: the promise holds, and verdicts near the threshold differ."
+    "near or nearer, so its p-values are as large or larger. The guarantee holds, but verdicts near the threshold "
+    "differ."
 )
 
 
@@ -233,7 +234,7 @@ def write(place: Layout, proto: ModelProto, facts: Facts, parity: Parity) -> Exp
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    made = Exported(path, facts, parity, len(data), len(proto.graph.node))
+    made = Exported(path=path, facts=facts, parity=parity, size=len(data), nodes=len(proto.graph.node))
     place.card.write_text(card(made), encoding="utf-8")
     for beside, text_of in place.more.items():
         beside.write_text(text_of(facts), encoding="utf-8")

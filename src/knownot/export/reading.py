@@ -192,7 +192,9 @@ class ExportedClassifier:
     @property
     def nothing(self) -> Verdicts:
         """Verdicts of no images."""
-        return self._verdicts(Batch([], np.empty((0, 1, 1, 3)), np.empty(0, np.int64), np.empty(0, np.int64), []))
+        return self._verdicts(
+            Batch(ids=[], x=np.empty((0, 1, 1, 3)), rows=np.empty(0, np.int64), labels=np.empty(0, np.int64), errors=[])
+        )
 
     def _fits(self, source: Images) -> None:
         if source.ready and self.facts.raw:
@@ -218,7 +220,9 @@ class ExportedClassifier:
     @property
     def _spec(self) -> InputSpec:
         facts = self.facts
-        return InputSpec(facts.height, facts.width, facts.channels, facts.layout, facts.batch)
+        return InputSpec(
+            height=facts.height, width=facts.width, channels=facts.channels, layout=facts.layout, batch=facts.batch
+        )
 
     def _verdicts(self, batch: Batch) -> Verdicts:
         return self._decided(batch)[0]

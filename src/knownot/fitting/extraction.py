@@ -220,7 +220,14 @@ class Extractor:
             nonlocal seen, used
             activations, fine, errors = found
             self.unreadable += [(i, e) for i, e in zip(batch.ids, errors, strict=True) if e is not None]
-            here = Extracted(batch, fine, activations, np.empty(0, np.int64), seen, self.second_is_larger)
+            here = Extracted(
+                batch=batch,
+                fine=fine,
+                activations=activations,
+                labels=np.empty(0, np.int64),
+                start=seen,
+                larger_second=self.second_is_larger,
+            )
             seen += len(batch)
             if len(fine):
                 used += len(fine)

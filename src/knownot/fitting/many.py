@@ -164,7 +164,7 @@ def gather_known(
     statistics = gather((batch for batch in batches), job.wanted, overlapped)
     for _ in batches:  # where nobody has walked yet, as nothing is gathered
         pass
-    return Gathered(job, known, statistics, hold, contents)
+    return Gathered(job=job, known=known, statistics=statistics, hold=hold, contents=contents)
 
 
 def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -> PassResults:
@@ -183,7 +183,9 @@ def fit_gathered(found: Gathered, *, strict: bool = True, judges: bool = True) -
     left = {name: refused[i] for i, name in enumerate(job.recipes) if i in refused}
     named = dict(zip(fine, fitted, strict=True))
     took = dict(zip(job.recipes, seconds.values(), strict=True))
-    return PassResults(job, found.known, named, left, found.hold, found.contents, seconds=took)
+    return PassResults(
+        job=job, known=found.known, fitted=named, refused=left, hold=found.hold, contents=found.contents, seconds=took
+    )
 
 
 def fit_known(

@@ -13,7 +13,7 @@ from ..images.preprocess import candidates
 from ..images.ways import as_preprocess
 from ..models.base import Model
 from .labels import Confusion, class_order, in_order, judge, named_rows
-from .race import SURELY, TRIAL_IMAGES, Tried, race
+from .race import SURELY, TRIAL_IMAGES, TrialData, Tried, race
 from .search import alternatives, readings, resizings, search, swapped, traits, with_reading
 from .trial import Trial
 
@@ -56,19 +56,19 @@ def choose(
         said = model.preprocess.sized(*size)
         if not (doubt and images.labelled):
             return said, (), [_read(said), *_noted(images, said, seed)]
-        return _doubted(model, images, said, order, batch_size, seed, progress)
+        return _doubted(TrialData(model, images, order, batch_size), said, seed, progress)
     if not images.labelled:
         raise OptionError(
             "How this classifier expects its input is not known: the model does not say, and without labels the usual "
             "conventions cannot be compared. Give labels (or class sub-folders), or preprocess=knownot.Preprocess(…)."
         )
-    found = search(model, images, *size, order, batch_size=batch_size, seed=seed, progress=progress)
+    found = search(TrialData(model, images, order, batch_size), *size, seed=seed, progress=progress)
     best, table = found.best, tuple(t.trial for t in found.tried)
     assert best.way is not None  # raw images are fed some way
     if not best.confusion.images:
         raise OptionError(
-            "How this classifier expects its input is not known, and none of the known images drawn at random has a "
-            "label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
+            "How this classifier expects its input is not known, and the usual conventions cannot be compared. None of "
+            "the known images drawn at random has a label (-1 and None are none). Give labels, or "
             "preprocess=knownot.Preprocess(…)."
         )
     # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.
@@ -108,31 +108,27 @@ def _read(said: Preprocess) -> str:
 
 
 def _doubted(
-    model: Model,
-    images: Images,
-    said: Preprocess,
-    order: np.ndarray | None,
-    batch_size: int,
-    seed: int,
-    progress: bool,
+    data: TrialData, said: Preprocess, seed: int, progress: bool
 ) -> tuple[Preprocess, tuple[Trial, ...], list[str]]:
     """What `choose` returns for a model that says how it expects its input. Layers can say it wrongly: a network with a
     Rescaling layer that was trained on images scaled before, as happens by mistake, wants them scaled twice."""
-    sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
-    read, notes, reading = readings(model, sample, [said], order, batch_size)
+    sample = data.images.sample(TRIAL_IMAGES, seed).shuffled(seed)
+    resized = data.images.size != (said.height, said.width)
+    data = replace(data, images=sample)
+    read, notes, reading = readings(data, [said])
     said = with_reading(said, read)
-    (trial,) = trials = race(model, sample, [said], order, batch_size, progress=progress)
-    if images.size != (said.height, said.width):
-        trials, trial = resizings(model, sample, trials, trial, order, batch_size, False)
+    (trial,) = trials = race(data, [said], progress=progress)
+    if resized:
+        trials, trial = resizings(data, trials, trial, False)
     assert trial.way is not None  # raw images are fed some way
     said = trial.way
     if trial.accuracy < SURELY and trial.confusion.images >= 20:
-        channels = model.input.channels or 3
+        channels = data.model.input.channels or 3
         usual = candidates(channels, said.height, said.width) if channels in (1, 3) else ()
         usual = tuple(replace(with_reading(p, read), fit=said.fit, resample=said.resample) for p in usual)
         swaps = [p for p in map(swapped, (said, *usual)) if p is not None]
         others = [p for p in (*usual, *swaps) if _differs(p, said)]
-        again, *more = race(model, sample, others, order, batch_size, best=trial, progress=progress)
+        again, *more = race(data, others, best=trial, progress=progress)
         trials, trial = [*(again if t is trial else t for t in trials), *more], again
     best = max((t for t in trials if t.looked == trial.looked), key=lambda t: t.accuracy)
     table = tuple(t.trial for t in (*reading, *trials))
@@ -142,7 +138,7 @@ def _doubted(
     better = gain > max(CLEARLY, 3 * error) and best.confusion.reordered()[0] > trial.confusion.reordered()[0]
     if not better or best.way is None:
         return said, table, [_read(said), *notes, *_poor(trial, len(table))]
-    judge(best.confusion, named_rows(sample.class_names, order, best.confusion), table)
+    judge(best.confusion, named_rows(sample.class_names, data.order, best.confusion), table)
     why = (
         "Were its colours in another order in training?"
         if best.way.channels != said.channels

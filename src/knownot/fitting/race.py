@@ -23,6 +23,16 @@ CERTAIN = 1 - 1e-6  # a probability that is one: of inputs far larger than in tr
 
 
 @dataclass(frozen=True)
+class TrialData:
+    """Labelled raw images that ways of feeding `model` are tried on. order [c]: `labels.in_order`."""
+
+    model: Model
+    images: Images
+    order: np.ndarray | None
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Tried:
     """What the classifier answers to labelled images that are fed one way. way: None for its own input."""
 
@@ -51,23 +61,16 @@ class Tried:
         return not certain, float(self.log_likelihood.mean()) if n else 0.0
 
 
-def attempt(
-    model: Model,
-    sample: Images,
-    way: Preprocess | None,
-    order: np.ndarray | None,
-    size: int,
-    before: Tried | None = None,
-    stop: int | None = None,
-) -> Tried:
+def attempt(data: TrialData, way: Preprocess | None, before: Tried | None = None, stop: int | None = None) -> Tried:
     """Feed labelled images one way. before: what its first images gave; stop: how many to look at, None for all."""
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, bool), np.empty(0), np.empty(0))]
+    model, order = data.model, data.order
     confusion, start = Confusion(model.capabilities.classes), 0
     if before is not None:
         parts, start = [(before.right, before.confidence, before.log_likelihood)], before.looked
         confusion.counts += before.confusion.counts
-    looked, size = start, size if stop is None else min(size, stop - start)
-    for batch in sample.batches(size, way, spec=model.input, start=start):
+    looked, size = start, data.batch_size if stop is None else min(data.batch_size, stop - start)
+    for batch in data.images.batches(size, way, spec=model.input, start=start):
         looked += len(batch)
         if len(batch.x):
             labels = in_order(batch.labels[batch.rows], order, model.capabilities.classes)
@@ -81,15 +84,12 @@ def attempt(
         if stop is not None and looked >= stop:
             break
     right, sure, likely = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    return Tried(way, right, sure, likely, confusion, looked)
+    return Tried(way=way, right=right, confidence=sure, log_likelihood=likely, confusion=confusion, looked=looked)
 
 
 def race(
-    model: Model,
-    sample: Images,
+    data: TrialData,
     ways: Sequence[Preprocess],
-    order: np.ndarray | None,
-    size: int,
     *,
     best: Tried | None = None,
     patience: int = 0,
@@ -103,18 +103,18 @@ def race(
     that is right on most; what is left otherwise has looked at the whole sample. whole: nothing is dropped, and neither
     it is where the images come in the source's order: the first ones may all be of one class.
     """
-    whole = whole or not sample.mixed
+    whole = whole or not data.images.mixed
     tried: list[Tried | None] = [None] * len(ways) if best is None else [best, *([None] * len(ways))]
     fed = list(ways) if best is None else [best.way, *ways]
     live = list(range(len(fed)))
     if len(live) == 1 and best is not None:
         return [best]
-    with bar("how to feed it", None, progress) as advance:
+    with bar("finding the preprocessing", None, progress) as advance:
         for stop in (TRIAL_IMAGES,) if whole else STAGES:
             for i in live:
                 had = tried[i]
                 if had is None or had.looked < stop:
-                    tried[i] = attempt(model, sample, fed[i], order, size, had, stop)
+                    tried[i] = attempt(data, fed[i], had, stop)
                     advance(tried[i].looked - (0 if had is None else had.looked))  # type: ignore[union-attr]
             now = [tried[i] for i in live]
             if whole or any(t is not None and t.looked < stop for t in now):
@@ -126,7 +126,7 @@ def race(
         winner, held = tried[live[0]], tried[0]
         if best is not None and held is not None and winner is not None and winner.looked < held.looked:
             # It overturns what was taken so far: on as many images as that has looked at.
-            tried[live[0]] = attempt(model, sample, fed[live[0]], order, size, winner, held.looked)
+            tried[live[0]] = attempt(data, fed[live[0]], winner, held.looked)
     return [t for t in tried if t is not None]
 
 

@@ -17,8 +17,7 @@ from ..images.base import Images
 from ..images.batching import Entries, Entry
 from ..images.decode import Traits, Unreadable, traits_of
 from ..images.preprocess import candidates
-from ..models.base import Model
-from .race import TRIAL_IMAGES, Tried, attempt, race
+from .race import TRIAL_IMAGES, TrialData, Tried, attempt, race
 
 AFFECTED = 128  # images of one trait that ways of reading it are tried on
 FEW = 8  # from how many of them on accuracy may tell
@@ -84,44 +83,41 @@ def swapped(way: Preprocess) -> Preprocess | None:
 
 
 def search(
-    model: Model, images: Images, height: int, width: int, order: np.ndarray | None, *, batch_size: int, seed: int,
-    progress: bool = False, whole: bool = False,
-) -> Search:  # fmt: skip
+    data: TrialData, height: int, width: int, *, seed: int, progress: bool = False, whole: bool = False
+) -> Search:
     """How labelled raw images are to be fed to a classifier that does not say. whole: every way on all of the sample,
     for a table."""
-    sample = images.sample(TRIAL_IMAGES, seed).shuffled(seed)
-    resized = images.size != (height, width)
+    model, resized = data.model, data.images.size != (height, width)
+    data = replace(data, images=data.images.sample(TRIAL_IMAGES, seed).shuffled(seed))
     base = usual_resizing(model.stretches, height, width) if resized else {}
     usual = tuple(replace(way, **base) for way in candidates(model.input.channels or 3, height, width))
-    read, notes, reading = readings(model, sample, usual, order, batch_size)
+    read, notes, reading = readings(data, usual)
     usual = tuple(with_reading(way, read) for way in usual)
-    tried = race(model, sample, usual, order, batch_size, whole=whole, progress=progress)
+    tried = race(data, usual, whole=whole, progress=progress)
     best = best_of(tried)
     ranked = sorted(tried, key=lambda t: -t.accuracy)
     turned = [best] if best.accuracy >= NEARLY else [best, *(t for t in ranked if t is not best)]
     swaps = [way for t in turned if t.way is not None and (way := swapped(t.way)) is not None]
-    again, *others = race(model, sample, swaps, order, batch_size, best=best, whole=whole)
+    again, *others = race(data, swaps, best=best, whole=whole)
     tried = [*(again if t is best else t for t in tried), *others]
     best = again
     if others:  # colours hardly matter to many a classifier: swapped ones have to be clearly better
         best = (best, best_of(others))[_clearly_best([best, best_of(others)])]
     if resized and best.way is not None:  # also try the other ways of resizing
-        tried, best = resizings(model, sample, tried, best, order, batch_size, whole)
+        tried, best = resizings(data, tried, best, whole)
     equal = [t for t in tried if t is not best and t.right.shape == best.right.shape and (t.right == best.right).all()]
     if equal and best.way is not None:
         names = ", ".join(t.way.name for t in equal if t.way is not None)
         notes.append(
-            f"Fed as {names} the classifier is right on the same images as fed as {best.way.name}, which was taken "
-            "because its probabilities fit the labels better. If its probabilities look wrong, give preprocess=."
+            f"The classifier is right on the same images when they are prepared as {names}. {best.way.name} was taken "
+            "because its probabilities fit the labels better. If they look wrong, give preprocess=."
         )
     if resized and best.way is not None:
         notes.append(resizing_words(best.way))
     return Search(best, (*reading, *tried), tuple(notes))
 
 
-def resizings(
-    model: Model, sample: Images, tried: Sequence[Tried], best: Tried, order: np.ndarray | None, size: int, whole: bool
-) -> tuple[list[Tried], Tried]:
+def resizings(data: TrialData, tried: Sequence[Tried], best: Tried, whole: bool) -> tuple[list[Tried], Tried]:
     """(all that was tried, the best way) after other ways of resizing, which have to be clearly better: on images that
     the classifier was trained on it is right however they are cut, and chance would decide."""
     tried = list(tried)
@@ -131,7 +127,7 @@ def resizings(
         if other == best.way or any(_resized_alike(other, t.way) for t in tried):
             continue
         other = replace(other, name=f"{best.way.name.partition(' — ')[0]} — {words}")
-        again, new = race(model, sample, [other], order, size, best=best, patience=STRETCHED, whole=whole)
+        again, new = race(data, [other], best=best, patience=STRETCHED, whole=whole)
         tried = [*(again if t is best else t for t in tried), new]
         best = new if _clearly_best([again, new]) == 1 else again
     return tried, best
@@ -139,14 +135,15 @@ def resizings(
 
 def resizing_words(way: Preprocess) -> str:
     """How images become the classifier's size, in a sentence."""
+    side = f"{way.height} × {way.width}"
     if way.fit == "stretch":
-        how = "stretched to"
+        how = f"stretched to {side}"
     elif way.crop_share == 1:
-        how = "scaled to cover, and cut to the middle of,"
+        how = f"scaled to cover {side}, and the middle is cut out"
     else:
-        how = f"scaled to cover 1 / {way.crop_share:g} of, and cut to the middle of"
+        how = f"scaled to cover {1 / way.crop_share:.3g} times {side}, and the middle of {side} is cut out"
     return (
-        f"Images of other sizes are {how} {way.height} × {way.width} ({way.resample}). If training did otherwise, give "
+        f"Images of other sizes are {how} ({way.resample}). If training did otherwise, give "
         "preprocess=knownot.Preprocess(fit=…, crop_share=…, resample=…)."
     )
 
@@ -166,33 +163,32 @@ def with_reading(way: Preprocess, read: Preprocess) -> Preprocess:
     )  # fmt: skip
 
 
-def readings(
-    model: Model, sample: Images, ways: Sequence[Preprocess], order: np.ndarray | None, size: int
-) -> tuple[Preprocess, list[str], list[Tried]]:
+def readings(data: TrialData, ways: Sequence[Preprocess]) -> tuple[Preprocess, list[str], list[Tried]]:
     """(orientation, background and depth as a Preprocess of which nothing else counts, its name to be added to others;
     notes; what was tried), by images of the sample that can be read in several ways."""
     read, notes = Preprocess(), list[str]()
     tried: list[Tried] = []
-    seen = traits(sample)
+    seen = traits(data.images)
     for field, options, what in alternatives([t for _, t in seen]):
         affected = [entry for entry, t in seen if _has(t, field)]
-        some = Some(affected[:AFFECTED], sample)
+        some = replace(data, images=Some(affected[:AFFECTED], data.images))
         share = f"{len(affected) / len(seen):.1%} of {len(seen):,} images looked at {what}"
         found: dict[str, Tried] = {}
         for value, words in options.items():
             label = f"{read.name}, {words}"
             changed: dict[str, Any] = {field: value, "name": label}
             mine = replace(read, **changed)
-            found[label] = best_of([attempt(model, some, with_reading(way, mine), order, size) for way in ways])
+            found[label] = best_of([attempt(some, with_reading(way, mine)) for way in ways])
         tried += found.values()
         chosen = _clearly_best(list(found.values()))
         best = list(found)[chosen]
         changed = {field: list(options)[chosen], "name": best if chosen else read.name}
         read = replace(read, **changed)
         shown = "; ".join(f"{label.split(', ')[-1]} {t.accuracy:.1%}" for label, t in found.items())
-        told = "" if len(some._entries) >= FEW else ", too few to tell"
+        n = min(AFFECTED, len(affected))
+        told = "" if n >= FEW else ", too few to tell"
         notes.append(
-            f"{share}. They are read so: {best.split(', ')[-1]} (right, of {some.count} such images: {shown}{told}). "
+            f"{share}. They are read so: {best.split(', ')[-1]} (right, of {n} such images: {shown}{told}). "
             f"Preprocess({field}=…) reads them otherwise."
         )
     return read, notes, tried

@@ -68,7 +68,7 @@ def open_sources(
     if other is None and preprocess is not None:
         raise OptionError("features_preprocess= was given without features=, the second network that it is for.")
     second = None if other is None else Auxiliary(open_auxiliary(other), preprocess)
-    return Sources(model, images, held, second, again)
+    return Sources(model=model, images=images, held=held, second=second, again=again)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,13 @@ class FitJob:
         else:
             model, extra = self.cache.model(self.model, reductions), self.cache.passes(self.model, extra)
         model = with_extra_passes(model, extra, self.way)
-        made = Extractor(model, self.way, self.size, self.second, self.progress if progress is None else progress)
+        made = Extractor(
+            model=model,
+            way=self.way,
+            size=self.size,
+            second=self.second,
+            progress=self.progress if progress is None else progress,
+        )
         made.allow_low_accuracy = self.allow_low_accuracy
         return made
 

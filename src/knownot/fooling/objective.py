@@ -106,7 +106,9 @@ class AttackObjective:
         """images: uint8 [n, h, w, 3]; wanted: [n] classes."""
         n = len(images)
         inputs = tuple(view.chain.input(images) for view in self.views)
-        batch = Batch([""] * n, inputs[0], np.arange(n), np.full(n, -1), [None] * n, also=inputs[-1])
+        batch = Batch(
+            ids=[""] * n, x=inputs[0], rows=np.arange(n), labels=np.full(n, -1), errors=[None] * n, also=inputs[-1]
+        )
         activations, fine, errors = run_batch(self.looking, batch, self.second)
         if len(fine) < n:
             raise ActivationsError(f"An image cannot be judged: {next(e for e in errors if e)}.")

@@ -154,7 +154,7 @@ def prepare(entry: Entry, preprocess: Preprocess, thumbs: int, also: Preprocess 
         if also is not None and image.dtype == np.uint8:
             same = also.decoding == preprocess.decoding
             other = apply(image if same else pixels(entry.image, also), also)
-        return Row(entry.id, entry.label, x, None, thumb, other)
+        return Row(id=entry.id, label=entry.label, x=x, error=None, thumb=thumb, also=other)
     except Unreadable as e:
         return Row(entry.id, entry.label, None, str(e))
 

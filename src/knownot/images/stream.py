@@ -193,7 +193,7 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Strea
         own = None  # other words; its numbers are taken to be those of class_names
     if own is not None and wanted is None:
         return StreamImages(source, None, own, count)
-    return StreamImages(source, numbers, names, count, own)
+    return StreamImages(source=source, labels=numbers, names=names, count=count, own=own)
 
 
 def _named(labels: Any) -> bool:

@@ -31,7 +31,7 @@ def curve(known: np.ndarray, unknown: np.ndarray) -> Curve:
     alarms, caught = (
         np.cumsum(np.bincount(part, minlength=len(steps))[::-1]) for part in (place[: len(known)], place[len(known) :])
     )
-    return Curve(steps[::-1], caught, alarms, len(unknown), len(known))
+    return Curve(threshold=steps[::-1], caught=caught, alarms=alarms, n=len(unknown), m=len(known))
 
 
 def all_metrics(known: np.ndarray, unknown: np.ndarray, right: np.ndarray | None = None) -> dict[str, float]:

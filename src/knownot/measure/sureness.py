@@ -112,7 +112,13 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _bin(confidence: np.ndarray, right: np.ndarray, low: float, high: float) -> Bin:
-    return Bin(float(low), float(high), len(confidence), float(confidence.mean()), int(right.sum()))
+    return Bin(
+        low=float(low),
+        high=float(high),
+        images=len(confidence),
+        confidence=float(confidence.mean()),
+        right=int(right.sum()),
+    )
 
 
 def _pair(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

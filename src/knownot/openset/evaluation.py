@@ -218,7 +218,7 @@ def _score(
 ) -> _Scored:
     """One pass over images of a source."""
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
-    walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
+    walk = Extractor(model=osc.looking, way=osc.preprocess, size=size, second=osc.second, progress=progress)
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     order = class_order(source, osc.model, osc.class_names)[1] if labelled else None
     rows: list[tuple[np.ndarray, ...]] = []
@@ -227,7 +227,7 @@ def _score(
         rows.append((labels, np.argmax(activations.logits, axis=1), scores, osc.decided(scores, activations)[1]))
     walk.judge(osc.class_names, osc.record.trials)
     labels, closed, scores, decided = (np.concatenate(x) for x in zip(*rows, strict=True))
-    return _Scored(labels, closed, scores, decided, walk.unreadable)
+    return _Scored(labels=labels, closed=closed, scores=scores, decided=decided, unreadable=walk.unreadable)
 
 
 def _sets(unknown: Any) -> dict[str, Any]:

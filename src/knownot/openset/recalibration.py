@@ -39,7 +39,7 @@ def recalibrate(
     """
     source = open_images(images, labels)
     size = batch_size or batch_size_for(osc.model, osc.preprocess, osc.second)
-    walk = Extractor(osc.looking, osc.preprocess, size, osc.second, progress)
+    walk = Extractor(model=osc.looking, way=osc.preprocess, size=size, second=osc.second, progress=progress)
     walk.allow_low_accuracy = osc.record.low_accuracy_allowed
     names: Sequence[str] = osc.class_names
     order = class_order(source, osc.model, names, which="calibration")[1]

@@ -178,7 +178,7 @@ def agree_on(model: Any, known: tuple[Any, Any], **asked: Any) -> Agreed:
     detector = detector_for(model, asked["detector"])
     passes = PassOptions(asked["batch_size"], asked["progress"], asked["allow_low_accuracy"])
     job = set_up(sources, detector, options, preprocess, class_names, passes, asked["unknown"] is not None)
-    return Agreed(job, none, named, again, detector, asked["shifts"], changes)
+    return Agreed(job=job, none=none, named=named, again=again, asked=detector, shifts=asked["shifts"], changes=changes)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tu
     if repeats := held.repeats:
         notes.append(
             f"{repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
-            f"the promise rests on {of - repeats:,} different ones."
+            f"the guarantee rests on {of - repeats:,} different ones."
         )
         _enough_left(n, needed, notes[-1])
     if not new.all():
@@ -263,13 +263,13 @@ def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tu
             "detectors are fitted on: the same content, whatever their names."
         )
         void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
-        notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
+        notes.append(void or f"{said} They were left out, and the guarantee rests on the other {left:,}.")
     if len(alike := twins(held, known)):
         new &= ~np.isin(found.keys, alike)
         left = int(new.sum())
         said = (
             f"{len(alike):,} of the {n:,} calibration images look like another of them, encoded, resized or mirrored "
-            f"again. Each counts once: the promise rests on {left:,} different ones."
+            f"again. Each counts once: the guarantee rests on {left:,} different ones."
         )
         _enough_left(left, needed, said)
         void = void or ("" if droppable else f"{said} {VOID} {CURE}")
@@ -349,7 +349,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
     if few := decided.calibration.few:
         some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
         notes.append(
-            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"Too few calibration images were predicted as {some} for a guarantee of their own. Images of "
             f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
             "share of the known ones among them may be rejected."
         )

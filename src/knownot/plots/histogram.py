@@ -48,7 +48,9 @@ def bins_of(calibration: np.ndarray, incoming: np.ndarray, threshold: float | No
         above.append(int(np.count_nonzero(scores > hi)))
         counts = np.array([below[-1], *np.histogram(inside, edges)[0], above[-1]], np.float64)
         shares.append(counts / max(len(scores), 1))
-    return Bins(lo, hi, shares[0], shares[1], (below[0], below[1]), (above[0], above[1]))
+    return Bins(
+        lo=lo, hi=hi, known=shares[0], incoming=shares[1], below=(below[0], below[1]), above=(above[0], above[1])
+    )
 
 
 def _range(known: np.ndarray, new: np.ndarray, threshold: float | None) -> tuple[float, float]:

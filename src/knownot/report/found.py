@@ -78,7 +78,9 @@ def _added(
     rest = np.flatnonzero(label < 0)
     fresh, unstable = find_clusters(rows[rest], [closed[i] for i in rest], smallest=smallest)
     clusters += [make_cluster(rows, closed, rest[c.rows], c.stability) for c in fresh]
-    whole = Discovery(verdicts, features, was.blocks, tuple(clusters), unstable)
+    whole = Discovery(
+        verdicts=verdicts, features=features, blocks=was.blocks, clusters=tuple(clusters), unstable=unstable
+    )
     both = np.concatenate([old_thumbs, thumbs[new]]) if len(new) else old_thumbs
     return whole, both, [*old_paths, *(paths[i] for i in new)], len(was.clusters)
 
@@ -183,4 +185,8 @@ def _read(folder: Path) -> tuple[Discovery, np.ndarray, list[str | None]] | None
     clusters = tuple(
         make_cluster(rows, closed, np.flatnonzero(label == k), s) for k, s in enumerate(plain["stability"])
     )
-    return Discovery(verdicts, features, blocks, clusters, plain["unstable"]), arrays["thumbs"], plain["paths"]
+    return (
+        Discovery(verdicts=verdicts, features=features, blocks=blocks, clusters=clusters, unstable=plain["unstable"]),
+        arrays["thumbs"],
+        plain["paths"],
+    )

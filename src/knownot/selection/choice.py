@@ -64,7 +64,10 @@ def choose(found: PassResults, name: str, unknown: np.ndarray | None = None) -> 
     assert isinstance(auto, Auto)  # for the type checker: no other detector chooses
     assert found.watch is not None
     start, names = list(auto.start), auto.names
-    failed = tuple(Check(one, (), {}, "left out", f"It could not be fitted here: {why}") for one, why in auto.failed)
+    failed = tuple(
+        Check(detector=one, flags=(), auroc={}, verdict="left out", why=f"It could not be fitted here: {why}")
+        for one, why in auto.failed
+    )
     needed = job.options.of_classes(job.capabilities.classes)
     n = share(len(member_scores), needed)
     if not n:
@@ -89,17 +92,26 @@ def choose(found: PassResults, name: str, unknown: np.ndarray | None = None) -> 
     ruling = select_combination(names, start, known, made, again, weights, auto.votes_of(range(len(names))))
     chosen = ruling.columns
     checks = [
-        Check(one, flags(known[:, j], aurocs), aurocs, _verdict(j, start, chosen), ruling.why.get(j, ""))
+        Check(
+            detector=one,
+            flags=flags(known[:, j], aurocs),
+            auroc=aurocs,
+            verdict=_verdict(j, start, chosen),
+            why=ruling.why.get(j, ""),
+        )
         for j, (one, aurocs) in enumerate(zip(names, ruling.found, strict=True))
     ]
     places = {j: (j not in start, j not in chosen, -(checks[j].median or 0)) for j in range(len(names))}
     lines = [checks[j] for j in sorted(places, key=places.__getitem__)]
     basis = f"{n:,} known images, {count:,} made outliers, {len(made) + len(rounds)} kinds of unknown images"
     return Chosen(
-        auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()), member_scores[:, list(chosen)],
-        (*lines, *failed),
-        ruling.words(names, start, basis), n, count,
-    )  # fmt: skip
+        detector=auto.only(chosen, ruling.weights or auto.votes_of(chosen).tolist()),
+        member_scores=member_scores[:, list(chosen)],
+        checks=(*lines, *failed),
+        note=ruling.words(names, start, basis),
+        evidence=n,
+        made=count,
+    )
 
 
 def _left_out(found: PassResults, name: str, near: Sequence[int], n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

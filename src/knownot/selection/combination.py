@@ -78,10 +78,12 @@ def select_combination(
         chosen, why = select(arena, names, start, {**aside, **bad})
         before, after = (arena.mean(arena.auroc(columns)) for columns in (start, chosen))
         gain = f"Mean AUROC over families of unknown images {before:.3f} → {after:.3f}"
-        return Selection(chosen, (), why, gain, tuple(found))
+        return Selection(columns=chosen, weights=(), why=why, gain=gain, found=tuple(found))
     said = {j: f"weight {w:.2g}" for j, w in zip(weighs.columns, weighs.weights, strict=True)}
     went = {j: bad[j] for j in start if j in bad}
-    return Selection(weighs.columns, weighs.weights, went | said, _gain(weighs), tuple(found))
+    return Selection(
+        columns=weighs.columns, weights=weighs.weights, why=went | said, gain=_gain(weighs), found=tuple(found)
+    )
 
 
 def _gain(weighs: LearntWeights) -> str:

@@ -112,7 +112,15 @@ class Registry:
 
         classifier = load(path) if self._model is None else load(path, model=self._model)
         modified = datetime.fromtimestamp((stamp or (0,))[0] / 1e9, UTC)
-        return Engine(name, path, classifier, info(path), self.settings, self.metrics, modified)
+        return Engine(
+            name=name,
+            path=path,
+            classifier=classifier,
+            facts=info(path),
+            settings=self.settings,
+            metrics=self.metrics,
+            modified=modified,
+        )
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -69,7 +69,7 @@ def learn(
     kinds, notes = list[Kind](), list[str]()
     with bar("changed copies", len(x) * (1 + len(changes)), progress) as advance:
         clean = remade.run(remade.pictures, "copies")
-        copier = Copier(remade, detector, clean, labels, len(x) // 2, seed)
+        copier = Copier(remade=remade, detector=detector, clean=clean, labels=labels, half=len(x) // 2, seed=seed)
         seen = [features(clean, copier.places)]
         advance(len(x))
         for name, changed in changes.items():
@@ -120,7 +120,15 @@ class Copier:
             for path, x in self.clean.named().items()
             if not path.startswith(("extra/", "reduced/", "maps/"))
         }
-        kind = Kind(name, changed.words, _right(predicted, right), self._scores(copies), predicted, moves, np.empty(0))
+        kind = Kind(
+            name=name,
+            words=changed.words,
+            accuracy=_right(predicted, right),
+            scores=self._scores(copies),
+            predicted=predicted,
+            moves=moves,
+            moved_back=np.empty(0),
+        )
         back = kind.back(copies.take(second), self.remade.walk.model.head)
         moved_back = _right(np.argmax(back.logits, axis=1), right[second])
         adapts = max(_right(predicted, right), moved_back) >= ENOUGH * _right(before, right)
@@ -151,7 +159,15 @@ def _fitted(kinds: list[Kind], seen: list[np.ndarray], places: tuple[str, ...], 
     weights = whiten @ directions[size > 1e-6 * size[0]].T
     count = len(seen)
     found, at = weights.astype(np.float32), (means @ weights).astype(np.float32)
-    shifts = Shifts(tuple(kinds), places, found, at, np.inf, np.empty((0, 0)), count * len(seen[0]))
+    shifts = Shifts(
+        kinds=tuple(kinds),
+        places=places,
+        weights=found,
+        means=at,
+        limit=np.inf,
+        told=np.empty((0, 0)),
+        passes=count * len(seen[0]),
+    )
     distances = [shifts.distances(x) for x in second]
     limit = float(np.quantile(np.concatenate([d.min(axis=1) for d in distances]), 1 - ATYPICAL))
     told = np.stack([np.bincount(d.argmin(axis=1), minlength=count) for d in distances]) + 1 / count

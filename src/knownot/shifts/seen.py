@@ -74,9 +74,16 @@ class Telling:
             return None
         found: Kind = self.shifts.kinds[kind - 1]
         return Shift(
-            found.name, found.words, share, images, unknown / images, self.expected[kind - 1], self.alpha,
-            found.accuracy, found.adapts,
-        )  # fmt: skip
+            kind=found.name,
+            words=found.words,
+            share=share,
+            images=images,
+            unknown=unknown / images,
+            expected=self.expected[kind - 1],
+            alpha=self.alpha,
+            accuracy=found.accuracy,
+            adapts=found.adapts,
+        )
 
 
 def _whole(share: float) -> str:

@@ -186,6 +186,17 @@ class OnnxModel(Model):
         return self._file.copy_to(Path(folder))
 
 
+def _check_options(providers: Sequence[Any] | None, threads: Any, others: Mapping[str, Any]) -> None:
+    for name in others:
+        raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
+    for given in providers or ():
+        name = given if isinstance(given, str) else given[0]
+        if name not in onnxruntime.get_available_providers():
+            raise unknown_name("onnxruntime provider", str(name), onnxruntime.get_available_providers())
+
+
 def opened(
     thing: Any,
     *,
@@ -208,14 +219,7 @@ def opened(
     Raises ModelError when it is no classifier, cannot be read or its head does not reproduce its logits;
     OptionError for unknown names and options.
     """
-    for name in options:
-        raise unknown_name("option of ONNX models", name, ("head", "stages", "size", "layout", "providers", "threads"))
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
-        raise OptionError(f"threads={threads!r}: expected 0, onnxruntime's own choice, or up to {MOST_THREADS:,}.")
-    for given in providers or ():
-        name = given if isinstance(given, str) else given[0]
-        if name not in onnxruntime.get_available_providers():
-            raise unknown_name("onnxruntime provider", str(name), onnxruntime.get_available_providers())
+    _check_options(providers, threads, options)
     file = OnnxFile(thing)
     graph = Graph(file)
 

@@ -85,7 +85,7 @@ def find(graph: Graph, output: str) -> Found:
     """Walk back from `output` to the tensor before Softmax, and on to the linear layer."""
     logits, softmax, codes = _before_softmax(graph, output)
     end = graph.producer.get(logits)
-    base = Found(output, logits, end.op_type if end else "input", softmax, codes)
+    base = Found(output=output, logits=logits, end=end.op_type if end else "input", softmax=softmax, codes=codes)
     if softmax and (behind := _probabilities(graph, logits)):
         inner = find(graph, behind)
         why = "its output is the softmax of a softmax"

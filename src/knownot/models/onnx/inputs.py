@@ -71,7 +71,7 @@ def input_spec(graph: Graph, value: ValueInfoProto, size: tuple[int, int] | None
         if want is not None and have is not None and want != have:
             raise OptionError(f"size={size}: the {axis} of {graph.who}'s input is fixed to {have}.")
     height, width = size or (h, w)
-    return InputSpec(height, width, k if k is not None else channels, layout, batch)
+    return InputSpec(height=height, width=width, channels=k if k is not None else channels, layout=layout, batch=batch)
 
 
 def preprocess(graph: Graph, value: ValueInfoProto, spec: InputSpec) -> Preprocess | None:

@@ -174,7 +174,13 @@ class TorchModel(Model):
         try:
             head, stages = self.options["head"], self.options["stages"]
             self.differentiated = Differentiated(
-                self.network, self.path, head, stages, x, self.input.layout, self.embedding
+                network=self.network,
+                path=self.path,
+                head=head,
+                stages=stages,
+                sample=x,
+                layout=self.input.layout,
+                embedding=self.embedding,
             )
             self.gradients, why = offered(self.differentiated, x, first, self.tolerance)
         except Exception as error:  # whatever torch raises where it has no gradient

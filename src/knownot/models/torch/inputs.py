@@ -141,4 +141,4 @@ def _exported(network: Network, size: tuple[int, int] | None) -> tuple[InputSpec
         values = [*example[0], *example[1].values()] if example else []
         seen = tuple(values[0].shape) if values else (1, 3, 224, 224)
         look = (seen[2], seen[3]) if layout == "NCHW" else (seen[1], seen[2])
-    return InputSpec(h, w, k, layout, n), (h or look[0], w or look[1])
+    return InputSpec(height=h, width=w, channels=k, layout=layout, batch=n), (h or look[0], w or look[1])

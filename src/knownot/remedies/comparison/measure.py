@@ -95,9 +95,15 @@ def surprise(of: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def line(remedy: str, scorer: str, what: str, known: np.ndarray, unknown: np.ndarray, odd: bool) -> Line:
     return Line(
-        remedy, scorer, what, auroc(known, unknown), fpr_at_95_known_recall(known, unknown),
-        fpr_at_95_unknown_recall(known, unknown), len(unknown), odd,
-    )  # fmt: skip
+        remedy=remedy,
+        scorer=scorer,
+        unknown=what,
+        auroc=auroc(known, unknown),
+        fpr_at_95_known_recall=fpr_at_95_known_recall(known, unknown),
+        fpr_at_95_unknown_recall=fpr_at_95_unknown_recall(known, unknown),
+        images=len(unknown),
+        odd=odd,
+    )
 
 
 def oddities(

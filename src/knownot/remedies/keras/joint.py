@@ -30,7 +30,7 @@ def joint_trainer(
     hidden: Sequence[int],
 ) -> JointTrainer:
     """See `frameworks.Trains`. scale: (mean, std) [d] of known features."""
-    return JointTrainer(opened, job, pool, scale, beta, hidden)
+    return JointTrainer(opened=opened, job=job, pool=pool, scale=scale, beta=beta, hidden=hidden)
 
 
 def build_generator(pool: Pool, channels: int, layout: str) -> keras.Model:

@@ -78,8 +78,10 @@ class _Tuning(keras.Model):
     ) -> Any:
         extra = {name: y_pred[name] for name in self.more}
         kernel, bias = (keras.ops.cast(w, "float32") for w in (self.head.kernel, self.head.bias))
-        held = [{n: keras.ops.convert_to_tensor(w) for n, w in of.items()} for of in (self.own_weights, self.memory)]
-        out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra, *held)
+        own, memory = (
+            {n: keras.ops.convert_to_tensor(w) for n, w in of.items()} for of in (self.own_weights, self.memory)
+        )
+        out = Outputs(y_pred["logits"], y_pred["features"], kernel, bias, extra=extra, own=own, memory=memory)
         batch = joined({name: keras.ops.convert_to_tensor(values) for name, values in y.items()})  # test_on_batch: no
         xp = namespace("keras")
         loss = self.job_loss(xp, out, batch)

@@ -14,7 +14,7 @@ from ..base import Outcome, Remedy, Task
 from ..training.activations import scale_of
 from ..training.adversary import Against
 from ..training.batches import Plan, check_augment
-from ..training.fine_tuning import VALIDATED, Job, _identity, _some, looked
+from ..training.fine_tuning import Job, _identity, _some, checking_of, looked
 from ..training.frameworks import joint_of
 from ..training.loop import Arrays, Outputs, Steps, part_way, train
 from ..training.losses import cross_entropy
@@ -68,9 +68,14 @@ class Joint(Remedy):
         plan = Plan(task.known, None, task.settings)
         head = opened.head
         job = Job(
-            np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32), classify, task.settings,
-            task.settings.rate, plan.steps * task.settings.epochs, needs_features=True,
-        )  # fmt: skip
+            weight=np.asarray(head.weight, np.float32),
+            bias=np.asarray(head.bias, np.float32),
+            loss=classify,
+            settings=task.settings,
+            learning_rate=task.settings.rate,
+            steps=plan.steps * task.settings.epochs,
+            needs_features=True,
+        )
         trainer: Against = framework.joint_trainer(opened, job, task.known, (mean, std), self.beta, hidden)
 
         def batch(which: Plan, step: int) -> Arrays:
@@ -79,8 +84,7 @@ class Joint(Remedy):
             x = opened.input.to_layout(task.known.inputs(known))
             return {"x": x, "targets": targets, "known": np.ones(len(x), np.float32)}
 
-        part = task.validation.take(np.arange(min(len(task.validation), VALIDATED)))
-        checking = Plan(part, None, replace(task.settings, augment="none", balanced=False, batch_size=plan.batch))
+        checking = checking_of(replace(task, outliers=None), plan)
         validation = Steps(lambda step: batch(checking, step), checking.steps)
         start = trainer.weights()
         history = train(

@@ -31,7 +31,7 @@ def joint_trainer(
     hidden: Sequence[int],
 ) -> JointTrainer:
     """See `frameworks.Trains`. scale: (mean, std) [d] of known features."""
-    return JointTrainer(opened, job, pool, scale, beta, hidden)
+    return JointTrainer(opened=opened, job=job, pool=pool, scale=scale, beta=beta, hidden=hidden)
 
 
 class Generator(nn.Module):

@@ -131,23 +131,18 @@ class FineTuning(Remedy):
         framework = framework_of(task.opened)
         head = _head(task.opened)
         seen = looked(task.opened, _some(task.known, task.settings.seed))
-        strange = None
-        if task.outliers is not None:
-            n = min(SAMPLE, 4 * task.settings.batch_size)
-            strange = looked(task.opened, replace(task.known, x=task.outliers.draw(n, task.settings.seed, 0, 0)))
+        strange = _looked_at_outliers(task)
         me = self.settled(task, seen, strange)
-        more, bias = me.rows(task, seen, strange)
-        weight = np.concatenate([np.asarray(head.weight, np.float64), more]).astype(np.float32)
-        both = np.concatenate([np.asarray(head.bias, np.float64), bias]).astype(np.float32)
+        more = me.rows(task, seen, strange)
+        weight, bias = (
+            np.concatenate([np.asarray(old, np.float64), new]).astype(np.float32)
+            for old, new in zip((head.weight, head.bias), more, strict=True)
+        )
         cached = task.settings.mode == "head"
         own = _cached(task) if cached else task
         layout = (lambda x: x) if cached else task.opened.input.to_layout
         plan = Plan(own.known, own.outliers, own.settings)
-        checking = Plan(
-            own.validation.take(np.arange(min(len(own.validation), VALIDATED))),
-            own.outliers,
-            replace(own.settings, augment="none", balanced=False, batch_size=plan.batch),
-        )
+        checking = checking_of(own, plan)
 
         def given(which: Plan, step: int) -> Arrays:
             arrays = dict(me.batch(own, which, step))
@@ -156,7 +151,7 @@ class FineTuning(Remedy):
         rows, *shape = given(plan, 1_000_000 * plan.steps)["x"].shape  # any step has as many
         job = Job(
             weight=weight,
-            bias=both,
+            bias=bias,
             loss=me.loss,
             settings=task.settings,
             learning_rate=task.settings.rate,
@@ -207,6 +202,20 @@ def looked(opened: Model, pool: Pool) -> Look:
     parts = [(np.asarray(seen.check().features), np.asarray(seen.logits)) for seen in pool.activations(opened)]
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
     return Look(features, logits, pool.labels, (time.perf_counter() - begin) / max(1, len(pool)))
+
+
+def checking_of(task: Task, plan: Plan) -> Plan:
+    """The batches of validation images whose loss is followed."""
+    part = task.validation.take(np.arange(min(len(task.validation), VALIDATED)))
+    settings = replace(task.settings, augment="none", balanced=False, batch_size=plan.batch)
+    return Plan(part, task.outliers, settings)
+
+
+def _looked_at_outliers(task: Task) -> Look | None:
+    if task.outliers is None:
+        return None
+    n = min(SAMPLE, 4 * task.settings.batch_size)
+    return looked(task.opened, replace(task.known, x=task.outliers.draw(n, task.settings.seed, 0, 0)))
 
 
 def _some(pool: Pool, seed: int) -> Pool:
