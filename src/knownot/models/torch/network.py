@@ -87,8 +87,8 @@ class Network:
         empty = [name for name, weight in self.module.named_parameters() if weight.is_meta]
         if empty:
             raise ModelError(
-                f"{len(empty)} weights of this network, first {empty[0]!r}, are on the device 'meta': they have a shape "
-                "and no values. Load them: without device_map= or init_empty_weights(), or with load_state_dict(…, "
+                f"{len(empty)} weights of this network, first {empty[0]!r}, are on the device 'meta': they have shapes "
+                "but no values. Load them: without device_map= or init_empty_weights(), or with load_state_dict(…, "
                 "assign=True)."
             )
 
