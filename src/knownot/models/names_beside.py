@@ -73,11 +73,12 @@ def from_lines(text: str) -> tuple[str, ...]:
 
 def _from_items(text: str) -> tuple[str, ...]:
     """The items of a label map of TensorFlow's object detection: id and name or display_name."""
-    items = {}
+    items: dict[int, str] = {}
     for item in re.findall(r"item\s*\{(.*?)\}", text, re.DOTALL):
-        said = dict(re.findall(r"(id|name|display_name)\s*:\s*[\"']?([^\"'\n]+)", item))
-        items[int(said["id"]) if said.get("id", "").strip().isdigit() else len(items)] = said.get(
-            "display_name", said.get("name", "")
+        said: dict[str, str] = dict(re.findall(r"(id|name|display_name)\s*:\s*[\"']?([^\"'\n]+)", item))
+        number = said.get("id", "").strip()
+        items[int(number) if number.isdigit() else len(items)] = (
+            said.get("display_name") or said.get("name", "")
         ).strip()
     return tuple(items[i] for i in sorted(items))
 
