@@ -768,3 +768,9 @@ def test_empty_batches_and_layouts():
         model.activations(np.zeros((3, 32, 32), np.float32))
     x = images()
     assert np.array_equal(model.activations(x.transpose(0, 2, 3, 1)).logits, model.activations(x).logits)
+
+
+def test_weights_without_values_are_told():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2, device="meta"))
+    with pytest.raises(ModelError, match=r"2 weights of this network, first '3.weight', are on the device 'meta'"):
+        open_model(module, size=(16, 16))

@@ -46,7 +46,7 @@ class Audit:
         return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: str | Path, json_path: str | Path | None = None) -> None:
-        """The page as one HTML file that fetches nothing and runs nothing; and the JSON, if a path is given.
+        """The page as one HTML file that fetches nothing and runs no script but ours; and the JSON, if a path is given.
 
         Raises MissingExtraError without matplotlib, InputError when a file cannot be written.
         """
@@ -96,19 +96,7 @@ def render(data: dict[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
         weakest=weakest[:CLASSES],
         kinds=_gallery(data, uris),
         changed=_changed(data["changed"]),
-        mistakes=gallery(
-            [
-                (
-                    uris[m["picture"]],
-                    f"{m['true']}, taken for {m['said']}",
-                    f"{percent(m['confidence'])} sure; {m['id']}",
-                )
-                for m in data["classes"]["mistakes"]
-                if m["picture"] in uris
-            ]
-        )
-        if data["classes"]["mistakes"]
-        else "",
+        mistakes=_mistakes([m for m in data["classes"]["mistakes"] if m["picture"] in uris], uris),
     )
 
 
@@ -117,14 +105,23 @@ def _changed(section: dict[str, Any]) -> Markup:
     return changes(rows, alpha=section["alpha"]) if rows else Markup("")
 
 
+def _mistakes(mistakes: list[dict[str, Any]], uris: Mapping[str, str]) -> Markup:
+    cards = [
+        (uris[m["picture"]], f"{m['true']}, taken for {m['said']}", f"{percent(m['confidence'])} sure; {m['id']}")
+        for m in mistakes
+    ]
+    return gallery(cards, [m["confidence"] for m in mistakes]) if cards else Markup("")
+
+
 def _gallery(data: dict[str, Any], uris: Mapping[str, str]) -> Markup:
     lines = sorted(data["unknown"]["lines"], key=lambda x: -x["picture_confidence"])
+    shown = [x for x in lines if x["picture"] in uris]
     return gallery(
         [
             (uris[x["picture"]], x["kind"], f"{x['picture_class']}, {percent(x['picture_confidence'])} sure")
-            for x in lines
-            if x["picture"] in uris
-        ]
+            for x in shown
+        ],
+        [x["picture_confidence"] for x in shown],
     )
 
 

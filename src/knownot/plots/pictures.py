@@ -54,16 +54,19 @@ def _uri(file: bytes, form: str) -> str:
     return f"data:image/{form.lower()};base64,{base64.b64encode(file).decode('ascii')}"
 
 
-def gallery(cards: Sequence[tuple[Thumb | str, str, str]]) -> Markup:
-    """Small pictures with words: (thumbnail, or its data URI; the first line; the second line), in the order given."""
+def gallery(cards: Sequence[tuple[Thumb | str, str, str]], sure: Sequence[float] = ()) -> Markup:
+    """Small pictures with words: (thumbnail, or its data URI; the first line; the second line), in the order given.
+
+    sure: how sure the classifier is of each, by which a page can sort them.
+    """
     items = []
-    for thumb, first, second in cards:
+    for i, (thumb, first, second) in enumerate(cards):
         uri = thumb if isinstance(thumb, str) else data_uri(thumb)
         if not uri.startswith("data:image/"):
             raise InputError(f"A picture of a gallery must be a thumbnail or its data URI; given: {uri[:40]!r}.")
         items.append(
             Markup(
-                '<li><img src="{}" alt="" width="80" height="80"><bdi class="id">{}</bdi><span>{}</span></li>'
-            ).format(uri, visible(first), visible(second))
+                '<li{}><img src="{}" alt="" width="80" height="80"><bdi class="id">{}</bdi><span>{}</span></li>'
+            ).format(Markup(' data-sure="{}"').format(sure[i]) if sure else "", uri, visible(first), visible(second))
         )
     return Markup('<ul class="pictures">{}</ul>').format(Markup("").join(items))

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-from importlib.resources import files
 from pathlib import Path
-
-from markupsafe import Markup
 
 from ..plots import bins_of, changes, data_uri, histogram, p_value, pixels_of, tails
 from ..plots.page import render as fill
@@ -23,7 +18,7 @@ CLASSES = 60  # rows of the table of classes
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
-    """One HTML file: nothing is fetched when it is opened, and no script runs but the one of this package.
+    """One HTML file: nothing is fetched when it is opened, and no script runs but those of this package.
 
     Raises InputError when a thumbnail is no image, or the file cannot be written.
     """
@@ -39,13 +34,13 @@ def render(data: ReportData) -> str:
         "surprise": lambda p: surprise(p, len(data.calibration_scores)),
         "tiny": lambda thumb: "tiny" if max(pixels_of(thumb).size) <= 48 else "",
     }
-    script = files(__package__).joinpath("report.js").read_text(encoding="utf-8")
     ordered = sorted(data.class_counts, key=lambda c: -c.total)
     scores = data.calibration_scores, data.incoming_scores, data.threshold
     return fill(
         "report",
         "report.html.j2",
         filters,
+        script="report.js",
         data=data,
         wide=histogram(*scores, name="scores-wide"),
         narrow=histogram(*scores, width=360, height=260, name="scores-narrow"),
@@ -53,8 +48,6 @@ def render(data: ReportData) -> str:
         galleries=galleries(data),
         map=drawn(data.groups),
         changed=changes(data.changed, alpha=data.alpha) if data.changed else "",
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         tiles=sum(len(group.cards) for group in data.groups),
         start=max((i for i, (p, *_) in enumerate(data.steps) if p <= (data.p_threshold or 0)), default=0),
         classes=ordered[:CLASSES],

@@ -79,8 +79,18 @@ class Network:
                 f"A {type(thing).__module__}.{type(thing).__qualname__} is no classifier. Give an nn.Module, a "
                 "TorchScript module or a torch.export program."
             )
+        self._refuse_empty()
         first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         self._example = first if first is not None else torch.zeros(())
+
+    def _refuse_empty(self) -> None:
+        empty = [name for name, weight in self.module.named_parameters() if weight.is_meta]
+        if empty:
+            raise ModelError(
+                f"{len(empty)} weights of this network, first {empty[0]!r}, are on the device 'meta': they have shapes "
+                "but no values. Load them: without device_map= or init_empty_weights(), or with load_state_dict(…, "
+                "assign=True)."
+            )
 
     @staticmethod
     def _refuse_training(program: ExportedProgram) -> None:

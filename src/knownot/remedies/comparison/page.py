@@ -1,4 +1,4 @@
-"""A comparison as one HTML page: nothing is fetched when it is opened, and no script runs."""
+"""A comparison as one HTML page: nothing is fetched when it is opened."""
 
 from __future__ import annotations
 
