@@ -41,8 +41,10 @@ benchmark: .venv/ready  ## Measure on the real images and classifiers beside the
 	.venv/bin/python benchmarks/tables.py resnet20-onnx
 	.venv/bin/python benchmarks/peers.py --install .venv-peers
 
-docs: .venv/ready  ## The tables in docs/ from the code, and the documentation site, into site/.
+docs: .venv/ready  ## What docs/ has from the code and from measured tables, and the documentation site, into site/.
 	.venv/bin/python scripts/docs_hook.py
+	.venv/bin/python scripts/docs_notebook.py
+	.venv/bin/python scripts/docs_results.py
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 docs-version: .venv/ready  ## Put this version of the site beside the others, on the branch gh-pages: make docs-version VERSION=0.1

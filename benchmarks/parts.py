@@ -1,133 +1,155 @@
-"""A fit and a prediction in parts, against the same in one: differences, seconds of CPU, memory, kills.
+"""A fit in parts against one fit: does any answer depend on the order of the images or on how they were divided?
 
-    python benchmarks/parts.py [--images 20000] [--kills 20]
+    python benchmarks/parts.py [--images 20000] [--parts 1 2 7 16]
 
-On made pictures of a small ONNX classifier (tests/helpers/toy.py), in tar shards.
+ResNet-20 as ONNX on CIFAR-10's training images, each row in another order and in uneven parts, with every detector that
+one pass fits. Compared with one fit of all: everything that a saved folder holds, each detector's scores of 2,000 other
+images (half of them unknown), and what each would call unknown of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
-import random
-import signal
-import subprocess
-import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from quality import classifier, parquet
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+import knownot
+from knownot.benchmark.compare import resolved
+from knownot.benchmark.run import asked_for
+from knownot.detectors.combined import Combined
+from knownot.fitting.many import ROWS
+from knownot.images import open_images
 
-import onnx  # noqa: E402
+WAY = knownot.Preprocess(32, 32, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+ALPHA = 0.05
 
-import knownot  # noqa: E402
-from helpers import toy  # noqa: E402
-from knownot import Preprocess  # noqa: E402
 
-HALF = Preprocess(scale=1 / 255, name="[0, 1]")
-SHARDS = 20
+def detectors(model: Any) -> tuple[list[str], dict[str, str]]:
+    """(names of those that one pass fits, {name: why it is left out})."""
+    recipes, left_out, _ = resolved(asked_for("all"), model.capabilities)
+    for name, recipe in list(recipes.items()):
+        if recipe.kind.chooses or issubclass(recipe.kind, Combined) or recipe.kind.passes_by_fit:
+            left_out[name] = "its passes depend on the fit" if recipe.kind.passes_by_fit else "it combines others"
+            del recipes[name]
+    return list(recipes), left_out
+
+
+def uneven(x: np.ndarray, y: np.ndarray, of: int, rng: np.random.Generator) -> Any:
+    """These images in a random order, whose `of` parts differ in size, some several times as large as others."""
+    order = rng.permutation(len(x))
+    images = open_images(x[order], y[order])
+    parts = np.split(np.arange(len(x)), np.sort(rng.choice(np.arange(1, len(x)), of - 1, replace=False)))
+    images.part = lambda i, of: images.only(parts[i])
+    return images
+
+
+class Case:
+    """What all rows share."""
+
+    def __init__(self, images: int, folder: Path) -> None:
+        self.model = knownot.open_model(classifier("resnet20-onnx", folder))
+        self.names, self.left_out = detectors(self.model)
+        x, y = parquet("cifar10/train-20000.parquet")
+        self.x, self.y = x[:images], y[:images]
+        test, classes = parquet("cifar10/test.parquet")
+        self.held = test[:2000], classes[:2000]
+        strange = [parquet(f"unknown/{name}.parquet")[0][:500] for name in ("textures", "tiny-imagenet")]
+        self.looked = np.concatenate([test[2000:3000], *strange])
+
+    def options(self) -> dict[str, Any]:
+        return {"detector": self.names, "preprocess": WAY, "shifts": False, "progress": False, "batch_size": 256}
+
+    def whole(self) -> Any:
+        held, classes = self.held
+        return knownot.fit(self.model, self.x, self.y, calibration=held, calibration_labels=classes, **self.options())
+
+    def parts(self, of: int) -> Any:
+        """The same images; those that calibrate are divided too."""
+        rng = np.random.default_rng(of)
+        known, held = uneven(self.x, self.y, of, rng), uneven(*self.held, of, rng)
+        made = [
+            knownot.fit_part(self.model, known, part=(int(i) + 1, of), calibration=held, **self.options())
+            for i in rng.permutation(of)
+        ]
+        return knownot.merge(made, model=self.model)
+
+
+def state(osc: Any, folder: Path) -> dict[str, np.ndarray]:
+    """Every array of a saved folder."""
+    from safetensors.numpy import load_file
+
+    osc.save(folder, include_model=False)
+    return {f"{file.name}/{k}": x for file in folder.glob("*.safetensors") for k, x in load_file(file).items()}
+
+
+def scores(osc: Any, images: np.ndarray) -> np.ndarray:
+    """Of each member [n, m]."""
+    found = []
+    for batch in open_images(images).batches(ROWS, WAY):
+        activations = osc.looking.forward(osc.model.input.to_layout(batch.x))
+        found.append(np.asarray(osc.detector.member_scores(activations)))
+    return np.concatenate(found)
+
+
+def turned(one: np.ndarray, other: np.ndarray) -> float:
+    """The same of what a matrix is used for: directions of equal weight may be turned, and any may point the other way,
+    which changes no distance."""
+    found = gap(one, other)
+    if found < 1e-6 or one.ndim < 2 or one.shape != other.shape or one.dtype.kind != "f":
+        return found
+    squares = [tuple(x.swapaxes(-1, -2) @ x for x in (one, other))]
+    squares += [tuple(x @ x.swapaxes(-1, -2) for x in (one, other))] if one.shape[-2] <= 1024 else []
+    return min(found, *(gap(*pair) for pair in squares))
+
+
+def gap(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, relative to the array's own size."""
+    if one.shape != other.shape:
+        return float("inf")
+    if one.dtype.kind not in "fc":
+        return float((one != other).mean()) if one.size else 0.0
+    size = np.abs(one).max(initial=0)
+    return float(np.abs(one - other).max(initial=0) / size) if size else 0.0
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser()
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--images", type=int, default=20_000)
-    asked.add_argument("--kills", type=int, default=20)
+    asked.add_argument("--parts", type=int, nargs="+", default=[1, 2, 7, 16])
     given = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        onnx.save(toy.graph(), home / "toy.onnx")
-        partitions(home, given.images)
-        memory(home, given.images)
-        kills(home, given.kills)
-
-
-def cpu() -> float:
-    return time.process_time()
-
-
-def partitions(home: Path, n: int) -> None:
-    """Every part count, in another order of the images, against one fit."""
-    x, y = toy.known(n, 2)
-    held = toy.known(1000, 3)
-    looked = np.concatenate([toy.known(1000, 9)[0], toy.unknown(1000)])
-    options = {
-        "calibration": held[0], "calibration_labels": held[1], "preprocess": HALF, "class_names": toy.CLASSES,
-        "detector": ["default", "react", "vim", "gmm", "she"], "progress": False, "shifts": False,
-    }  # fmt: skip
-    begin = cpu()
-    whole = knownot.fit(home / "toy.onnx", x, y, **options)
-    once = cpu() - begin
-    expected = whole.predict(looked)
-    print(f"{n:,} images; one fit: {once:.1f} s CPU")
-    print("\nparts  CPU ratio  largest relative difference of scores  other labels")
-    for of in (1, 2, 7, 16):
-        order = np.random.default_rng(of).permutation(n)
-        begin = cpu()
-        net, numbers = home / "toy.onnx", range(1, of + 1)
-        made = [knownot.fit_part(net, x[order], y[order], part=(i, of), **options) for i in numbers]
-        osc = knownot.merge(made, model=home / "toy.onnx")
-        used = cpu() - begin
-        found = osc.predict(looked)
-        gap = np.abs(found.score - expected.score) / np.maximum(np.abs(expected.score), 1)
-        print(f"{of:5}  {used / once:9.2f}  {gap.max():39.1e}  {(found.label != expected.label).sum():12}")
-    whole.save(home / "osc")
-
-
-def memory(home: Path, n: int) -> None:
-    """Prediction over tar shards of n / 10 and of n images: seconds of CPU an image, peak memory of its process."""
-    print("\nimages  CPU ms an image  peak memory MB")
-    for count in (n // 10, n):
-        shards(home / str(count), count)
-        code = (
-            "import knownot, resource, sys, time; osc = knownot.load(sys.argv[1]); b = time.process_time()\n"
-            "n = sum(len(v) for v in osc.stream(sys.argv[2]))\n"
-            "print(n, time.process_time() - b, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-        )
-        arguments = [sys.executable, "-c", code, home / "osc", home / str(count) / "*.tar"]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-        seen, seconds, peak = map(float, done.stdout.split())
-        print(f"{int(seen):6,}  {1000 * seconds / seen:15.2f}  {peak:14.0f}")
-
-
-def shards(folder: Path, n: int) -> None:
-    folder.mkdir()
-    for number, rows in enumerate(np.array_split(np.arange(n), SHARDS)):
-        images = toy.known(len(rows), 100 + number)[0]
-        with tarfile.open(folder / f"{number:03}.tar", "w") as archive:
-            for i, image in zip(rows, images, strict=True):
-                out = io.BytesIO()
-                Image.fromarray(image).save(out, "JPEG")
-                info = tarfile.TarInfo(f"{i:08}.jpg")
-                info.size = len(out.getvalue())
-                archive.addfile(info, io.BytesIO(out.getvalue()))
-
-
-def kills(home: Path, times: int) -> None:
-    """`predict --parts` killed at random moments and given again until it is through: rows lost, doubled."""
-    import pyarrow.parquet as pq
-
-    shards(home / "killed", 2000)
-    command = [sys.executable, "-m", "knownot", "predict", home / "osc", home / "killed" / "*.tar", "-o", home / "v"]
-    command += ["--parts", str(SHARDS), "--quiet"]
-    killed = 0
-    while True:
-        run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        if killed < times:
-            time.sleep(random.uniform(0.5, 2.5))
-            if run.poll() is None:
-                os.kill(run.pid, signal.SIGKILL)
-                killed += 1
-        if run.wait() == 0:
-            break
-    ids = [i for file in (home / "v").glob("*.parquet") for i in pq.read_table(file)["id"].to_pylist()]
-    print(f"\nkilled {killed} times: {2000 - len(set(ids))} rows lost, {len(ids) - len(set(ids))} doubled")
+        case = Case(given.images, Path(folder))
+        begin = time.process_time()
+        whole = case.whole()
+        once = time.process_time() - begin
+        print(f"{len(case.x):,} images, {len(case.names)} detectors; one fit: {once:.0f} s of CPU")
+        print("Left out:", "; ".join(f"{name} ({why.split('.')[0]})" for name, why in case.left_out.items()), "\n")
+        kept, mine = state(whole, Path(folder, "whole")), scores(whole, case.looked)
+        verdicts = whole.predict(case.looked, batch_size=ROWS)
+        limits = np.stack([np.quantile(reference, 1 - ALPHA) for reference in whole.references])
+        print("| parts | CPU | state differs by | scores differ by | verdicts of single detectors | of all together |")
+        print("|---:|---:|---|---|---:|---:|", flush=True)
+        for of in given.parts:
+            begin = time.process_time()
+            osc = case.parts(of)
+            used = time.process_time() - begin
+            theirs, found = scores(osc, case.looked), state(osc, Path(folder, str(of)))
+            own = np.stack([np.quantile(reference, 1 - ALPHA) for reference in osc.references])
+            states = {name: turned(x, found[name]) for name, x in kept.items()}
+            each = {name: gap(mine[:, i], theirs[:, i]) for i, name in enumerate(whole.detector.members)}
+            worst, most = max(states, key=states.__getitem__), max(each, key=each.__getitem__)
+            other = int(((mine > limits) != (theirs > own)).sum())
+            labels = int((osc.predict(case.looked, batch_size=ROWS).label != verdicts.label).sum())
+            print(
+                f"| {of} | {used / once:.2f} × | {states[worst]:.1e} ({worst}) | {each[most]:.1e} ({most}) "
+                f"| {other:,} of {mine.size:,} | {labels} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def main() -> None:
             for what, title in MEASURES.items():
                 text += ["", f"{title}, in %", "", *table(results, list(far), what)]
             lost = {d: 100 * np.mean([r.false_alarms[d]["clean"] for r in results]) for d in results[0].false_alarms}
-            text += ["", "known lost, in %: " + ", ".join(f"{d} {x:.1f}" for d, x in lost.items())]
+            text += ["", "known images rejected, in %: " + ", ".join(f"{d} {x:.1f}" for d, x in lost.items())]
             said.append("\n".join(text))
             print(said[-1], flush=True)
     if options.output:

@@ -76,6 +76,8 @@ def classifier(name: str, folder: Path):
         return SHARED / "models/resnet8-cifar10-keras.h5"
     from helpers.resnet import resnet20
 
+    if name not in ("resnet20-torch", "resnet20-onnx"):
+        raise SystemExit(f"{name!r}: expected resnet8-keras, resnet20-torch or resnet20-onnx.")
     model = resnet20(SHARED)
     if name == "resnet20-torch":
         return model

@@ -37,6 +37,7 @@ from knownot.openset.adapting import Windows
 from knownot.outliers.changes import CHANGES, LUMA, blurred, compressed, contrasted, noisy, rescaled, scaled, sharpened
 from knownot.outliers.noise import pixels
 
+NETWORKS = ["resnet20-torch", "resnet8-keras", "efficientnet-lite0"]
 KNOWN, UNKNOWN, BATCHES = 200, 50, 6
 NEAR = {"tiny-imagenet", "near"}
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -400,11 +401,13 @@ def print_cost(bench: Bench, seeds: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", default=["resnet20-torch", "resnet8-keras", "efficientnet-lite0"])
+    parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--details", action="store_true", help="a line for each kind as well")
     options = parser.parse_args()
+    if unknown := set(options.networks) - set(NETWORKS):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")
     with tempfile.TemporaryDirectory() as home:
         folder = options.cache or Path(home)
         folder.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def withheld(minutes: float, weights: Path | None) -> None:
 
 def added(osc, sets: dict[str, np.ndarray], seeds: int) -> None:
     print("\n| new class | images | called unknown | given to it, of all | of other unknown, given to it "
-          "| known ones lost |\n|---|---|---|---|---|---|")  # fmt: skip
+          "| known ones rejected |\n|---|---|---|---|---|---|")  # fmt: skip
     for name in ("mnist", "notmnist", "textures"):
         for m in (5, 10, 20):
             cells = []

@@ -19,10 +19,10 @@ rect { fill: #eef2fb; stroke: #4051b5 } .answer { fill: #e6f4ea; stroke: #2e7d32
 
 DECISIONS = {
     "how-to/which-detector.svg": [
-        ("Do you want to begin, or do you not know which unknown images will come?", "default"),
+        ("Is it your first fit, or do you not know which unknown images will come?", "default"),
         ("Did knownot evaluate or audit show that the default is weak on your classifier?", "auto"),
-        ("Do only images of very different things arrive (far)?", "mahalanobis++ or knn"),
-        ("Do only images arrive that resemble your classes (near)?", "msp, fdbd or gen, and a remedy"),
+        ("Are all unknown images very unlike your classes (far)?", "mahalanobis++ or knn"),
+        ("Do the unknown images resemble your classes (near)?", "msp, fdbd or gen, and a remedy"),
         ("Does your classifier give probabilities only?", "gen (the default does so by itself)"),
         ("Must scoring cost as little as possible?", "msp or energy"),
     ],
@@ -45,8 +45,8 @@ WAY = [
     ("preprocessing", "found by knownot, or given by you"),
     ("your classifier", "unchanged; one forward pass"),
     ("logits, features, stages", "what it computed on the way to its answer"),
-    ("detectors", "how unusual is that? one score"),
-    ("calibration", "as unusual as how many known images? a p-value"),
+    ("detectors", "how unusual is that? one number, the score"),
+    ("calibration", "how many known images look as unusual? a p-value"),
     ("verdict", "the class, or unknown"),
 ]
 
@@ -82,7 +82,7 @@ def svg(width: float, height: float, parts: list[str], title: str) -> str:
 def decision(questions: list[tuple[str, str]], title: str) -> str:
     parts, y = [], 4.0
     for i, (question, answer) in enumerate(questions):
-        lines, answers = wrapped(question, 31), wrapped(answer, 22)
+        lines, answers = wrapped(question, 29), wrapped(answer, 22)
         height = 18 * max(len(lines), len(answers)) + 14
         parts += [box(4, y, 226, lines), box(270, y, 166, answers, "answer"), arrow(230, y + 18, 270, y + 18, "yes")]
         below = y + 18 * len(lines) + 14

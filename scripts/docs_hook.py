@@ -24,15 +24,17 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKER = re.compile(
-    r"^<!-- (detectors|outliers|changes|remedies|options|signature|example|errors): (\S+) -->$"
-    r"(?:\n\n(?:(?!^<!-- ).)*?\n\n<!-- /\1 -->$)?",  # what was written before, if anything
+    r"^<!-- (?P<kind>detectors|outliers|changes|remedies|options|signature|example|errors): (?P<what>\S+) -->$"
+    r"(?:\n\n(?:(?!^<!-- ).)*?\n\n<!-- /(?P=kind) -->$)?",  # what was written before, if anything
     re.MULTILINE | re.DOTALL,
 )
+HEADED = re.compile(r"^### (?P<heading>[^\n]+)\n\n(?=<!-- signature)" + MARKER.pattern, MARKER.flags)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with its markers filled."""
-    return MARKER.sub(lambda match: WRITERS[match[1]](match[2]), markdown)
+    """The page with its markers filled; signatures under a heading of their own are left to mkdocstrings."""
+    markdown = HEADED.sub(lambda match: documented(match["heading"], match["what"]), markdown)
+    return MARKER.sub(lambda match: WRITERS[match["kind"]](match["what"]), markdown)
 
 
 def on_post_page(output: str, **_: Any) -> str:
@@ -46,7 +48,9 @@ def on_post_page(output: str, **_: Any) -> str:
 def kept(markdown: str) -> str:
     """The page as it is kept in its file: with its markers filled, and the markers around that."""
     return MARKER.sub(
-        lambda match: f"<!-- {match[1]}: {match[2]} -->\n\n{WRITERS[match[1]](match[2])}\n\n<!-- /{match[1]} -->",
+        lambda match: "<!-- {0}: {1} -->\n\n{2}\n\n<!-- /{0} -->".format(
+            match["kind"], match["what"], WRITERS[match["kind"]](match["what"])
+        ),
         markdown,
     )
 
@@ -152,6 +156,15 @@ def signature(path: str) -> str:
     thing, name = found(path)
     says = fenced(inspect.getdoc(thing))
     return says if inspect.ismodule(thing) else f"{fenced(shown(name, thing))}\n\n{says}"
+
+
+def documented(heading: str, path: str) -> str:
+    """What mkdocstrings makes a signature, a description and tables of parameters of."""
+    thing, _ = found(path)
+    if inspect.ismodule(thing):
+        return f"### {heading}\n\n{signature(path)}"
+    options = f"      heading: {heading}\n      toc_label: {heading}"
+    return f"::: {thing.__module__}.{thing.__qualname__}\n    options:\n{options}"
 
 
 def found(path: str) -> tuple[Any, str]:

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("knownot")
 
+LONG = ("test_real.py", "test_docs.py", "test_remedies_compare.py")  # files of tests of many seconds
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -87,6 +89,13 @@ def pytest_collection_modifyitems(config, items) -> None:
         without = [item for item in items if "browser" in item.fixturenames or item.get_closest_marker("chromium")]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
+    items.sort(key=lambda item: item.path.name not in LONG)  # so that no worker is left alone with them at the end
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so that collecting garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

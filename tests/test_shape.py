@@ -30,6 +30,7 @@ CHAINED = {
     ("arrays", "arguments"),
     ("arrays", "renamed"),
     ("engines", "errors"),
+    ("engines", "progress"),
     ("engines", "version"),
 }
 

@@ -62,7 +62,14 @@ class Activations:
         return int(self.logits.shape[0])
 
     def named(self) -> dict[str, Array]:
-        """Every array by its path: "logits", "features", "stages/<name>", "maps/<layer>", "second/<its own path>"."""
+        """Every array by its path: "logits", "features", "stages/<name>", "maps/<layer>", "second/<its own path>".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> list(knownot.Activations(np.zeros((2, 4)), np.ones((2, 3))).named())
+        ['logits', 'features']
+        """
         arrays = {"logits": self.logits}
         if self.features is not None:
             arrays["features"] = self.features
@@ -83,7 +90,14 @@ class Activations:
         return cls(arrays["logits"], arrays.get("features"), **groups)
 
     def take(self, rows: Any) -> Activations:
-        """The rows chosen by a slice, a mask or an index array."""
+        """The rows chosen by a slice, a mask or an index array.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> len(knownot.Activations(np.zeros((5, 4))).take([0, 3]))
+        2
+        """
         taken = Activations.of({path: x[rows] for path, x in self.named().items()})
         return taken if self.keys is None else replace(taken, keys=self.keys[rows])
 
@@ -92,7 +106,14 @@ class Activations:
 
     def with_cache(self) -> Activations:
         """The same, for several detectors to score: what one has computed `cached`, the next need not, as long as this
-        lives. Whatever is made of it (`take`, `replace`) shares nothing with it."""
+        lives. Whatever is made of it (`take`, `replace`) shares nothing with it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> knownot.Activations(np.zeros((2, 4))).with_cache().cache
+        {}
+        """
         if self.cache is not None:
             return self
         again = replace(self)
@@ -100,7 +121,15 @@ class Activations:
         return again
 
     def cached(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """make(), or what it was before under this key, which names the formula and all that it reads."""
+        """make(), or what it was before under this key, which names the formula and all that it reads.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> batch = knownot.Activations(np.zeros((2, 4))).with_cache()
+        >>> batch.cached("number of classes", lambda: 4), batch.cached("number of classes", lambda: 5)
+        (4, 4)
+        """
         if self.cache is None:
             return make()
         if key not in self.cache:
@@ -116,14 +145,28 @@ class Activations:
         return replace(joined, keys=np.concatenate(keys)) if len(keys) == len(batches) else joined
 
     def finite(self) -> np.ndarray:
-        """Which images have neither a NaN nor an infinity in any array, [n] bool."""
+        """Which images have neither a NaN nor an infinity in any array, [n] bool.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> knownot.Activations(np.array([[0.0, 1.0], [np.nan, 1.0]])).finite()
+        array([ True, False])
+        """
         fine = np.ones(len(self), dtype=bool)
         for x in self.named().values():
             fine &= np.isfinite(np.asarray(x).reshape(len(self), -1)).all(axis=1)
         return fine
 
     def check(self, names: list[str] | None = None) -> Activations:
-        """Self, or an `ActivationsError` naming the first image with a NaN or an infinity."""
+        """Self, or an `ActivationsError` naming the first image with a NaN or an infinity.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> len(knownot.Activations(np.zeros((2, 4))).check(["a.png", "b.png"]))
+        2
+        """
         for path, x in self.named().items():
             rows = np.asarray(x).reshape(len(self), -1)
             bad = ~np.isfinite(rows).all(axis=1)
@@ -262,6 +305,13 @@ class Preprocess:
         return self.orientation, self.background, self.depth
 
     def sized(self, height: int | None, width: int | None) -> Preprocess:
+        """The same for an input of this size; None where images keep their own.
+
+        Examples
+        --------
+        >>> knownot.Preprocess().sized(224, 224).height
+        224
+        """
         return replace(self, height=height, width=width)
 
 

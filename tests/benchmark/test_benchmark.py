@@ -330,3 +330,17 @@ def test_names_on_the_page_are_text(sets, tmp_path):
     assert "<i>set" not in text
     assert "&lt;b&gt;x" in text
     assert not list(tmp_path.glob("leaderboard/**/*<*"))
+
+
+def test_networks_in_other_processes_give_the_same(sets, found, tmp_path):
+    onnx.save(toy.graph(), tmp_path / "model.onnx")
+    onnx.save(other_network(), tmp_path / "other.onnx")
+    others = {"other": tmp_path / "other.onnx"}
+    again = run(sets, tmp_path / "model.onnx", networks=others, engine="processes", workers=2)
+    assert [one.name for one in again.networks] == ["model", "other"]
+    for mine, theirs in zip(again.networks, found.networks, strict=True):
+        for name, scored in theirs.sets.items():
+            for detector, scores in scored.scores.items():
+                np.testing.assert_array_equal(mine.sets[name].scores[detector], scores, err_msg=f"{name} {detector}")
+    with pytest.raises(OptionError, match="give 'model' as a file's path"):
+        run(sets, engine="processes")

@@ -1,6 +1,8 @@
 """The command line as a person and a machine use it, a kill in the middle included."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -49,6 +51,17 @@ def run(home, *arguments, **options):
     )
 
 
+def here(home, *arguments):
+    """The same in this process: importing anew takes longer than most commands."""
+    out, complaints, code = io.StringIO(), io.StringIO(), None
+    with contextlib.chdir(home), contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+        try:
+            main(list(arguments))
+        except SystemExit as done:
+            code = done.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), complaints.getvalue())
+
+
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -81,7 +94,7 @@ def test_predict_equals_the_python_door(place):
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_other_formats_hold_the_same(place, ending):
-    done = run(place, "predict", "osc", "incoming", "-o", f"same.{ending}", "--json", "-q")
+    done = here(place, "predict", "osc", "incoming", "-o", f"same.{ending}", "--json", "-q")
     facts = json.loads(done.stdout)
     assert done.stderr == ""
     if ending == "jsonl":
@@ -100,7 +113,7 @@ def test_other_formats_hold_the_same(place, ending):
 
 def test_a_killed_predict_goes_on_where_it_was(place):
     """No row twice, none lost, and the same as in one go: killed with SIGKILL, again and again."""
-    done = run(place, "predict", "osc", "incoming", "-o", "once.csv", "--report", "once.html", "--batch-size", "2")
+    done = here(place, "predict", "osc", "incoming", "-o", "once.csv", "--report", "once.html", "--batch-size", "2")
     assert done.returncode == 0, done.stderr
     whole = (place / "once.csv").read_text()
     command = ["predict", "osc", "incoming", "-o", "killed.csv", "--report", "killed.html", "--batch-size", "2"]
@@ -117,7 +130,7 @@ def test_a_killed_predict_goes_on_where_it_was(place):
         kills += 1
     assert kills == 3
     assert not (place / "killed.csv").exists()
-    last = run(place, *command, "--json")
+    last = here(place, *command, "--json")
     assert last.returncode == 0, last.stderr
     assert (place / "killed.csv").read_text() == whole
     assert shown(place / "killed.html") == shown(place / "once.html")
@@ -155,9 +168,9 @@ def test_exit_codes(place):
     assert (place / "strict.csv").read_text().splitlines()[0].partition(",error,")[2].startswith("p_value: ")
     wrong = run(place, "predict", "nowhere", "incoming")
     assert (wrong.returncode, wrong.stderr.startswith("SavedError: ")) == (1, True)
-    usage = run(place, "predikt")
+    usage = here(place, "predikt")
     assert (usage.returncode, "Did you mean 'predict'?" in usage.stderr) == (2, True)
-    assert run(place, "fit", "toy.onnx").returncode == 2
+    assert here(place, "fit", "toy.onnx").returncode == 2
     assert "Traceback" not in wrong.stderr + usage.stderr
 
 
@@ -169,7 +182,7 @@ def test_interrupt_is_exit_code_130(monkeypatch):
 
 
 def test_report_from_python_and_command_line(place):
-    done = run(place, "predict", "osc", "incoming", "-o", "r.csv", "--report", "r.html")
+    done = here(place, "predict", "osc", "incoming", "-o", "r.csv", "--report", "r.html")
     assert done.returncode == 0, done.stderr
     html = (place / "r.html").read_text()
     assert "00007.png" in html
@@ -202,7 +215,7 @@ def test_detectors_and_help():
     ],
 )
 def test_wrong_options_are_explained(place, arguments, says):
-    done = run(place, "fit", "toy.onnx", "known", "-o", "never", *arguments)
+    done = here(place, "fit", "toy.onnx", "known", "-o", "never", *arguments)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -210,7 +223,7 @@ def test_wrong_options_are_explained(place, arguments, says):
 
 
 def test_options_reach_the_fit(place):
-    done = run(
+    done = here(
         place, "fit", "toy.onnx", "known", "-o", "osc2", "--detector", "energy", "--detector", "knn", "--alpha", "0.1",
         "--guarantee", "marginal", "--preprocess", "[0,1]", "--class-names", "classes.txt", "--no-model", "--json",
         "-q",
@@ -219,18 +232,20 @@ def test_options_reach_the_fit(place):
     assert (facts["detectors"], facts["alpha"], facts["guarantee"]) == (["energy", "knn"], 0.1, "marginal")
     assert facts["trials"] == []
     assert sorted(os.listdir(place / "osc2")) == ["manifest.json", "state.safetensors"]
-    again = run(place, "predict", "osc2", "incoming", "-o", "osc2.csv", "--model", "toy.onnx")
+    again = here(place, "predict", "osc2", "incoming", "-o", "osc2.csv", "--model", "toy.onnx")
     assert again.returncode == 0, again.stderr
 
 
-def test_a_model_from_the_users_own_code(place):
+def test_a_model_from_the_users_own_code(place, monkeypatch):
     (place / "mynet.py").write_text(
         "import onnx\nmodel = onnx.load('toy.onnx')\ndef make():\n    return onnx.load('toy.onnx')\n"
     )
-    for name in ("mynet:model", "mynet:make"):
-        done = run(place, "fit", name, "known", "-o", "osc3", "--class-names", "classes.txt", "-q")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name, running in (("mynet:model", run), ("mynet:make", here)):
+        done = running(place, "fit", name, "known", "-o", "osc3", "--class-names", "classes.txt", "-q")
         assert done.returncode == 0, done.stderr
-    assert "There is no 'nomodel'" in run(place, "fit", "mynet:nomodel", "known", "-o", "x").stderr
+    assert "There is no 'nomodel'" in here(place, "fit", "mynet:nomodel", "known", "-o", "x").stderr
+    monkeypatch.delitem(sys.modules, "mynet")
 
 
 def test_the_demo(tmp_path):

@@ -420,7 +420,7 @@ def test_real_features(shared: Path) -> None:
     from knownot.models import open_model
 
     torch.set_num_threads(1)
-    model = open_model(resnet20(shared))
+    model = open_model(resnet20(shared), size=(32, 32))
     images, labels = cifar10(shared, 300, "cifar10/train-20000.parquet")
     case = Case(n=1)
     seen = model.activations(normalised(images))

@@ -569,7 +569,7 @@ def real(shared: Path) -> Case:
     from knownot.models import open_model
 
     torch.set_num_threads(1)
-    model = open_model(resnet20(shared))
+    model = open_model(resnet20(shared), size=(32, 32))
     images, labels = cifar10(shared, 700, "cifar10/train-20000.parquet")
     case = Case(n=1)
     case.head, case.capabilities, case.labels = model.head, model.capabilities, labels[:600]

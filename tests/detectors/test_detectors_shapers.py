@@ -243,6 +243,7 @@ def test_every_shaper_under_every_detector_of_logits(shaper: type[Any], detector
     assert not np.allclose(fitted.score(case.batch), case.score(Recipe(detector))), "nothing was shaped"
 
 
+@pytest.mark.usefixtures("quick_graphs")
 def test_react_under_gen_keeps_the_promises() -> None:
     check_detector(shaped(ReAct, GEN))
 

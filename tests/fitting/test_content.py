@@ -9,7 +9,7 @@ from PIL import Image
 import knownot
 from helpers import toy
 from knownot.errors import CalibrationError
-from knownot.fitting.content import Contents, look_of, lookalikes
+from knownot.fitting.content import Contents, look_of, lookalikes, twins
 from knownot.fitting.extraction import keys_of
 from knownot.fitting.options import CalibrationOptions
 from knownot.fitting.sampling import HoldOut
@@ -127,7 +127,15 @@ def as_brighter(image):
     return np.clip(image * 1.05 + 4, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("again", [as_jpeg, as_larger, as_brighter])
+def as_grey(image):
+    return np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+
+
+def as_mirrored(image):
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+@pytest.mark.parametrize("again", [as_jpeg, as_larger, as_brighter, as_mirrored])
 def test_images_encoded_resized_or_lit_again_are_noticed(again):
     known, held = Contents(), Contents()
     x = scenes(80, 0)
@@ -139,6 +147,51 @@ def test_images_encoded_resized_or_lit_again_are_noticed(again):
     other = Contents()
     other.add(keys_of(scenes(40, 1)), scenes(40, 1).astype(np.float32))
     assert lookalikes(other, known) == (0, 40)
+
+
+def test_grey_copies_of_usual_colours_are_noticed():
+    rng = np.random.default_rng(0)
+    x = (scenes(80, 0)[..., :1] * rng.uniform(0.7, 1, (80, 1, 1, 3))).astype(np.uint8)
+    known, held = Contents(), Contents()
+    known.add(keys_of(x), x.astype(np.float32))
+    grey = np.stack([as_grey(image) for image in x])
+    held.add(keys_of(grey), grey.astype(np.float32))
+    assert lookalikes(held, known) == (80, 80)
+
+
+def walked(*sets):
+    found = []
+    for images in sets:
+        found.append(Contents())
+        found[-1].add(keys_of(images), images.astype(np.float32))
+    return found
+
+
+def test_images_of_which_one_looks_like_another_count_once():
+    x = scenes(30, 1)
+    again = np.concatenate([x, np.stack([as_jpeg(image) for image in x]), np.stack([as_mirrored(i) for i in x])])
+    known, held = walked(scenes(80, 0), again)
+    left_out = twins(held, known)
+    assert len(left_out) == 60
+    groups = [{int(key) for key in keys_of(again[i::30])} for i in range(30)]
+    assert all(len(group - {int(key) for key in left_out}) == 1 for group in groups)
+    known, held = walked(again, again)  # where known images are like that too, nothing is said
+    assert len(twins(held, known)) == 0
+    known, held = walked(again, scenes(40, 3))
+    assert len(twins(held, known)) == 0
+
+
+def test_copies_encoded_again_make_no_promise_larger():
+    x, y = toy.known(600, 7)
+    held, labels = toy.known(100, 8)
+    again = np.concatenate([np.minimum(held, 250) + k for k in range(6)])
+    osc = fitted((x, y), (again, np.tile(labels, 6)))
+    (note,) = [note for note in osc.record.notes if "look like another of them" in note]
+    different = int(note.rpartition("rests on ")[2].split(" ")[0])
+    assert 90 <= different <= 100
+    assert osc.record.calibration + osc.record.ranking == different
+    with pytest.raises(CalibrationError, match=r"look like another of them.*That is too few"):
+        fitted((x, y), (np.concatenate([again[i::100] for i in range(12)]), np.repeat(labels[:12], 6)))
 
 
 def test_lookalikes_void_the_promise():
@@ -172,5 +225,5 @@ def test_memory_is_bounded_and_two_walks_are_compared_on_the_same_part():
 def test_a_look_does_not_change_with_light_and_contrast():
     x = np.random.default_rng(0).random((31, 20, 3))
     assert look_of(2 * x + 5) == pytest.approx(look_of(x), abs=1e-6)
-    assert look_of(np.ones((9, 9, 3))) == pytest.approx(np.zeros(192))
+    assert look_of(np.ones((9, 9, 3))) == pytest.approx(np.zeros(64))
     assert np.abs(look_of(x[::-1]) - look_of(x)).max() > 0.5

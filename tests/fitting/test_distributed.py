@@ -17,7 +17,8 @@ from knownot.detectors import DETECTORS, Recipe
 from knownot.detectors.methods.energy import Energy
 from knownot.errors import OptionError, SavedError
 from knownot.fitting.distributed import kinds
-from knownot.openset.parts import fit_part, merge, save_part
+from knownot.openset.parts import DEFAULTS, fit_part, merge, save_part
+from knownot.openset.steps import agree_on
 from knownot.stats import gather
 
 HALF = Preprocess(scale=1 / 255, name="[0, 1]")
@@ -188,3 +189,50 @@ def test_a_part_may_have_no_images(net):
     parts = [fit_part(net, x, y, part=(i, 9), **options) for i in range(1, 10)]
     assert [part.known.images for part in parts] == [0, 1, 0, 1, 0, 1, 0, 1, 1]
     assert merge(parts, model=net).record.known == 5
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_parts_tell_of_changed_images_as_one_fit_does(net, images, held_out, tmp_path):
+    (x, y), (held, own) = images
+    more = {} if held_out else {"calibration": held, "calibration_labels": own}
+    options = arguments(detector="energy", guarantee="marginal") | {"shifts": ["jpeg-50", "darker"], **more}
+    whole = knownot.fit(net, x, y, **options)
+    order = np.random.default_rng(1).permutation(len(x))
+    made = [save_part(fit_part(net, x[order], y[order], part=(i, 3), **options), tmp_path / str(i)) for i in (3, 1, 2)]
+    osc = merge(made, model=net)
+    assert [kind.name for kind in osc.shifts.kinds] == ["jpeg-50", "darker"]
+    assert osc.shifts.passes == whole.shifts.passes
+    for one, other in zip(osc.shifts.kinds, whole.shifts.kinds, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+        assert (one.accuracy, one.adapts) == (other.accuracy, other.adapts)
+    np.testing.assert_allclose(osc.shifts.told, whole.shifts.told, rtol=1e-6)
+
+
+def test_what_is_kept_to_be_changed_does_not_grow_with_the_number_of_parts(net, images):
+    (x, y), _ = images
+    x = np.concatenate([x, toy.known(2000, 8)[0]])
+    y = np.concatenate([y, np.full(2000, -1)])
+    options = arguments(detector="energy") | {"shifts": True}
+    parts = [fit_part(net, x, y, part=(i, 4), **options) for i in range(1, 5)]
+    assert 300 < sum(len(part.sample) for part in parts) < 4 * 300 + 6 * (4 * 300) ** 0.5
+    here = fit_part(net, x, y, **arguments(detector="energy") | {"shifts": None})
+    assert here.sample is None, "images of a place of its own may have to stay there"
+
+
+def test_kinds_of_change_that_are_no_names_are_refused_where_a_part_is_kept(net, images, tmp_path):
+    (x, y), _ = images
+    part = fit_part(net, x, y, part=(1, 2), **arguments(detector="energy") | {"shifts": {"mine": np.flip}})
+    with pytest.raises(OptionError, match="kinds of change"):
+        save_part(part, tmp_path / "part")
+
+
+def test_the_choice_sees_held_out_images_of_all_parts(net):
+    """Those of smallest number, whoever had them."""
+    x, y = toy.known(1200, 2)
+    options = arguments(detector=["auto"], guarantee="marginal")
+    whole, one, two = (fit_part(net, x, y, part=part, **options) for part in ((1, 1), (1, 2), (2, 2)))
+    job = agree_on(net, (x, y), **DEFAULTS | options).job
+    one.merge(two, job)
+    for kept in (one.watch, one.hold.watch):
+        np.testing.assert_array_equal(kept.kept[1].rank, whole.watch.kept[1].rank)

@@ -91,7 +91,10 @@ def test_nothing_is_resized_where_nothing_has_to_be():
     assert len(trials) == 1
 
 
-@pytest.mark.parametrize(("stretches", "how"), [(True, "stretched to 16 × 16"), (False, "scaled to cover, and cut")])
+@pytest.mark.parametrize(
+    ("stretches", "how"),
+    [(True, "stretched to 16 × 16"), (False, "scaled to cover 16 × 16, and the middle is cut out")],
+)
 def test_a_classifier_that_says_nothing_gets_the_resizing_of_its_framework(stretches, how):
     model = open_model(brightest_side, size=(SIDE, SIDE))
     model.stretches = stretches

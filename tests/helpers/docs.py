@@ -189,8 +189,12 @@ def serve() -> None:
     """In that process: a page on each line of standard input, its exit code on a line of standard output."""
     import keras  # noqa: F401
     import matplotlib.figure  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import pandas  # noqa: F401
+    import scipy.stats  # noqa: F401
     import sklearn.manifold  # noqa: F401
-    import torch  # noqa: F401
+    import torch._dynamo
+    import torch.export  # noqa: F401
 
     import knownot.audit
     import knownot.remedies

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+import knownot
 from helpers.remedies import TRAIN, VALIDATION, WAY, keras_net, torch_net
 from knownot import remedies
 from knownot.remedies import Remedied, remedy_class
@@ -19,6 +21,8 @@ COMMON: dict[str, Any] = {
 
 
 def retrained(remedy: str, model: Any, **options: Any) -> Remedied:
+    if isinstance(model, torch.nn.Module) and not hasattr(model, "get_weights"):
+        model = knownot.open_model(model, size=(16, 16))  # else torch networks are opened with images of 224 pixels
     if remedy_class(remedy).outliers == "required":
         options = {"outliers": "made:noise,shuffle", **options}
     return remedies.retrain(remedy, model, *TRAIN, **{**COMMON, **options})

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from knownot import Preprocess, open_images
 from knownot.errors import ImagesError
@@ -54,6 +54,63 @@ def test_a_jpeg_damaged_in_the_middle_is_unreadable(how, options):
     grey = Image.fromarray(picture()).convert("L")
     with pytest.raises(Unreadable):
         decode(spoilt(encoded(grey, "JPEG", quality=90), "zeros"))
+
+
+HOLED = {
+    "jpeg": ("JPEG", {"quality": 90}), "optimised": ("JPEG", {"quality": 90, "optimize": True}),
+    "progressive": ("JPEG", {"quality": 90, "progressive": True}), "png": ("PNG", {}), "gif": ("GIF", {}),
+    "webp": ("WEBP", {"quality": 90}), "lossless": ("WEBP", {"lossless": True}), "jpeg 2000": ("JPEG2000", {}),
+    "deflate": ("TIFF", {"compression": "tiff_deflate"}), "avif": ("AVIF", {"quality": 80, "speed": 10}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", HOLED)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_file_whose_end_is_zeros_is_unreadable(form, share):
+    kind, options = HOLED[form]
+    if kind == "AVIF" and not features.check("avif"):
+        kind, options = "PNG", {}  # of Pillow without it
+    data = encoded(picture(96, 96), kind, **options)
+    assert decode(data).shape == (96, 96, 3)
+    cut = int(share * len(data))
+    with pytest.raises(Unreadable):
+        decode(data[:cut] + bytes(len(data) - cut))
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "lossless", "deflate"])
+def test_a_hole_in_the_middle_is_unreadable(form):
+    kind, options = HOLED[form]
+    for seed in range(3):
+        data = bytearray(encoded(picture(96, 96, seed), kind, **options))
+        data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+        with pytest.raises(Unreadable, match=r"damaged|truncated|corrupt"):
+            decode(bytes(data))
+
+
+def test_a_grey_jpeg_with_a_hole_is_unreadable():
+    for seed in range(4):
+        data = bytearray(encoded(Image.fromarray(picture(96, 96, seed)).convert("L"), "JPEG", quality=90))
+        data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+        with pytest.raises(Unreadable, match="damaged JPEG"):
+            decode(bytes(data))
+
+
+def test_a_jpeg_that_lacks_bytes_between_its_restarts_is_unreadable():
+    for seed in range(4):
+        data = encoded(picture(96, 96, seed), "JPEG", quality=90, restart_marker_rows=1)
+        with pytest.raises(Unreadable, match="damaged JPEG"):
+            decode(data[: len(data) // 2] + data[len(data) // 2 + 512 :])
+
+
+@pytest.mark.parametrize("form", HOLED)
+def test_even_pictures_are_no_damaged_ones(form):
+    kind, options = HOLED[form]
+    half = picture(400, 300)
+    half[100:] = 255
+    for image in (np.full((400, 300, 3), 255, np.uint8), np.zeros((400, 300, 3), np.uint8), half):
+        assert decode(encoded(image, kind, **options)).shape == image.shape
+    if kind == "JPEG":
+        assert decode(encoded(half, kind, **options) + bytes(5_000)).shape == half.shape  # after its end
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}, {"subsampling": 0}])

@@ -168,7 +168,7 @@ def test_torch_without_gradient_or_dropout_says_so() -> None:
     model = open_model(Cut().eval(), size=(16, 16))
     assert not {"gradient", "dropout"} & model.capabilities.outputs
     assert any(note.startswith("No gradients:") for note in model.notes)
-    with pytest.raises(UnsoundError, match=r"torch classifier shows no gradient.*not of ONNX files and functions"):
+    with pytest.raises(UnsoundError, match=r"torch classifier shows no gradient.*not for ONNX files and functions"):
         model.gradient(model.input.to_layout(images()), pulls())
     with pytest.raises(UnsoundError, match="shows no dropout"):
         model.dropped(model.input.to_layout(images()), 0)

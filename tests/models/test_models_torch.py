@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -688,6 +690,27 @@ def test_a_module_shared_twice_and_a_compiled_one():
     model = open_model(quietly(torch.compile, module))
     assert np.array_equal(model.activations(x).logits, plain(module, x))
     assert model.fingerprint == open_model(module).fingerprint
+
+
+WITHOUT_A_COMPILER = """
+import sys, warnings
+import numpy as np, torch
+from knownot import open_model
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                          torch.nn.Linear(4, 3)).eval()
+x = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
+before = open_model(net, size=(8, 8)).activations(x)
+print("torch._dynamo" in sys.modules)
+warnings.simplefilter("ignore")
+net[0] = torch.compile(net[0], backend="eager")
+after = open_model(net, size=(8, 8)).activations(x)
+print(np.array_equal(after.logits, before.logits), np.array_equal(after.features, before.features))
+"""
+
+
+def test_opening_imports_no_compiler_and_a_part_compiled_later_is_read_alike():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_A_COMPILER], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "True", "True"], done.stderr
 
 
 def test_stages_do_not_mistake_attention_or_channels_last_for_maps():

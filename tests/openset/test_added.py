@@ -111,7 +111,7 @@ def test_distances_are_to_the_mean_of_the_others():
 def test_what_may_be_expected_is_said(more):
     said = more.added[0].sentence
     assert said.startswith("class 'green' from 20 images: ")
-    assert "can be found (95 % confidence), and of those about 95.2 % are given to it" in said
+    assert "can be found (95 % confidence), and about 95.2 % of those are given to it" in said
 
 
 def test_bad_requests_are_explained(osc, more):

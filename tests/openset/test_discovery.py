@@ -9,7 +9,7 @@ from click.testing import CliRunner
 import knownot
 from helpers import toy
 from knownot.cli import group
-from knownot.errors import OptionError
+from knownot.errors import OptionError, SavedError
 from knownot.openset.discovery import assigned, embedding, find_clusters, make_cluster
 
 
@@ -141,3 +141,19 @@ def test_in_python(place):
     assert got.summary.startswith(f"{len(got.verdicts)} unknown images: 2 clusters")
     nothing = osc.discover(toy.known(10, 9)[0], smallest=3)
     assert nothing.clusters == ()
+
+
+def test_parts_find_what_all_together_show(place, tmp_path):
+    """Whoever looks at them; knownot's own process is one of several engines with the same function of a part."""
+    found(place, tmp_path / "whole")
+    found(place, tmp_path / "parts", "first", "--parts", "3")
+    mine, theirs = table(tmp_path / "parts"), table(tmp_path / "whole")
+    assert [(row["id"], row["cluster"]) for row in mine] == [(row["id"], row["cluster"]) for row in theirs]
+
+
+def test_an_exported_file_shows_no_features(place, tmp_path):
+    knownot.load(place / "osc").export(tmp_path / "osc.onnx")
+    with pytest.raises(SavedError, match="shows no features"):
+        CliRunner().invoke(
+            group, ["discover", str(tmp_path / "osc.onnx"), str(place / "first")], catch_exceptions=False
+        )

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from knownot.errors import OptionError
+from knownot.remedies.training.activations import Store
 from knownot.remedies.training.loop import _Progress, _resumed, _save
-from knownot.remedies.training.mlp import Checkpoint
 
 
 class Trainer:
@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_is_one_sentence_or_the_same_state(tmp_path: Path) 
 
 
 def test_damaged_states_of_features_are_left_alone(tmp_path: Path) -> None:
-    store = Checkpoint(tmp_path, "activations", "key")
+    store = Store(tmp_path, "activations", "key")
     store.save({"x": np.arange(500.0)})
     (file,) = tmp_path.iterdir()
     for data in damages(file.read_bytes(), 60):

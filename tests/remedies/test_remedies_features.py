@@ -148,8 +148,9 @@ def network(on, known=0, places=("features", "stages/first", "logits")):
     loss = core.classes if known else core.binary
     if known:
         wanted = np.where(wanted == known, known + 1, wanted)  # the last of c + 2
-    net, _ = core.trained(net, lambda epoch: [(rows, wanted)] * 20, loss, core.Schedule(3, 20, 0.01))
-    return beside.as_detector(net, mean, std, places, known)
+    trainer = core.LayersTrainer(net, loss, 60, rate=0.01)
+    trainer.run(range(60), lambda step: {"x": rows, "targets": wanted}, lambda loss: None)
+    return beside.as_detector(trainer.finished(), mean, std, places, known)
 
 
 @pytest.mark.parametrize("known", [0, 5])
@@ -323,10 +324,14 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_been(after, model, images,
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_damaged_checkpoint_and_one_of_another_training_are_left_alone(model, images, tmp_path):
+def test_a_damaged_checkpoint_is_said_and_one_of_another_training_left_alone(model, images, tmp_path):
     first = remedied("discriminator", model, images, folder=tmp_path)
-    for file in tmp_path.glob("discriminator-*.npz"):
-        file.write_bytes(b"no archive")
+    (file,) = tmp_path.glob("discriminator-*.npz")
+    whole = file.read_bytes()
+    file.write_bytes(b"no archive")
+    with pytest.raises(OptionError, match=r"is no checkpoint, or damaged.* Delete it"):
+        remedied("discriminator", model, images, folder=tmp_path)
+    file.write_bytes(whole)
     again = remedied("discriminator", model, images, folder=tmp_path)
     np.testing.assert_array_equal(again.detector.weights[0], first.detector.weights[0])
     other = remedied("discriminator", model, images, folder=tmp_path, hidden=(8,))

@@ -315,12 +315,9 @@ def test_the_epoch_that_is_chosen_is_the_one_whose_weights_come_back(model, imag
 def test_one_step_of_both_is_that_of_torch():
     import torch
 
-    class Task:
-        settings = remedies.Settings(batch_size=8, learning_rate=0.01)
-
     rng = np.random.default_rng(0)
     known, unknown = rng.normal(size=(2, 8, 5))
-    game = adversarial.Game(known, unknown, known, unknown, (7,), Task())
+    game = adversarial.Game(known, unknown, (7,), remedies.Settings(batch_size=8, learning_rate=0.01))
     game.discriminator, game.generator = (
         net.with_arrays([a.astype(np.float64) + rng.normal(size=a.shape) * 0.3 for a in net.arrays])
         for net in (game.discriminator, game.generator)

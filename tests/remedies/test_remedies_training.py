@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -159,14 +160,21 @@ def test_full_mode_gives_the_same_in_both_frameworks_without_dropout() -> None:
 # Interruptions
 
 
+TWO_EPOCHS: dict[str, Any] = {"epochs": 2, "patience": 2, "seed": 3}
+
+
+@functools.cache
+def in_one_go(framework: str) -> remedies.Remedied:
+    return retrained("none-class", NETS[framework](), **TWO_EPOCHS)
+
+
 @pytest.mark.parametrize("framework", NETS)
 @pytest.mark.parametrize("at", [0, 1, 8, 9, 10, 17])
 def test_interrupted_at_any_step_and_resumed_is_as_if_it_was_not(
     framework: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """9 steps an epoch, checkpoints every 4 steps and after each epoch; dropout, augmentation, made outliers, Adam."""
-    options: dict[str, Any] = {"epochs": 2, "patience": 2, "seed": 3}
-    whole = retrained("none-class", NETS[framework](), **options)
+    whole = in_one_go(framework)
     images = Plan.images
 
     def interrupted(self: Plan, step: int) -> Any:
@@ -174,7 +182,7 @@ def test_interrupted_at_any_step_and_resumed_is_as_if_it_was_not(
             raise KeyboardInterrupt
         return images(self, step)
 
-    kept: dict[str, Any] = {**options, "folder": tmp_path, "save_every": 4}
+    kept: dict[str, Any] = {**TWO_EPOCHS, "folder": tmp_path, "save_every": 4}
     with monkeypatch.context() as patch:
         patch.setattr(Plan, "images", interrupted)
         with pytest.raises(KeyboardInterrupt):

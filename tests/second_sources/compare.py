@@ -89,7 +89,7 @@ def resnet20(shared: Path, known: int, asked: int) -> Ground:
     from helpers.resnet import resnet20 as network
     from knownot.models import open_model
 
-    model = open_model(network(shared))
+    model = open_model(network(shared), size=(32, 32))
     images, labels = cifar10(shared, known + known // 5, "cifar10/train-20000.parquet")
     noise = np.random.default_rng(0).integers(0, 256, (asked // 2, 32, 32, 3), dtype=np.uint8)
     queries = np.concatenate([cifar10(shared, asked - asked // 2)[0], noise])

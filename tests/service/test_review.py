@@ -171,7 +171,7 @@ def test_the_interval_is_the_exact_one():
     assert none.high <= 0.05
     assert measure(0.05, [("known", "class")] * (found.needed - 2)).high > 0.05
     assert "confirmed" in none.sentence
-    assert "More than was promised" in measure(0.05, [("unknown", "class")] * 20).sentence
+    assert "More than the guarantee allows" in measure(0.05, [("unknown", "class")] * 20).sentence
 
 
 def test_the_random_share_is_random_and_about_as_large_as_said(to_serve, tmp_path):

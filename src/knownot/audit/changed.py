@@ -42,9 +42,9 @@ def section(known: Known) -> Changed:
     worst = sorted(lines, key=lambda line: -(line.rejected.share or 0))[:WORST]
     told = " and ".join(f"{line.words} ({pc(line.rejected)})" for line in worst)
     text = (
-        f"The promise holds for known images like those that calibrate. Of {len(x[:count])} known images, changed as "
-        f"another camera, lens or compression may change them, {name} calls most unknown that are {told}. When yours "
-        "change, calibrate anew with some 200 known images as they arrive then: the promise is exact again."
+        f"The guarantee holds for known images like the calibration images. Of {len(x[:count])} known images, changed "
+        f"as another camera, lens or compression may change them, {name} calls most unknown that are {told}. When "
+        "yours change, calibrate anew with some 200 known images as they arrive then: the guarantee is exact again."
     )
     return Changed(
         text=text,

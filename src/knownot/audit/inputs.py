@@ -120,7 +120,7 @@ def _findings(
 ) -> tuple[Finding, ...]:
     if not images.labelled:
         said = "Whether images are prepared as in training could not be checked."
-        text = f"The known images have no labels. They were fed as {used} ({given.found})."
+        text = f"The known images have no labels. They were prepared as {used} ({given.found})."
         action = "Give labels, or class sub-folders: accuracy then tells which preprocessing is right."
         return (Finding(severity="open", section="inputs", title=said, text=text, action=action),)
     found: list[Finding] = []
@@ -155,15 +155,15 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
     grave = (gain.low or 0.0) >= LARGE
     verb = "the wrong way" if grave else "in a way that costs accuracy"
     text = (
-        f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). Fed as "
-        f"it is, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
+        f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). As "
+        f"images are prepared now, its mean softmax probability is {pc(float(mine.confidence.mean()))}, and "
         f"{pc(Share.of(mine.confidence >= SURE))} of the images get at least 0.99. All that follows was measured "
-        "as images are prepared now."
+        "in this way."
     )
     return [
         Finding(
             severity="problem" if grave else "warning", section="inputs",
-            title=f"{MISMATCH} {verb}: {pc(confirmed[0])} right as fed ({used}), {pc(confirmed[1])} as {best}.",
+            title=f"{MISMATCH} {verb}: {pc(confirmed[0])} right as now ({used}), {pc(confirmed[1])} as {best}.",
             text=text,
             action=f"Preprocess as {best}, then audit again: every other finding may change.",
         )
@@ -173,13 +173,13 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
 def _fine(given: Fed, used: str, tried: dict[str, tuple[Preprocess | None, Tried]]) -> Finding:
     mine = tried[used][1]
     right = Share.of(mine.right)
-    text = f"{pc(right)} of {right.images:,} labelled known images are right, fed as {used} ({given.found})"
+    text = f"{pc(right)} of {right.images:,} labelled known images are right, prepared as {used} ({given.found})"
     others = [name for name in tried if name != used]
     if others:
         worst = min(others, key=lambda name: tried[name][1].right.mean())
         theirs = tried[worst][1]
         text += (
-            f". Fed as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
+            f". Prepared as {worst}, {pc(Share.of(theirs.right))} would be, with a mean softmax probability of "
             f"{pc(float(theirs.confidence.mean()))}"
         )
     return Finding("ok", "inputs", "Images are prepared as the classifier expects.", text + ".")

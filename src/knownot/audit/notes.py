@@ -8,10 +8,11 @@ import numpy as np
 
 from ..arrays import Activations, softmax
 from ..fitting.extraction import Extracted, Observer
+from ..stats import Reservoir
 
 MISTAKES, SUREST = 12, 4  # kept as pictures
 SIDE = 64
-LOGITS = 10_000  # labelled images kept for the temperature
+LOGITS = 10_000  # labelled images kept for the temperature, those of smallest hash
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Picture:
     true: int
     said: int
     thumb: np.ndarray
+    key: int = 0  # of its content: of images that it is as sure of, the smallest come first
 
 
 class Spread:
@@ -58,7 +60,7 @@ class Notes(Observer):
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._rows: list[tuple[np.ndarray, ...]] = []
-        self._logits: list[tuple[np.ndarray, np.ndarray]] = []
+        self._logits: Reservoir | None = None
         self.wrong: list[Picture] = []  # of labelled images, those it is surest of and wrong about
         self.surest: list[Picture] = []
         self.spread = Spread()
@@ -69,10 +71,12 @@ class Notes(Observer):
         p = np.asarray(softmax(np.asarray(activations.logits, dtype=np.float32)))
         said, confidence = p.argmax(axis=1), p.max(axis=1)
         self._rows.append((labels.astype(np.int32), said.astype(np.int32), confidence))
-        room = LOGITS - sum(len(x) for _, x in self._logits)
-        has = np.flatnonzero(labels >= 0)[: max(room, 0)]
-        if len(has):
-            self._logits.append((np.asarray(activations.logits)[has], labels[has]))
+        has = labels >= 0
+        if has.any():
+            rows = {"logits": np.asarray(activations.logits)[has], "label": labels[has].astype(np.int64)}
+            keys = None if activations.keys is None else np.asarray(activations.keys)[has]
+            some = Reservoir.of(rows, size=LOGITS, keys=keys)
+            self._logits = some if self._logits is None else self._logits.merge(some)
         return np.asarray(confidence)
 
     def see(self, images: Extracted) -> Extracted:
@@ -97,10 +101,10 @@ class Notes(Observer):
         return self._column(2, np.float32)
 
     def logits(self) -> tuple[np.ndarray, np.ndarray]:
-        """(logits, labels) of the first labelled images, at most LOGITS."""
-        if not self._logits:
+        """(logits, labels) of labelled images, at most LOGITS, each once; the same ones in any order of the images."""
+        if self._logits is None:
             return np.empty((0, self.classes)), np.empty(0, np.int64)
-        return np.concatenate([x for x, _ in self._logits]), np.concatenate([y for _, y in self._logits])
+        return self._logits.rows["logits"], self._logits.rows["label"]
 
 
 def _keep(notes: Notes, images: Extracted, confidence: np.ndarray) -> None:
@@ -108,18 +112,24 @@ def _keep(notes: Notes, images: Extracted, confidence: np.ndarray) -> None:
     thumbs, ids, labels = images.thumbs, images.ids, images.labels
     if not thumbs:
         return
-    said = np.argmax(images.activations.logits, axis=1)
+    said, keys = np.argmax(images.activations.logits, axis=1), images.activations.keys
+    assert keys is not None  # for the type checker: an extractor sets them
     wrong = (labels >= 0) & (labels != said)
     for kept, rows, most in (
         (notes.wrong, np.flatnonzero(wrong), MISTAKES),
         (notes.surest, np.arange(len(said)), SUREST),
     ):
         least = kept[-1].confidence if len(kept) >= most else -1.0
-        for i in rows[confidence[rows] > least]:
+        for i in rows[confidence[rows] >= least]:
             kept.append(
                 Picture(
-                    confidence=float(confidence[i]), id=ids[i], true=int(labels[i]), said=int(said[i]), thumb=thumbs[i]
+                    confidence=float(confidence[i]),
+                    id=ids[i],
+                    true=int(labels[i]),
+                    said=int(said[i]),
+                    thumb=thumbs[i],
+                    key=int(keys[i]),
                 )
             )
-        kept.sort(key=lambda w: -w.confidence)  # stable: of equal ones the first seen
+        kept.sort(key=lambda w: (-w.confidence, w.key))
         del kept[most:]

@@ -199,7 +199,7 @@ def _commands(
     if fix:
         unknown = [word for u in names.unknown for word in ("--unknown", u)]
         again = names.typed("audit", *unknown, *rate, *options, "-o", "audit.html")
-        found.append(Command("Audit again, fed the right way", again))
+        found.append(Command("Audit again, with images prepared the right way", again))
     detector = _detector(rows, need)
     found += [
         Command('Make it say "unknown"', names.typed("fit", *detector, *rate, *options, "-o", "osc/")),

@@ -60,16 +60,48 @@ def audit(
     """Why is this classifier so sure, and what would it take? Six sections, each with findings, numbers with 95 %
     confidence intervals, and pictures.
 
-    model, known, labels, calibration, preprocess, class_names, head, stages: as in `fit`; preprocess is how the
-    classifier is fed today, right or wrong. With calibration images, the sections on known images speak of these,
-    which are new to it; a fifth of the known images decides thresholds otherwise.
-    unknown: your own unknown images, or {name: images}. alpha: the share of known images that may be called unknown.
-    detectors: names to compare. fooling: how many images to make that fool it, 0 for none. each: made images of
-    every kind, 200 of small ones and 64 of large ones if left out. names: what you call things, for the commands to
-    type next.
-
     The classifier is left as it was. The same seed gives the same numbers. Without labels the sections that need
-    them say so. Raises InputError for what cannot be read at all.
+    them say so.
+
+    Parameters
+    ----------
+    model, known, labels, calibration_labels, class_names, head, stages, batch_size
+        As of `knownot.fit`.
+    calibration : ImagesLike, optional
+        Known images that are new to the classifier. With them, the sections on known images speak of these; without
+        them a fifth of the known images decides thresholds.
+    unknown : ImagesLike or mapping of str to ImagesLike, optional
+        Your own unknown images.
+    alpha : float, default 0.05
+        The share of known images that may be called unknown.
+    preprocess : PreprocessLike, optional
+        How images are prepared for the classifier today, right or wrong.
+    detectors : sequence of str, optional
+        Names to compare.
+    fooling : int, default 8
+        How many images to make that fool the classifier, 0 for none.
+    each : int, optional
+        Made images of every kind; by default 200 small ones or 64 large ones.
+    names : Names, optional
+        What you call things, for the commands to type next.
+    seed : int, default 0
+        Of all that is random.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        Something given cannot be read at all.
+
+    Examples
+    --------
+    >>> found = knownot.audit("model.onnx", "data/val")  # doctest: +SKIP
+    >>> found.write("audit.html")  # doctest: +SKIP
     """
     CalibrationOptions(alpha, GUARANTEE).check()
     number("fooling", fooling, 0, whole=True)

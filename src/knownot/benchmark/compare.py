@@ -118,13 +118,29 @@ def compare(
 ) -> Comparison:
     """Fit, calibrate and measure many detectors on one classifier; each image is seen once.
 
-    known, labels: what the detectors are fitted on. calibration: (images, labels) new to the classifier.
-    test: {name: (images, labels)} of known images, new again; the first is what unknown images are compared with,
-    the others (the same images compressed, blurred, …) show how the false-alarm rate holds under a shift.
-    unknown: {name: images}. detectors: names or recipes, all of the table by default; one that this classifier does
-    not allow is left out with its reason. features, features_preprocess: a second network whose features detectors may
-    look at, as of `knownot.fit`. check: also show every detector some 460 made outliers, made of calibration
-    images, and flag those that fail on them.
+    Parameters
+    ----------
+    model, alpha, guarantee, delta, preprocess, features, features_preprocess, class_names, batch_size, seed, progress
+        As of `knownot.fit`.
+    known, labels
+        What the detectors are fitted on.
+    calibration : (ImagesLike, LabelsLike)
+        Known images that are new to the classifier.
+    test : mapping of str to (ImagesLike, LabelsLike)
+        Known images, new again. The first set is what unknown images are compared with; the others (the same images
+        compressed, blurred, …) show how the rate of false alarms holds under a shift.
+    unknown : mapping of str to ImagesLike
+        {name: images}.
+    detectors : sequence or mapping, optional
+        Names or recipes, all of the table by default; one that this classifier does not allow is left out with its
+        reason.
+    check : bool, default True
+        Whether to show every detector some 460 made outliers as well, made of calibration images, and to flag those
+        that fail on them.
+
+    Returns
+    -------
+    Comparison
     """
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..arguments import public
 from ..arrays import DetectorLike, ImagesLike, LabelsLike, ModelLike, Preprocess, PreprocessLike
 from ..detectors import Recipe
 from ..detectors.plugged import all_rows
+from ..engines import each
 from ..errors import CalibrationError, OptionError
 from ..fitting.cache import Cache
 from ..fitting.labels import class_order
@@ -94,6 +96,8 @@ def benchmark(
     class_names: Sequence[str] | None = None,
     batch_size: int | None = None,
     cache: str | Path | None = None,
+    engine: str = "none",
+    workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> BenchmarkResult:
@@ -128,13 +132,18 @@ def benchmark(
     tune : bool, default False
         Choose options of the detectors that declare ranges, by the AUROC of calibration images against
         `validation_unknown`, as OpenOOD's APS; test images have no part in it.
-    alpha, guarantee, delta, class_names, batch_size, features, features_preprocess, seed
+    alpha, guarantee, delta, preprocess, class_names, batch_size, features, features_preprocess, seed, progress
         As of `knownot.fit`.
-    preprocess : PreprocessLike, optional
-        As of `knownot.fit`. preprocess_of: {set: another one for that set}.
+    preprocess_of : mapping of str to PreprocessLike, optional
+        {set: another preprocessing for that set}.
     cache : path, optional
         A folder where activations are kept, so that a run that was stopped goes on, and another detector or set costs
         only itself. What changed is computed again: see `docs/how-to/benchmark.md`.
+    engine : {"none", "processes", "ray"}, default "none"
+        Who does the networks, each a part of the work: this process, one after the other; others of this machine; or a
+        Ray cluster, whose machines see the same paths. Networks are then given as paths.
+    workers : int, optional
+        Networks at once; as many as there are cores when left out.
 
     Returns
     -------
@@ -149,10 +158,10 @@ def benchmark(
 
     Examples
     --------
-    >>> found = knownot.benchmark(  # doctest: +SKIP
-    ...     model, "data/train", test="data/val", near={"street": "data/street"}, far={"noise": "data/noise"}
-    ... )
-    >>> found.write("out")  # doctest: +SKIP
+    >>> found = knownot.benchmark("model.onnx", "data/train", test="data/val", far={"boxes": "incoming/0006*"},
+    ...                           detectors=["msp", "knn"], progress=False)
+    >>> sorted({row.detector for row in found.groups})
+    ['knn', 'msp']
     """
     options = CalibrationOptions(alpha, guarantee, delta, seed)
     options.check()
@@ -173,7 +182,12 @@ def benchmark(
         cache=None if cache is None else Path(cache),
     )
     every = {"model": model, **(networks or {})}
-    found = [_run(name, open_model(one), sets, settings) for name, one in every.items()]
+    if engine != "none" and (objects := [name for name, one in every.items() if not isinstance(one, str | Path)]):
+        raise OptionError(f"engine={engine!r} opens networks in other processes: give {objects[0]!r} as a file's path.")
+    quiet = replace(settings, passes=replace(settings.passes, progress=progress and engine == "none"))
+    work = partial(_network, sets, quiet)
+    done = {name: scores for (name, _), scores in each(work, [*every.items()], engine=engine, workers=workers)}
+    found = [done[name] for name in every]
     names = {group: tuple(members) for group, members in sets.groups.items() if members}
     sources = {one: source for one, source, _ in sets.every()}
     return BenchmarkResult.of(found, names, tuple(sets.shifted), alpha, sources)
@@ -222,6 +236,12 @@ def asked_for(detectors: Any) -> dict[str, Any]:
         return dict(detectors)
     several = detectors if isinstance(detectors, Sequence) and not isinstance(detectors, str) else [detectors]
     return {one if isinstance(one, str) else f"{one.kind.__name__}": one for one in several}
+
+
+def _network(sets: Sets, settings: Settings, network: tuple[str, Any]) -> NetworkScores:
+    """A part of the work, in whatever process. network: (name, what `open_model` takes)."""
+    name, one = network
+    return _run(name, open_model(one), sets, settings)
 
 
 def _run(name: str, model: Model, sets: Sets, settings: Settings) -> NetworkScores:

@@ -82,14 +82,14 @@ def images_needed_sentence(alpha: float, delta: float = 0.01, guarantee: str = "
     n = images_needed(alpha, delta, guarantee)
     return {
         "pac": f"To promise that at most {percent(alpha)} of known images are rejected with {percent(1 - delta)} "
-        f"confidence, at least {n:,} calibration images are needed; with {10 * n:,} the rule comes closer to "
+        f"confidence, at least {n:,} calibration images are needed. With {10 * n:,} the rule comes closer to "
         f"{percent(alpha)} ({percent(allowed_rank(10 * n, alpha, 'pac', delta) / (10 * n + 1))} expected).",
         "marginal": f"To promise that at most {percent(alpha)} of known images are rejected on average, at least "
         f"{n:,} calibration images are needed (a p-value is never below 1 / (n + 1)).",
         "class-conditional": f"To promise that at most {percent(alpha)} of the known images of each predicted class "
         f"are rejected on average, at least {n:,} calibration images of each predicted class are needed.",
         OR_MARGINAL: f"To promise that at most {percent(alpha)} of the known images of a predicted class are rejected "
-        f"on average, at least {n:,} calibration images of that class are needed; classes with fewer share all images.",
+        f"on average, at least {n:,} calibration images of that class are needed. Classes with fewer share all images.",
     }[guarantee]
 
 

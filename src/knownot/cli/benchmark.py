@@ -11,6 +11,7 @@ import click
 from .common import (
     Share,
     class_names_option,
+    engine_options,
     head_option,
     image_limits,
     machine_options,
@@ -58,6 +59,7 @@ from .common import (
     "--cache", type=click.Path(path_type=Path, file_okay=False), help="Where activations are kept.  [OUTPUT/cache]"
 )
 @click.option("--resume/--fresh", default=True, help="Go on with what is in the cache, or empty it first.  [resume]")
+@engine_options
 @preprocess_option
 @size_option
 @class_names_option
@@ -72,9 +74,9 @@ def command(model: str, known: str | None, output: Path, known_test: str | None,
             near: tuple[str, ...], far: tuple[str, ...], shifted: tuple[str, ...], calibration: str | None,
             validation_unknown: str | None,
             detectors: str, networks: tuple[str, ...], tune: bool, alpha: float, cache: Path | None, resume: bool,
-            preprocess: str | None, size: str | None, class_names: Path | None, head: str | None,
-            stages: tuple[str, ...], batch_size: int | None, unsafe_pickle: bool, seed: int, as_json: bool,
-            quiet: bool) -> None:  # fmt: skip
+            engine: str, workers: int | None, preprocess: str | None, size: str | None, class_names: Path | None,
+            head: str | None, stages: tuple[str, ...], batch_size: int | None, unsafe_pickle: bool, seed: int,
+            as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Every detector on one classifier, by the field's protocol: one pass, exact metrics, tables and a page.
 
     knownot benchmark MODEL KNOWN --known-test val/ --near street=street/ --far noise=noise/ -o out/
@@ -108,10 +110,18 @@ def command(model: str, known: str | None, output: Path, known_test: str | None,
         ((name, folder),) = pairs("--openood", (openood,)).items()
         sets = protocol(name, folder)
         sets |= {} if way is None else {"preprocess": way, "preprocess_of": {}}
+    every = named(networks)
+    code = any(":" in one for one in (model, *every.values()))
+    if engine != "none" and (code or head or stages or size or unsafe_pickle):
+        raise OptionError(
+            f"--engine {engine} opens networks from files alone: no code, --head, --stage, --size, pickle."
+        )
     found = benchmark(
-        opened, **sets, detectors=detectors if detectors in ("all", "forward") else detectors.split(","),
-        networks={name: model_of(path, **options) for name, path in named(networks).items()}, tune=tune, alpha=alpha,
-        class_names=names_from(class_names), batch_size=batch_size, cache=kept, seed=seed, progress=not quiet,
+        opened if engine == "none" else model, **sets,
+        detectors=detectors if detectors in ("all", "forward") else detectors.split(","),
+        networks={name: model_of(path, **options) if engine == "none" else path for name, path in every.items()},
+        tune=tune, alpha=alpha, class_names=names_from(class_names), batch_size=batch_size, cache=kept, engine=engine,
+        workers=workers, seed=seed, progress=not quiet,
     )  # fmt: skip
     files = found.write(output)
     facts = {"output": str(output), "files": [str(path) for path in files], "detectors": list(found.detectors)}

@@ -99,7 +99,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(ENGINES),
         default="none",
         show_default=True,
-        help="With --parts: who does them, this process, others of this machine, or a Ray cluster.",
+        help="Who does the parts of the work: this process, others of this machine, or a Ray cluster.",
     )(workers(command))
 
 

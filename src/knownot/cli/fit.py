@@ -192,7 +192,8 @@ def check_saved(osc: Any, output: Path, *, include_model: bool, code: bool) -> N
     if why:
         raise SavedError(
             f"Fitted and saved to {output}, but what was saved cannot be opened again: {why} Save it without the "
-            "classifier (--no-model) and give that when predicting (--model), or export it to ONNX and fit that file."
+            "classifier (--no-model), and give the classifier when predicting (--model). Or export it to ONNX, and fit "
+            "that file."
         )
 
 

@@ -148,8 +148,10 @@ def numbered(part: str | None, parts: int | None) -> tuple[range, int]:
 
 @dataclass
 class Run:
-    """What one run of `predict` counted."""
+    """What one run of `predict` counted. keeps: whether also the four numbers of each readable image; a report and
+    statements on the strangest need them."""
 
+    keeps: bool = True
     known: int = 0
     unknown: int = 0
     unreadable: int = 0
@@ -180,10 +182,11 @@ class Run:
             row.pop("told", -1)
             return
         unknown = row["status"] == "unknown"
-        self.numbers.append(self.images)
-        self.scores.append(row["score"])
-        self.p.append(row["p_value"])
-        self.strange.append(unknown)
+        if self.keeps:
+            self.numbers.append(self.images)
+            self.scores.append(row["score"])
+            self.p.append(row["p_value"])
+            self.strange.append(unknown)
         self.told[row.pop("told", -1)] += 1
         self.adapted += row.get("shift_status") == "unknown"
         self.changed += bool(row.get("shift"))
@@ -284,7 +287,8 @@ def predict_to(
     with Journal(output, osc.digest + (f" {adapt}" if adapt else ""), restart or bool(adapt)) as journal:
         plan = journal.plan(source)
         _tell(journal, plan)
-        run = Run(resumed=plan.used, notes=_notes(source))
+        keeps = wanted.report is not None or wanted.strangest is not None
+        run = Run(keeps=keeps, resumed=plan.used, notes=_notes(source))
         options = {"batch_size": batch_size, "progress": not quiet} | ({"adapt": adapt} if adapt else {})
         shown = _looked(osc, source, journal, plan, wanted.report is not None, options)
         _whole(source, journal)

@@ -70,12 +70,9 @@ def words(total: dict[str, Any], parts: int, output: Path) -> str:
 
 def predict_part(task: Task) -> dict[str, int]:
     """Its counts; "there": 1 where nothing had to be done."""
-    from ..images import open_images
-
     predict_to = importlib.import_module(".predict", __package__).predict_to  # which asks this module for all parts
 
-    osc = _loaded(task.saved, task.alpha, task.networks)
-    source = open_images(task.images[0] if len(task.images) == 1 else list(task.images)).part(task.number - 1, task.of)
+    osc, source = opened(task)
     key = _key(osc, source)
     if (counts := _receipt(task, key)) is not None:
         return {**counts, "there": 1}
@@ -86,6 +83,14 @@ def predict_part(task: Task) -> dict[str, int]:
         draft.write_text(json.dumps({"key": key, "bytes": task.file.stat().st_size, **counts}))
         os.replace(draft, task.receipt)
     return {**counts, "there": 0}
+
+
+def opened(task: Task) -> tuple[Any, Any]:
+    """(the classifier, the part of the images)."""
+    from ..images import open_images
+
+    source = open_images(task.images[0] if len(task.images) == 1 else list(task.images))
+    return _loaded(task.saved, task.alpha, task.networks), source.part(task.number - 1, task.of)
 
 
 def _receipt(task: Task, key: str) -> dict[str, int] | None:

@@ -47,7 +47,7 @@ class Auto(Detector):
     chooses = True
     needs = frozenset({"probabilities"})
     paper = "here; members as listed"
-    summary = "default, with weights or other members where made outliers and left-out classes speak clearly"
+    summary = "default, with weights or other members where the evidence of made outliers and left-out classes is clear"
 
     @classmethod
     def resolve_defaults(cls, recipe: Recipe, capabilities: Capabilities) -> tuple[Recipe, list[str]]:

@@ -26,7 +26,8 @@ An image classifier that also says "none of these classes", in one ONNX file. Ex
 
 Input `images`: {input}. Optional input `p_threshold`: a number, {threshold:.6g} when left out.
 Outputs, for each of n images: `label` int64, the class or -1 for unknown; `unknown` bool; `p_value` and `score` float32
-(larger score = more unknown); `closed_label` int64, what the classifier alone says; `probabilities` float32 [n, {c}].
+(larger score = more unknown). Further `closed_label` int64, what the classifier alone says, and `probabilities` float32
+[n, {c}].
 
 An image is unknown when its p-value is at most `p_threshold`. Give one of these for another rate of false alarms:
 
@@ -36,8 +37,8 @@ An image is unknown when its p-value is at most `p_threshold`. Give one of these
 
 ## Limits
 
-- The promise is about known images like those of the calibration: taken by the same camera, prepared in the same way.
-  It says how many known images are lost; how many unknown ones are caught depends on how unlike they are.
+- The guarantee is about known images like those of the calibration: taken by the same camera, prepared in the same way.
+  It says how many known images are rejected; how many unknown ones are caught depends on how unlike they are.
 - It holds for this precision and runtime. OpenVINO computes in bf16 by default, which is another network: set
   INFERENCE_PRECISION_HINT to f32, or calibrate for it.
 - An image for which the network computes no finite number is unknown, with a p-value of NaN.

@@ -31,7 +31,8 @@ APART = 1e-2  # of the largest value: from which difference on features or stage
 
 EXACT = (
     "{names} looks for neighbours with an approximate index in Python; the file searches exactly. What it finds is as "
-    "near or nearer, so its p-values are as large or larger: the promise holds, and verdicts near the threshold differ."
+    "near or nearer, so its p-values are as large or larger. The guarantee holds, but verdicts near the threshold "
+    "differ."
 )
 
 

@@ -174,7 +174,7 @@ def _both_take(model: Model, classifier: Model, images: Images, given: Preproces
     if given is not None:
         raise OptionError(
             "features_preprocess= was given, but these images are float arrays, which are taken as the own input of "
-            "both networks. Give uint8 images, so that each network gets them as it wants them."
+            "both networks. Give uint8 images, so that each network gets them as it expects them."
         )
     own, other = classifier.input, model.input
     height, width = images.size or (None, None)
@@ -186,7 +186,7 @@ def _both_take(model: Model, classifier: Model, images: Images, given: Preproces
         ask = "×".join(str(x or "any") for x in theirs)
         raise ImagesError(
             "These images are float arrays, the classifier's own input "
-            f"({'×'.join(str(x or 'any') for x in ours)}), but the second network (features=) wants another one "
+            f"({'×'.join(str(x or 'any') for x in ours)}), but the second network (features=) expects another one "
             f"({ask}; height×width×channels), or other values. Give uint8 images, so that each "
-            "network gets them preprocessed as it wants them."
+            "network gets them preprocessed as it expects them."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from .labels import Confusion, class_order
 from .many import Gathered, PassResults, fit_gathered, gather_known, score_held_out, with_scores
 from .none_classes import NoneShare
 from .options import CalibrationOptions
-from .sampling import HoldOut, Subsample
+from .sampling import HoldOut, Subsample, Watcher
 from .setup import FitJob
 from .thumbnails import Thumbnails
 from .trial import Trial
@@ -61,8 +61,8 @@ class Noted:
 class Part:
     """What is known of a part of the images, or of several together; nothing is fitted yet.
 
-    about: what all parts of a fit have to agree on. pieces: (source, part from 1 on, of how many). rows: activations of
-    the calibration images, where they are images of their own.
+    about: what all parts of a fit have to agree on. pieces: (source, part from 1 on, of how many). watch, sample: keep
+    some of the images that calibrate. rows: activations of the calibration images, where they are images of their own.
     """
 
     about: dict[str, Any]
@@ -74,6 +74,7 @@ class Part:
     hold: HoldOut | None = None
     calibration: Noted | None = None
     watch: Subsample | None = None
+    sample: Watcher | None = None
     rows: list[Rows] = field(default_factory=list)
 
     def merge(self, other: Part, job: FitJob) -> None:
@@ -84,13 +85,13 @@ class Part:
         self.shown.merge(other.shown.kept)
         if self.none is not None and other.none is not None:
             self.none.merge(other.none)
-        if self.watch is not None and other.watch is not None:
-            self.watch.merge(other.watch.kept)
+        self.watch, self.sample = _together(self.watch, other.watch), _together(self.sample, other.sample)
         if self.calibration is not None and other.calibration is not None:
             self.calibration.merge(other.calibration)
             self.rows += other.rows
         if self.hold is not None and other.hold is not None:
             self.hold.merge(other.hold)
+            self.hold.watch, self.hold.also = self.watch, self.sample
             self.release(job, last=False)
 
     def release(self, job: FitJob, last: bool) -> None:
@@ -107,6 +108,17 @@ class Part:
             self.statistics = self.statistics or tuple(statistics)
 
 
+W = TypeVar("W", bound=Watcher)
+
+
+def _together(one: W | None, other: W | None) -> W | None:
+    """None is what a part without images gives."""
+    if one is None or other is None:
+        return other if one is None else one
+    one.merge(other.kept)
+    return one
+
+
 def gather_part(
     job: FitJob,
     part: tuple[int, int],
@@ -116,6 +128,7 @@ def gather_part(
     none: NoneShare | None = None,
     hold: HoldOut | None = None,
     watch: Subsample | None = None,
+    sample: Watcher | None = None,
 ) -> Part:
     """One pass over part (i, from 1 on, of) of the known images, and one over that of the calibration images."""
     number, of = part
@@ -135,15 +148,17 @@ def gather_part(
         shown=shown,
         none=none,
         hold=hold,
+        watch=watch,
+        sample=sample,
     )
     if held is not None:
         once = Contents(once=True)
         own = some.extractor(p for recipe in job.recipes.values() for p in recipe.passes(held_out=True))
         order = class_order(held, job.model, job.names, which="calibration")[1]
-        seen = watching if watch is None else (*watching, watch)
+        seen: tuple[Observer, ...] = (*watching, *(one for one in (watch, sample) if one is not None))
         batches = own.run(held, "calibration", seen, order=order, contents=once, last=False)
         made.rows = [_named(activations, labels) for activations, labels in batches]
-        made.calibration, made.watch = Noted.of(own, once), watch
+        made.calibration = Noted.of(own, once)
     return made
 
 
@@ -188,13 +203,14 @@ def _each_once(rows: Iterable[Rows], confusion: Confusion) -> Iterator[Activatio
 
 def things_of(part: Part) -> dict[str, Any]:
     """What `saving.write` takes."""
-    hold, watch = part.hold, part.watch if part.hold is None else part.hold.watch
+    hold, watch, sample = part.hold, part.watch, part.sample
     things: dict[str, Any] = {
         "statistics": tuple(one.settled() for one in part.statistics),
         "known": _of_noted(part.known),
         "calibration": None if part.calibration is None else _of_noted(part.calibration),
         "shown": None if part.shown.kept is None else part.shown.kept.settled(),
         "watch": None if watch is None or watch.kept is None else tuple(one.settled() for one in watch.kept),
+        "sample": None if sample is None or sample.kept is None else sample.kept.settled(),
         "none": None if part.none is None else (part.none.images, part.none.taken),
         "rows": _joined(part.rows) if part.rows else None,
         "hold": None,
@@ -214,8 +230,9 @@ def part_of(
     pieces: Iterable[Any],
     options: CalibrationOptions,
     watch: Subsample | None,
+    sample: Watcher | None,
 ) -> Part:
-    """The inverse. watch: an empty one, where the detector chooses. Raises SavedError for what no part has."""
+    """The inverse. watch, sample: empty ones, where a part has them. Raises SavedError for what no part has."""
     try:
         shown, none = Thumbnails(int(about["thumbnails"]), options.seed), None
         shown.merge(things["shown"])
@@ -224,7 +241,11 @@ def part_of(
             none.images, none.taken = things["none"]
         if watch is not None:
             watch.merge(things["watch"])
+        if sample is not None:
+            sample.merge(things["sample"])
         hold = None if things["hold"] is None else _hold_of(things["hold"], options, watch)
+        if hold is not None:
+            hold.also = sample
         calibration = None if things["calibration"] is None else _noted_of(things["calibration"])
         rows = [] if things["rows"] is None else [things["rows"]]
         return Part(
@@ -236,7 +257,8 @@ def part_of(
             none=none,
             hold=hold,
             calibration=calibration,
-            watch=None if hold is not None else watch,
+            watch=watch,
+            sample=sample,
             rows=rows,
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

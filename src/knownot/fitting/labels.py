@@ -155,13 +155,13 @@ def judge(
         raise LabelsError(
             f"The labels are in another order than the classifier's outputs: accuracy {confusion.accuracy:.1%} on {n} "
             f"known images as they are, {better:.1%} when renamed ({pairs}{', …' if len(moved) > 6 else ''}). "
-            f"Give class_names=[…], the names of the classifier's outputs in order{given}.{tried}"
+            f"Give class_names=[…] (--class-names FILE), the names of the classifier's outputs in order{given}.{tried}"
         )
     if confusion.hardly_better and accuracy is None and not allow_low_accuracy:
         much = "which is chance" if confusion.near_chance else "hardly better than chance"
         raise LabelsError(
             f"The classifier is right on {confusion.accuracy:.1%} of {n} labelled known images, {much} for "
-            f"{c} classes: the labels do not match, or the images are preprocessed in another way than in training. "
+            f"{c} classes. The labels do not match, or the images are preprocessed in another way than in training. "
             "Check the labels, or give preprocess=knownot.Preprocess(…). If it is as bad as that: "
             f"allow_low_accuracy=True (--allow-low-accuracy).{tried}"
         )

@@ -67,8 +67,8 @@ def choose(
     assert best.way is not None  # raw images are fed some way
     if not best.confusion.images:
         raise OptionError(
-            "How this classifier expects its input is not known, and none of the known images drawn at random has a "
-            "label (-1 and None are none), so the usual conventions cannot be compared. Give labels, or "
+            "How this classifier expects its input is not known, and the usual conventions cannot be compared. None of "
+            "the known images drawn at random has a label (-1 and None are none). Give labels, or "
             "preprocess=knownot.Preprocess(…)."
         )
     # Labels in another order can make a wrong convention look best: judge by the one that a renaming helps most.

@@ -109,7 +109,7 @@ def race(
     live = list(range(len(fed)))
     if len(live) == 1 and best is not None:
         return [best]
-    with bar("how to feed it", None, progress) as advance:
+    with bar("finding the preprocessing", None, progress) as advance:
         for stop in (TRIAL_IMAGES,) if whole else STAGES:
             for i in live:
                 had = tried[i]

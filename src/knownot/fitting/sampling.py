@@ -25,7 +25,12 @@ def numbers_of(keys: Any, seed: int) -> np.ndarray:
 
 
 class Watcher(Observer):
-    """Keeps some of the images that are held out, which are known at the end only."""
+    """Keeps some of the images that are held out, which are known at the end only. kept: of them, None before any."""
+
+    kept: Any = None
+
+    def merge(self, kept: Any) -> None:
+        """Also what another pass kept."""
 
     def below(self, end: np.uint64) -> None:
         """Forget those of larger numbers."""
@@ -36,8 +41,7 @@ class Subsample(Watcher):
     where that is larger), more as activations."""
 
     def __init__(self, pictures: int, rows: int, seed: int) -> None:
-        self._most, self._seed = (pictures, rows), seed
-        self.kept: tuple[Reservoir, Reservoir] | None = None  # pictures, rows
+        self._most, self._seed = (pictures, rows), seed  # kept: a reservoir of each
 
     def see(self, images: Extracted) -> Extracted:
         self.add(images.activations, images.labels, images.x)
@@ -52,7 +56,6 @@ class Subsample(Watcher):
             self.merge((pictures, Reservoir.of(rows, size=self._most[1], ranks=ranks)))
 
     def merge(self, kept: tuple[Reservoir, Reservoir] | None) -> None:
-        """Also what another pass kept."""
         if self.kept is None or kept is None:
             self.kept = self.kept or kept
         else:

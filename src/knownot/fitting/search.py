@@ -109,8 +109,8 @@ def search(
     if equal and best.way is not None:
         names = ", ".join(t.way.name for t in equal if t.way is not None)
         notes.append(
-            f"Fed as {names} the classifier is right on the same images as fed as {best.way.name}, which was taken "
-            "because its probabilities fit the labels better. If its probabilities look wrong, give preprocess=."
+            f"The classifier is right on the same images when they are prepared as {names}. {best.way.name} was taken "
+            "because its probabilities fit the labels better. If they look wrong, give preprocess=."
         )
     if resized and best.way is not None:
         notes.append(resizing_words(best.way))
@@ -135,14 +135,15 @@ def resizings(data: TrialData, tried: Sequence[Tried], best: Tried, whole: bool)
 
 def resizing_words(way: Preprocess) -> str:
     """How images become the classifier's size, in a sentence."""
+    side = f"{way.height} × {way.width}"
     if way.fit == "stretch":
-        how = "stretched to"
+        how = f"stretched to {side}"
     elif way.crop_share == 1:
-        how = "scaled to cover, and cut to the middle of,"
+        how = f"scaled to cover {side}, and the middle is cut out"
     else:
-        how = f"scaled to cover 1 / {way.crop_share:g} of, and cut to the middle of"
+        how = f"scaled to cover {1 / way.crop_share:.3g} times {side}, and the middle of {side} is cut out"
     return (
-        f"Images of other sizes are {how} {way.height} × {way.width} ({way.resample}). If training did otherwise, give "
+        f"Images of other sizes are {how} ({way.resample}). If training did otherwise, give "
         "preprocess=knownot.Preprocess(fit=…, crop_share=…, resample=…)."
     )
 

@@ -46,22 +46,50 @@ def fool(
     """Make images of nothing that the classifier is sure of, from noise alone (Nguyen, Yosinski & Clune, Deep Neural
     Networks are Easily Fooled, CVPR 2015, arXiv:1412.1897).
 
-    classifier: an `OpenSetClassifier`, or anything that `open_model` opens. Of an open-set classifier the detector's
-    verdict on each image is told too; adaptive: the attacker knows the detector, and wants it to accept the image.
-    classes: those wanted, by number or name; all of them if left out. count: images, spread evenly over these.
-    method: "gradient" (white box: gradient ascent with a smooth image prior, through classifier and detector),
-    "evolution" (black box: CMA-ES on smooth images, needs the package cma, nothing but answers from the classifier),
-    or "auto": gradient where the classifier has one.
-    target: the probability wanted, at least 0.5, of the image as a uint8 file.
-    queries: most images through the classifier for each image made, 600 for "gradient", 10,000 for "evolution" if not
-    given.
-    smoothness: of the images that "gradient" makes: spatial frequencies f are weighted by 1 / f^smoothness, 0 for pixel
-    noise, 1 as in photographs, 2 for blurs. It decides what the images look like, and how a detector sees them.
-    preprocess: how raw images become the classifier's input, where neither classifier nor open-set classifier says.
+    No known image is looked at. The same seed gives the same images.
 
-    No known image is looked at. The same seed gives the same images. Returns what was reached, fooled or not.
-    Raises OptionError for an option out of range or an unknown class, UnsoundError for a gradient that is not there,
-    MissingExtraError without the package that a method needs.
+    Parameters
+    ----------
+    classifier : OpenSetClassifier or ModelLike
+        An open-set classifier, or anything that `open_model` opens. Of an open-set classifier the detector's verdict on
+        each image is reported too.
+    classes : sequence of int or str, optional
+        Which classes the images are made for, by number or name; all of them if left out.
+    count : int, default 10
+        Images, spread evenly over the classes.
+    adaptive : bool, default False
+        Whether the attacker knows the detector, and makes images that it accepts.
+    method : {"auto", "gradient", "evolution"}, default "auto"
+        "gradient" (white box): gradient ascent with a smooth image prior, through classifier and detector.
+        "evolution" (black box): CMA-ES on smooth images, needs the package cma, and nothing of the classifier but its
+        answers. "auto": gradient where the classifier has one.
+    target : float, default 0.99
+        The probability to reach, at least 0.5, of the image as a uint8 file.
+    queries : int, optional
+        Most images through the classifier for each image made; by default 600 for "gradient", 10,000 for "evolution".
+    smoothness : float, default 1.0
+        Of the images that "gradient" makes: spatial frequencies f are weighted by 1 / f^smoothness, 0 for pixel noise,
+        1 as in photographs, 2 for blurs. It decides what the images look like, and how a detector sees them.
+    preprocess : PreprocessLike, optional
+        How raw images become the classifier's input, where neither classifier nor open-set classifier says.
+    seed : int, default 0
+        Of all that is random.
+    progress : bool, default False
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Fooling
+        What was reached, fooled or not.
+
+    Raises
+    ------
+    OptionError
+        An option is out of range, or a class is unknown.
+    UnsoundError
+        The gradient that is asked for is not there.
+    MissingExtraError
+        The package that a method needs is not there.
 
     Examples
     --------

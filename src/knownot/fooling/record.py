@@ -59,7 +59,14 @@ class Fooling:
         return f"{words}. {np.median(self.queries):,.0f} queries per image (median), {self.seconds:.1f} s."
 
     def facts(self) -> dict[str, Any]:
-        """All but the pixels, as JSON takes it."""
+        """All but the pixels, as JSON takes it.
+
+        Examples
+        --------
+        >>> made = knownot.fool(knownot.load("osc"), ["red"], count=2, queries=100)
+        >>> [row["class"] for row in made.facts()["images"]]
+        ['red', 'red']
+        """
         rows = []
         for i, name in enumerate(self._files()):
             row = {
@@ -88,7 +95,14 @@ class Fooling:
 
     def save(self, folder: str | Path) -> Path:
         """Write a PNG of each image, a sheet of all, and `fooling.json`, into a folder that is new, empty, or holds an
-        earlier result (which is replaced). Raises SavedError for any other."""
+        earlier result (which is replaced). Raises SavedError for any other.
+
+        Examples
+        --------
+        >>> made = knownot.fool(knownot.load("osc"), ["red"], count=2, queries=100)
+        >>> len(list(made.save("fooled").glob("*.png")))  # two images, and a sheet of both
+        3
+        """
         from PIL import Image
 
         folder = Path(folder)
@@ -105,7 +119,14 @@ class Fooling:
         return folder
 
     def sheet(self, columns: int = 10, gap: int = 4, side: int = 96) -> np.ndarray:
-        """All images side by side, uint8 [H, W, 3], on white; small ones enlarged, to about `side` pixels."""
+        """All images side by side, uint8 [H, W, 3], on white; small ones enlarged, to about `side` pixels.
+
+        Examples
+        --------
+        >>> made = knownot.fool(knownot.load("osc"), ["red"], count=2, queries=100)
+        >>> made.sheet().shape
+        (104, 204, 3)
+        """
         times = max(1, side // max(self.images.shape[1:3]))
         images = self.images.repeat(times, axis=1).repeat(times, axis=2)
         n, h, w, _ = images.shape

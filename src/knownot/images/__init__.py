@@ -48,9 +48,10 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
         An array, raw uint8 or uint16 [n, h, w, 3] (also grey, alpha, channels first) or float, the classifier's own
         input; a pair (array, labels); a folder, with classes as sub-folders or without; a file; a glob; a list of paths
         (or of files' bytes); an image list, a .txt or .lst file with a line "path label" for each image; tar shards of
-        WebDataset, such as "train-{000..099}.tar"; parquet files with image bytes; a torch DataLoader or Dataset, a
-        tf.data.Dataset, any iterable of batches: arrays, (images, labels), or dicts with "image" and "label"; what
-        readers of other packages read. Folders, files and shards may be behind URLs (s3://, gs://, hf://).
+        WebDataset, such as "train-{000..099}.tar"; parquet files with image bytes; a folder of Hugging Face's
+        `save_to_disk`, or its .arrow files; a torch DataLoader or Dataset, a tf.data.Dataset, any iterable of batches:
+        arrays, (images, labels), or dicts with "image" and "label"; what readers of other packages read. Folders,
+        files, shards and parquet files may be behind URLs (s3://, gs://, hf://).
     labels : LabelsLike, optional
         Integers [n] (-1 for none), class names [n], one-hot [n, c], or {file name or path: label}; instead of the
         source's own.
@@ -69,7 +70,7 @@ def open_images(source: ImagesLike, labels: LabelsLike = None, *, class_names: S
     LabelsError
         Labels do not fit.
     MissingExtraError
-        Parquet is given and pyarrow is not installed.
+        Parquet or Arrow is given and pyarrow is not installed.
 
     Examples
     --------

@@ -5,7 +5,7 @@ white; 16-bit greys divided by 257 (Pillow itself keeps the high byte of 16-bit 
 away); CMYK and YCCK by Pillow's conversion; greys and palettes to RGB; colour profiles ignored. A `Preprocess` says
 otherwise of orientation, background and depth. Formats without a fixed value range (32-bit integers, floats, signed
 ones) are refused, since any scaling of them would be a guess, and so are camera raw files, of which Pillow reads the
-preview, and JPEG files whose decoder warns of damage.
+preview, and files that are damaged (see `damage`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Preprocess
-from .damage import jpeg_pixels
+from .damage import damage, jpeg_pixels
 from .file_types import CONVERT, is_not, raw_kind, sniff
 from .limits import Timed, TooMuch, in_flight, reduced
 from .silence import quiet
@@ -36,6 +36,8 @@ ORIENTATION = 0x0112  # EXIF tag
 # Formats that are told by their content. None of them starts another program (as EPS would).
 PLUGINS = ("Png", "Jpeg", "Mpo", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Jpeg2K", "Avif", "Ico")
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "HEIF")
+CHECKED = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF")  # whose files tell of damage
+NAMES = {"MPO": "JPEG", "WEBP": "WebP"}
 
 
 class Unreadable(Exception):
@@ -207,12 +209,15 @@ def _orientation(image: Any) -> int:
 
 def _pixels(image: Any, file: Any, way: Preprocess, close: bool = False) -> np.ndarray:
     """file: None where Pillow has to decode, as for JPEG at a reduced size. close: the image, before it is turned."""
-    rgb = None
-    if file is not None and image.format in ("JPEG", "MPO"):
+    rgb, why = None, ""
+    if file is not None and image.format in CHECKED:
         file.seek(0)
-        rgb, why = jpeg_pixels(file.read(), image.mode, image.size)
+        data = file.read()
+        why = damage(data, image)
+        if not why and image.format in ("JPEG", "MPO"):
+            rgb, why = jpeg_pixels(data, image.mode, image.size)
         if why:
-            raise Unreadable(f"damaged JPEG: {why}")
+            raise Unreadable(f"damaged {NAMES.get(image.format, image.format)}: {why}")
     if rgb is None:
         image.load()
         rgb = _rgb(image, way)

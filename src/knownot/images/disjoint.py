@@ -6,7 +6,7 @@ from ..errors import ImagesError, OptionError
 from .base import Images
 
 AGAIN = "The calibration images are among the known images that the detectors are fitted on: the same content again."
-VOID = "They would look too well known, and the promise would not hold."
+VOID = "They would look too well known, and the guarantee would not hold."
 CURE = "Give calibration= other images of the classes, or leave it out: a part of the known images is then held out."
 
 

@@ -18,7 +18,8 @@ ENDINGS = _words(
 )
 OTHER = _words(
     ".txt .json .jsonl .md .csv .tsv .xml .yaml .yml .html .htm .py .ipynb .log .db .ini .cfg .toml .zip .gz .tar "
-    ".tgz .pdf .npy .npz .h5 .pt .pth .onnx .parquet .pkl .mat .mp4 .avi .mov .svg .doc .docx .xlsx .lst .rst .sh"
+    ".tgz .pdf .npy .npz .h5 .pt .pth .onnx .parquet .arrow .pkl .mat .mp4 .avi .mov .svg .doc .docx .xlsx .lst .rst "
+    ".sh"
 )
 
 # Images that are not read here: what they are, and what helps.

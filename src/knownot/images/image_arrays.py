@@ -49,9 +49,9 @@ def checked(x: np.ndarray) -> bool:
             "bool": "images.astype('uint8') * 255 for masks",
         }.get(x.dtype.name, "images.astype('uint8') if the values are pixels from 0 to 255")
         raise ImagesError(
-            f"Images of dtype {x.dtype} and shape {x.shape} cannot be used: uint8 arrays are raw images (0 to 255), "
-            "uint16 arrays too (9 to 16 bits, see Preprocess(depth=)), float arrays the classifier's own input. "
-            f"Convert them: {cure}."
+            f"Images of dtype {x.dtype} and shape {x.shape} cannot be used. uint8 arrays are raw images (0 to 255), "
+            "and so are uint16 arrays (9 to 16 bits, see Preprocess(depth=)); float arrays are the classifier's own "
+            f"input. Convert them: {cure}."
         )
     single = x.ndim == 2 or (x.ndim == 3 and (x.dtype.kind == "f" or x.shape[-1] in (1, 3, 4)))
     if single:

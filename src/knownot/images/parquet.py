@@ -1,4 +1,4 @@
-"""Parquet files that hold the bytes of image files, in the layout of Hugging Face data sets.
+"""Parquet and Arrow files that hold the bytes of image files, in the layout of Hugging Face data sets.
 
 The image column is a struct<bytes, path> or plain binary; the label column holds integers or names.
 """
@@ -19,17 +19,20 @@ from typing import Any
 import numpy as np
 
 from ..arrays import InputSpec
-from ..errors import ImagesError, missing_extra
+from ..errors import ImagesError
 from .base import Images
 from .batching import Entries, Entry, choice, common_size
 from .files import same_files
 from .labels import Names, names_of, renumbered, resolve, to_integers
-from .names import file_state, footer_state, stamp_of
+from .names import file_state, stamp_of
 from .prefetch import fetched
+from .remote import is_url, patiently
+from .tables import Table, line_of, open_table
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "png", "bytes", "content")
+ENDINGS = (".parquet", ".arrow")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y", "cls")
-AT_ONCE = 64  # rows read at a time; with the file's page size (its writer's choice) they bound the memory
+SAVED, SPLITS = "state.json", "dataset_dict.json"  # of `save_to_disk`, of one split and of several
 SPLIT = re.compile(r"(train|test|val|valid|validation)(?=[-_.]|$)")
 
 
@@ -44,7 +47,7 @@ class Columns:
 
 
 class ParquetImages(Entries):
-    """Rows of parquet files, streamed. Ids are the `path` stored with the bytes, else "<file>#<row>"."""
+    """Rows of such files, streamed. Ids are the `path` stored with the bytes, else "<file>#<row>"."""
 
     def __init__(
         self,
@@ -97,11 +100,11 @@ class ParquetImages(Entries):
         """By file, its footer (sizes and places of row groups) and row; None if images may lie in files beside it."""
         states: dict[str, str] = {}
         for file in self._files:
-            with _file(file) as one:
-                footer = footer_state(one.metadata, self._columns.image, self._columns.struct)
-            if footer is None:
+            with open_table(file) as one:
+                state = one.state(self._columns.image, self._columns.struct)
+            if state is None:
                 return None
-            states[os.path.realpath(file)] = f"{os.path.basename(file)} {file_state(file)} {footer}"
+            states[os.path.realpath(file)] = f"{os.path.basename(file)} {file_state(file)} {state}"
         return (stamp_of(place, states[place.rpartition("#")[0]]) for place in self.places())
 
     def sample(self, n: int, seed: int = 0) -> ParquetImages:
@@ -141,7 +144,7 @@ class ParquetImages(Entries):
             value = images[i].as_py()
             path = value.get("path") if isinstance(value, dict) else None
             data = value.get("bytes") if isinstance(value, dict) else value
-            name = path or f"{os.path.basename(file)}#{at + i - first}"
+            name = path or f"{os.path.basename(file.partition('?')[0] if is_url(file) else file)}#{at + i - first}"
             if data is None and path:  # stored beside the parquet file
                 data = os.path.join(os.path.dirname(file), path)
             yield Entry(name, int(labels[i]), data, "no image in this row" if data is None else None)
@@ -157,10 +160,10 @@ class ParquetImages(Entries):
         columns = [self._columns.image] + ([self._columns.label] if self._columns.label else [])
         first = 0
         for file, count in zip(self._files, self._counts, strict=True):
-            with _file(file) as opened:
+            with open_table(file) as opened:
                 at = first
-                for group in range(opened.metadata.num_row_groups):
-                    end = at + opened.metadata.row_group(group).num_rows
+                for group, size in enumerate(opened.sizes):
+                    end = at + size
                     if wanted is None:
                         needed = end > start
                     else:
@@ -171,29 +174,33 @@ class ParquetImages(Entries):
             first += count
 
 
-def _read(opened: Any, file: str, first: int, at: int, group: int, columns: list[str]) -> Iterator[Any]:
+def _read(opened: Table, file: str, first: int, at: int, group: int, columns: list[str]) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        for batch in opened.iter_batches(AT_ONCE, row_groups=[group], columns=columns, use_threads=False):
-            yield file, first, at, batch.select(columns)
+        batches = opened.read(group, columns)
+        if is_url(file):  # all rows of the group at once, so that they can be asked for again
+            batches = iter(patiently(lambda: list(opened.read(group, columns)), file))
+        for batch in batches:
+            yield file, first, at, batch
             at += batch.num_rows
     except (pa.ArrowException, OSError) as e:
-        raise ImagesError(f"{file!r} is damaged near row {at - first}: {_line(e)}") from e
+        raise ImagesError(f"{file!r} is damaged near row {at - first}: {line_of(e)}") from e
 
 
 def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> ParquetImages | None:
-    """Reads a parquet file, a list or glob of them, or a folder that holds them; None for anything else."""
+    """Reads a parquet or Arrow file, a list or glob of them, or a folder that holds them (of Arrow files, one that
+    `save_to_disk` of the library `datasets` wrote), parquet files also behind URLs; None for anything else."""
     files = _found(source)
     if not files:
         return None
     schema, counts = None, []
     for file in files:
-        with _file(file) as one:
-            counts.append(one.metadata.num_rows)
-            schema = schema or one.schema_arrow
-            if one.schema_arrow.names != schema.names:
-                raise ImagesError(f"{file!r} has the columns {one.schema_arrow.names}, {files[0]!r} {schema.names}.")
+        with open_table(file) as one:
+            counts.append(sum(one.sizes))
+            schema = schema or one.schema
+            if one.schema.names != schema.names:
+                raise ImagesError(f"{file!r} has the columns {one.schema.names}, {files[0]!r} {schema.names}.")
     if not sum(counts):
         raise ImagesError(f"{files[0]!r} holds no rows.")
     columns = _columns(schema, files[0])
@@ -213,11 +220,13 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Parqu
 def _found(source: Any) -> list[str]:
     if isinstance(source, list | tuple):
         paths = [os.fspath(s) if isinstance(s, str | os.PathLike) else "" for s in source]
-        return paths if paths and all(p.endswith(".parquet") for p in paths) else []
+        return paths if paths and all(_is_table(p) for p in paths) else []
     if not isinstance(source, str | os.PathLike):
         return []
     path = os.fspath(source)
     if os.path.isdir(path) and os.access(path, os.R_OK):
+        if (own := _saved(path)) is not None:
+            return own
         inside = [*Path(path).glob("*.parquet"), *Path(path, "data").glob("*.parquet")]
         files = sorted(str(p) for p in inside if not p.name.startswith("."))
         if any(p.is_dir() and p.name != "data" and not p.name.startswith(".") for p in Path(path).iterdir()):
@@ -229,25 +238,36 @@ def _found(source: Any) -> list[str]:
                 f"of one, such as {os.path.join(os.path.dirname(files[0]), min(splits) + '*.parquet')!r}."
             )
         return files
-    if path.endswith(".parquet"):
-        return [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+    if _is_table(path):
+        return [path] if is_url(path) or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
     return []
 
 
-def _file(path: str) -> Any:
+def _is_table(path: str) -> bool:
+    return (path.partition("?")[0] if is_url(path) else path).endswith(ENDINGS)
+
+
+def _saved(path: str) -> list[str] | None:
+    """The files of a folder that `save_to_disk` wrote, in the order of their rows; None for any other folder. Raises
+    ImagesError for one of several splits."""
+    several = Path(path, SPLITS).exists()
+    if not several and not Path(path, SAVED).exists():
+        return None
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_extra("pyarrow", "parquet", "Reading parquet files") from None
-    try:  # without pre-buffering and with a small buffer, pages are read as they are needed
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as e:
-        raise ImagesError(f"{path!r} cannot be read as a parquet file: {_line(e)}") from e
-
-
-def _line(e: Exception) -> str:
-    return (str(e).splitlines() or [type(e).__name__])[0][:200]
+        facts = json.loads(Path(path, SPLITS if several else SAVED).read_text())
+        splits = facts["splits"] if several else ()
+        names = [] if several else [one["filename"] for one in facts["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if splits:
+        raise ImagesError(
+            f"The folder {path!r} holds a data set of several splits: {', '.join(map(str, splits))}. Give that of one, "
+            f"such as {os.path.join(path, str(splits[0]))!r}."
+        )
+    files = [os.path.join(path, os.path.basename(str(name))) for name in names]
+    if missing := [file for file in files if not os.path.exists(file)]:
+        raise ImagesError(f"The data set {path!r} is not whole: {missing[0]!r} is missing.")
+    return files
 
 
 def _columns(schema: Any, file: str) -> Columns:
@@ -303,9 +323,9 @@ def _distinct(files: Sequence[str], label: str) -> Names:
     """The sorted names in a label column of strings (only that column is read), None for integers."""
     names: set[str] = set()
     for file in files:
-        with _file(file) as one:
-            if _is_integer(one.schema_arrow, label):
+        with open_table(file) as one:
+            if _is_integer(one.schema, label):
                 return None
-            for batch in one.iter_batches(4096, columns=[label]):
+            for batch in (b for group in range(len(one.sizes)) for b in one.read(group, [label], 4096)):
                 names.update(x for x in batch.column(0).unique().to_pylist() if x)
     return tuple(sorted(names))

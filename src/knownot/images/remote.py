@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +12,7 @@ from ..errors import ImagesError, missing_extra
 
 T = TypeVar("T")
 
+AT_ONCE = 1 << 20  # bytes that are asked for
 TRIES, WAIT = 4, 0.2  # seconds before the first new try, twice as many before each further one
 
 
@@ -30,12 +32,10 @@ def read_url(url: str) -> bytes:
     return patiently(read, url)
 
 
-def open_url(url: str, at: int = 0) -> Any:
-    """A file-like object to read from, from byte `at` on."""
+def open_url(url: str) -> io.BufferedReader:
+    """A file to read from, which asks for a megabyte at a time."""
     fs, path = _filesystem(url)
-    file = fs.open_input_file(path)
-    file.seek(at)
-    return file
+    return io.BufferedReader(fs.open_input_file(path), AT_ONCE)
 
 
 def listed(url: str) -> list[str]:

@@ -14,8 +14,8 @@ from ..errors import ModelError, UnsoundError, unknown_name
 from ..renamed import OldAttribute
 
 CURES = {  # what works, for what not every classifier shows
-    "gradient": "Gradients can be had of PyTorch classifiers (nn.Module, TorchScript, torch.export) and of Keras ones, "
-    "not of ONNX files and functions: give the network that was exported, or choose a detector without them.",
+    "gradient": "Gradients are available for PyTorch classifiers (nn.Module, TorchScript, torch.export) and Keras "
+    "ones, not for ONNX files and functions. Give the network that was exported, or choose a detector without them.",
     "dropout": "It is there in PyTorch and Keras classifiers that have dropout layers; exports leave "
     "them out: give the network that was trained, or choose another detector.",
     "onnx": "it is Python code, or kept in a form that no exporter reads. Give the network itself, or export it to "

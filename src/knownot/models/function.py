@@ -59,8 +59,8 @@ class FunctionModel(Model):
         except Exception as error:  # whatever the user's code raises
             raise ModelError(
                 f"The function {self.name!r} failed on a float32 {self.input.layout} batch of shape {batch.shape}, or "
-                f"returned no array: {type(error).__name__}: {error} The options size=(height, width), channels= and "
-                "layout= say what it is given; let it return a NumPy array [n, c] (torch: x.detach().cpu().numpy())."
+                f"returned no array: {type(error).__name__}: {error}. The options size=(height, width), channels= and "
+                "layout= say what it is given. Let it return a NumPy array [n, c] (torch: x.detach().cpu().numpy())."
             ) from error
         self._check_outputs(given, len(batch))
         if self._outputs != "probabilities":

@@ -64,9 +64,9 @@ class AddedClass:
         kept = max(0, m + 1 - int(self.alpha * (m + 1) + 1e-9)) / (m + 1)
         low, high = _binomial(self.found, m)
         return (
-            f"class {self.name!r} from {m} images: {self.found} of them are called unknown, so {percent(low)} to "
-            f"{percent(high)} of its images can be found (95 % confidence), and of those about {percent(kept)} are "
-            "given to it; known images are rejected no more often than before, and none that is accepted comes to it"
+            f"class {self.name!r} from {m} images: {self.found} of them are called unknown. So {percent(low)} to "
+            f"{percent(high)} of its images can be found (95 % confidence), and about {percent(kept)} of those are "
+            "given to it. Known images are rejected no more often than before, and none that is accepted comes to it"
         )
 
 

@@ -419,6 +419,14 @@ class OpenSetClassifier:
         """(scores [n], members' scores [n, m]) of activations, float32 in the members' arithmetic.
 
         Raises ActivationsError if a score is NaN or infinite.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> batch = next(osc.batches(knownot.open_images("incoming"), 8))
+        >>> scores, members = osc.scores(osc.model.activations(batch.x))
+        >>> scores.shape, members.shape == (len(scores), len(osc.members))
+        ((7,), True)
         """
         scores, member_scores, senseless = self._scored(activations)
         for i, why in enumerate(senseless):
@@ -430,7 +438,17 @@ class OpenSetClassifier:
         return scores, member_scores
 
     def decided(self, scores: np.ndarray, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
-        """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations."""
+        """(p-values [n], labels [n], -1 for unknown) of images by their scores [n] and activations.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> batch = next(osc.batches(knownot.open_images("incoming"), 8))
+        >>> activations = osc.model.activations(batch.x)
+        >>> p_value, label = osc.decided(osc.scores(activations)[0], activations)
+        >>> p_value.shape, label.shape
+        ((7,), (7,))
+        """
         predicted = np.argmax(activations.logits, axis=1)
         p = self.calibration.p_value(scores, predicted)
         label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
@@ -665,7 +683,14 @@ class OpenSetClassifier:
     def batches(self, source: Images, size: int | None = None, **options: Any) -> Iterator[Batch]:
         """Images as its networks take them. size: of a batch, from that of the input if None; options: of
         `Images.batches`. Raises ImagesError for images in another form than those of `fit`, and warns of float arrays
-        that look prepared in another way."""
+        that look prepared in another way.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> [len(batch) for batch in osc.batches(knownot.open_images("data/val"), 250)]
+        [250, 250, 100]
+        """
         self._fits(source)
         batches = source.batches(
             size or batch_size_for(self.model, self.preprocess, self.second),

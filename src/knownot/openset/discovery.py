@@ -75,10 +75,36 @@ class Discovery:
         )
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What was computed of the images called unknown, of all or of a part. blocks: as of `Discovery`."""
+
+    verdicts: Verdicts
+    features: np.ndarray  # [n, d]
+    blocks: tuple[int, ...]
+    thumbs: np.ndarray  # [n, side, side, 3]
+
+    @classmethod
+    def together(cls, parts: Sequence[Looked]) -> Looked:
+        """Parts that have each image once, in the order of the images."""
+        some = [part for part in parts if len(part.verdicts)] or parts[:1]
+        return cls(
+            Verdicts.concat([part.verdicts for part in some]),
+            np.concatenate([part.features for part in some]),
+            some[0].blocks,
+            np.concatenate([part.thumbs for part in some]),
+        )
+
+
 def discover(
     osc: OpenSetClassifier, images: Any, *, smallest: int = 10, seed: int = 0, progress: bool = False
 ) -> tuple[Discovery, np.ndarray]:
     """(what new things are among the images called unknown, their thumbnails [n, side, side, 3])."""
+    return found_in(look(osc, images, progress=progress), smallest=smallest, seed=seed)
+
+
+def look(osc: OpenSetClassifier, images: Any, *, progress: bool = False) -> Looked:
+    """One forward pass over images, or over a part of them."""
     blocks: tuple[int, ...] = ()
 
     def view(activations: Activations) -> np.ndarray:
@@ -91,9 +117,17 @@ def discover(
     verdicts, features, thumbs = features_of(osc, images, view=view, unknown_only=True, progress=progress)
     if len(thumbs) < len(verdicts):  # of images that are the classifier's own input
         thumbs = np.full((len(verdicts), SIDE, SIDE, 3), 128, np.uint8)
-    rows = embedding(features, blocks)
-    clusters, unstable = find_clusters(rows, verdicts.closed_class, smallest=smallest, seed=seed)
-    return Discovery(verdicts=verdicts, features=features, blocks=blocks, clusters=clusters, unstable=unstable), thumbs
+    return Looked(verdicts, features, blocks, thumbs)
+
+
+def found_in(seen: Looked, *, smallest: int = 10, seed: int = 0) -> tuple[Discovery, np.ndarray]:
+    """What `discover` gives, of all images together."""
+    rows = embedding(seen.features, seen.blocks)
+    clusters, unstable = find_clusters(rows, seen.verdicts.closed_class, smallest=smallest, seed=seed)
+    found = Discovery(
+        verdicts=seen.verdicts, features=seen.features, blocks=seen.blocks, clusters=clusters, unstable=unstable
+    )
+    return found, seen.thumbs
 
 
 def embedding(features: np.ndarray, blocks: Sequence[int]) -> np.ndarray:

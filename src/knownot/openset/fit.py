@@ -71,8 +71,8 @@ def fit(
         Their classes, unless sub-folders or the source tell.
     calibration : ImagesLike, optional
         Known images that the classifier was not trained on; they decide the threshold. Without them a fifth of `known`
-        (at most 5,000) is held out, and the promise then holds only as far as the classifier treats those as it treats
-        new images.
+        (at most 5,000) is held out. The guarantee then holds only as far as the classifier treats those as it
+        treats new images.
     calibration_labels : LabelsLike, optional
         Their classes, to tell the accuracy.
     detector : DetectorLike, optional
@@ -95,7 +95,7 @@ def fit(
         A second network, a classifier or an embedding network (or a function images -> embeddings [n, d]); detectors
         look at its features too ("second/features"), and "default" gets them as members.
     features_preprocess : PreprocessLike, optional
-        How the second network wants raw images, where it does not say.
+        How raw images are prepared for the second network, where it does not say.
     class_names : sequence of str or mapping, optional
         Names of the classifier's outputs, in order; or {name: number}, {number: name}.
     none_classes : sequence of str or int, optional

@@ -30,6 +30,8 @@ from ..models.reopen import described
 from ..progress import bar
 from ..selection.choice import watch as empty_watch
 from ..selection.decision import hold_out, subsample
+from ..shifts.kinds import asked_for
+from ..shifts.sample import Sample
 from ..version import __version__
 from .classifier import OpenSetClassifier, networks_in
 from .fit import assembled, fit
@@ -53,6 +55,7 @@ ALIKE = {
     "calibrated": "form: with calibration images or without",
     "none": "none_classes",
     "thumbnails": "number of thumbnails",
+    "shifts": "kinds of change (shifts=)",
 }
 
 
@@ -67,7 +70,8 @@ def fit_part(model: Any, known: Any, labels: Any = None, *, part: tuple[int, int
     Parameters
     ----------
     model, known, labels, **options
-        As of `knownot.fit`; unknown= is for `merge`.
+        As of `knownot.fit`; unknown= is for `merge`. A part keeps some calibration images as pictures, for `merge` to
+        make changed copies of them, unless shifts=False; with part=(1, 1) only where shifts= is given.
     part : (int, int), default (1, 1)
         Which part, from 1 on, of how many.
 
@@ -80,13 +84,23 @@ def fit_part(model: Any, known: Any, labels: Any = None, *, part: tuple[int, int
     ------
     KnownotError
         As `knownot.fit` does, for what can be said of a part.
+
+    Examples
+    --------
+    >>> images = {"known": "data/train", "calibration": "data/val"}
+    >>> halves = [knownot.fit_part("model.onnx", **images, part=(i, 2), progress=False) for i in (1, 2)]
+    >>> knownot.merge(halves, model="model.onnx").record.known
+    400
     """
+    if tuple(part) == (1, 1) and options.get("shifts") is None:
+        options["shifts"] = False  # images of one place among several may have to stay there
+    return _part(model, known, labels, part, options)
+
+
+def _part(model: Any, known: Any, labels: Any, part: tuple[int, int], options: dict[str, Any]) -> Part:
     given = {**DEFAULTS, **options}
     if unknown := [name for name in options if name not in DEFAULTS]:
         raise unknown_name("option of fit_part", unknown[0], list(DEFAULTS))
-    if given["shifts"]:
-        raise OptionError("shifts= is not for parts: they keep no calibration images to make changed copies of.")
-    given["shifts"] = False
     if given["unknown"] is not None:
         raise OptionError("unknown= is no part of the known images: give it to merge.")
     return gathered(agree_on(model, (known, labels), **given), part, source_name(known), given["thumbnails"])
@@ -105,8 +119,13 @@ def gathered(agreed: Agreed, part: tuple[int, int], source: str, thumbnails: int
     watch = subsample(job)
     hold = hold_out(job, RANKING[0], watch) if job.held is None else None
     none = agreed.none[0] if agreed.none else None
-    shown = Thumbnails(thumbnails, job.options.seed)
-    made = gather_part(job, part, _about(agreed, thumbnails), shown, none=none, hold=hold, watch=watch)
+    shown, sample = Thumbnails(thumbnails, job.options.seed), Sample(seed=job.options.seed) if agreed.changes else None
+    if hold is not None:
+        hold.also = sample
+    about = _about(agreed, thumbnails)
+    made = gather_part(job, part, about, shown, none=none, hold=hold, watch=watch, sample=sample)
+    if sample is not None:
+        sample.shared(None if of == 1 else (job.images if job.held is None else job.held).count)
     if of == 1:  # whole sources are told apart by what is in them
         source = f"{source}, {hash_of(made)}"
     made.pieces = ((f"{source} of {job.images.count or 'many'} images", number, of),)
@@ -146,6 +165,12 @@ def merge(
         A folder is no part, or parts are missing, come twice, or are of different fits.
     KnownotError
         As `knownot.fit` does, for what only all images together show.
+
+    Examples
+    --------
+    >>> part = knownot.fit_part("model.onnx", "data/train", calibration="data/val", progress=False)
+    >>> knownot.merge([part], model="model.onnx").promise
+    'at most 5 % of known images are rejected (99 % confidence)'
     """
     begin, listed = time.perf_counter(), list(parts)
     if not listed:
@@ -208,7 +233,7 @@ def fit_in_parts(
 
 
 def _fit_one(model: Any, known: Any, labels: Any, of: int, options: dict[str, Any], number: int) -> Part:
-    return fit_part(model, known, labels, part=(number, of), progress=False, **options)
+    return _part(model, known, labels, (number, of), {**options, "progress": False})
 
 
 def add_part(whole: Part, part: Part, job: FitJob) -> None:
@@ -227,7 +252,8 @@ def merged(agreed: Agreed, whole: Part, begin: float, unknown: Any = None) -> Op
     """From all parts together. Raises SavedError when some are missing or come twice."""
     _check_complete(whole.pieces)
     passed = checked_passes(finish(agreed.job, whole))
-    return assembled(agreed, passed, whole.shown, begin, unknown=unknown)
+    sample = whole.sample if isinstance(whole.sample, Sample) else None
+    return assembled(agreed, passed, whole.shown, begin, unknown=unknown, sample=sample)
 
 
 def _check_complete(pieces: Sequence[tuple[str, int, int]]) -> None:
@@ -272,6 +298,7 @@ def _about(agreed: Agreed, thumbnails: int) -> dict[str, Any]:
         "calibrated": job.held is not None,
         "none": list(agreed.named),
         "thumbnails": thumbnails,
+        "shifts": list(agreed.shifts) if isinstance(agreed.shifts, tuple) else agreed.shifts,
         "allow_low_accuracy": job.allow_low_accuracy,
         "found": list(job.found),
         "notes": list(job.notes),
@@ -318,6 +345,8 @@ def _first(one: Part | str | Path, given: tuple[Any, Any]) -> tuple[Part, Agreed
         named=tuple(about["none"]),
         again="",
         asked=about["detector"],
+        shifts=about["shifts"],
+        changes=asked_for(about["shifts"]),
     )
 
 
@@ -325,13 +354,15 @@ def save_part(part: Part, folder: str | Path, model: Model | None = None, second
     """Write a part into a folder of its own: arrays and JSON. model, second: the classifier, and the second network as
     an `Auxiliary`; written beside it, if given. One part of a fit needs them.
 
-    Raises OptionError for a detector that is no name, or a list of names: it could not be found again.
+    Raises OptionError for a detector or kinds of change that are no names, or lists of names: they could not be found
+    again.
     """
-    detector = part.about["detector"]
-    if not all(isinstance(name, str) for name in ([detector] if isinstance(detector, str) else detector)):
+    if not _names(part.about["detector"]):
         raise OptionError(
             "A part can be kept only where detectors are given by name, as 'knownot detectors' lists them."
         )
+    if not (part.about["shifts"] is None or isinstance(part.about["shifts"], bool) or _names(part.about["shifts"])):
+        raise OptionError("A part can be kept only where kinds of change (shifts=) are given by name.")
     objects = {name: part.about[name] for name in OBJECTS}
     with replacing(Path(folder)) as draft:
         facts = {name: x for name, x in part.about.items() if name not in OBJECTS}
@@ -345,10 +376,15 @@ def save_part(part: Part, folder: str | Path, model: Model | None = None, second
     return Path(folder)
 
 
+def _names(given: Any) -> bool:
+    return isinstance(given, str) or (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given))
+
+
 def read_part(folder: str | Path) -> tuple[Part, tuple[str, ...]]:
     """(what `save_part` wrote, names of the networks' files). Raises SavedError."""
     things, about, files = saving.read(Path(folder), kinds(), holds=HOLDS)
     facts = {**about["part"], **{name: things.pop(name) for name in OBJECTS}}
     options = CalibrationOptions(**facts["options"])
     watch = None if things["watch"] is None else empty_watch(options.seed)
-    return part_of(things, facts, about["pieces"], options, watch), files
+    sample = None if things["sample"] is None else Sample(seed=options.seed)
+    return part_of(things, facts, about["pieces"], options, watch, sample), files

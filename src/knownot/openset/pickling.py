@@ -12,10 +12,10 @@ from typing import Any
 from ..errors import ModelError
 
 FORKED = (
-    "This open-set classifier was opened in process {} and came into this one, {}, by fork, which leaves the threads "
-    "of its framework behind: PyTorch would wait for them for ever. Start processes with 'spawn' or 'forkserver' "
-    "(multiprocessing.get_context('spawn'), joblib's default) and give them the classifier, which is pickled then, or "
-    "open it there: knownot.load(folder)."
+    "This open-set classifier was opened in process {} and came into this one, {}, by fork. A fork leaves the "
+    "threads of its framework behind, and PyTorch would wait for them for ever. Start processes with 'spawn' or "
+    "'forkserver' (multiprocessing.get_context('spawn'), joblib's default) and give them the classifier, which is "
+    "pickled then, or open it there: knownot.load(folder)."
 )
 
 

@@ -16,7 +16,7 @@ from ..arrays import Preprocess
 from ..calibration import as_share
 from ..detectors import Detector, beside_default, classes, resolve
 from ..errors import CalibrationError, ModelError, OptionError, SavedError
-from ..fitting.content import Contents, lookalikes
+from ..fitting.content import Contents, lookalikes, twins
 from ..fitting.labels import class_order
 from ..fitting.many import (
     RANKING,
@@ -254,7 +254,7 @@ def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tu
     if repeats := held.repeats:
         notes.append(
             f"{repeats:,} of the {of:,} calibration images are the same image again. Each counts once: "
-            f"the promise rests on {of - repeats:,} different ones."
+            f"the guarantee rests on {of - repeats:,} different ones."
         )
         _enough_left(n, needed, notes[-1])
     if not new.all():
@@ -263,7 +263,17 @@ def distinct(found: PassResults, droppable: bool = True) -> tuple[np.ndarray, tu
             "detectors are fitted on: the same content, whatever their names."
         )
         void = "" if left >= needed and droppable else f"{said} {VOID} {CURE}"
-        notes.append(void or f"{said} They were left out, and the promise rests on the other {left:,}.")
+        notes.append(void or f"{said} They were left out, and the guarantee rests on the other {left:,}.")
+    if len(alike := twins(held, known)):
+        new &= ~np.isin(found.keys, alike)
+        left = int(new.sum())
+        said = (
+            f"{len(alike):,} of the {n:,} calibration images look like another of them, encoded, resized or mirrored "
+            f"again. Each counts once: the guarantee rests on {left:,} different ones."
+        )
+        _enough_left(left, needed, said)
+        void = void or ("" if droppable else f"{said} {VOID} {CURE}")
+        notes.append(void or said)
     near, compared = lookalikes(held, known)
     if near:
         copies = (
@@ -339,7 +349,7 @@ def make_record(passed: Passed, choice: Chosen | None, decided: CalibratedDetect
     if few := decided.calibration.few:
         some = ", ".join(f"{job.names[k]!r} ({n})" for k, n in list(few.items())[:10]) + ", …" * (len(few) > 10)
         notes.append(
-            f"Too few calibration images were predicted as {some} for a promise of their own: images of "
+            f"Too few calibration images were predicted as {some} for a guarantee of their own. Images of "
             f"{'these classes' if len(few) > 1 else 'this class'} are compared with all calibration images, and any "
             "share of the known ones among them may be rejected."
         )

@@ -168,7 +168,14 @@ class Verdicts:
         )
 
     def shift_columns(self) -> dict[str, Any]:
-        """The columns of `SHIFT_COLUMNS` by name, where verdicts were adapted; else none."""
+        """The columns of `SHIFT_COLUMNS` by name, where verdicts were adapted; else none.
+
+        Examples
+        --------
+        >>> osc = knownot.load("osc")
+        >>> osc.predict("incoming").shift_columns()
+        {}
+        """
         if self.shift_kind is None or self.telling is None:
             return {}
         assert self.shift_label is not None

@@ -53,22 +53,49 @@ def retrain(
 ) -> Remedied:
     """Retrain a classifier so that it knows what it does not know. The one given stays bit for bit as it was.
 
-    remedy: a name of `REMEDIES`. model: anything that `open_model` opens and whose weights can be trained: a
-    `keras.Model`, an `nn.Module`, or a .keras, .h5 or .pt2 file. known, labels: as for `knownot.fit`; with labels.
-    outliers: "made:KINDS" (see `outliers.kinds_named`), images of no class (anything that `open_images` reads),
-    or a list of both.
-    validation: known images that the classifier was not trained on, with labels: the accuracy before and after is
-    theirs. Without them a tenth of `known` (at most 2,000) is held out; the classifier may know these from its own
-    training, so the accuracy before is then too high.
-    tolerance: by how much that accuracy may fall; None: by anything.
-    interpolate: when it falls by more, go back towards the classifier's own weights as far as it takes, but not the
-    last tenth of the way (Wortsman et al. 2022, arXiv:2109.01903); False: refuse.
-    mode: "head" or "full" (see `Settings`), None for the remedy's usual one; epochs: None for 2 ("full") or
-    20 ("head").
-    options: further fields of `Settings`, and those of the remedy.
+    Parameters
+    ----------
+    remedy : str
+        A name of `REMEDIES`.
+    model : ModelLike
+        Anything that `open_model` opens and whose weights can be trained: a `keras.Model`, an `nn.Module`, or a
+        .keras, .h5 or .pt2 file. Remedies beside the classifier take any model.
+    known, labels
+        As of `knownot.fit`; labels are needed.
+    outliers : str or ImagesLike or list of both, optional
+        "made:KINDS" (see `outliers.kinds_named`), or images of no class, or a list of both.
+    validation : ImagesLike, optional
+        Known images that the classifier was not trained on, with labels: the accuracy before and after is theirs.
+        Without them a tenth of `known` (at most 2,000) is held out. The classifier may know these from its own
+        training, so the accuracy before is then too high.
+    validation_labels : LabelsLike, optional
+        Their classes.
+    tolerance : float or None, default 0.005
+        By how much that accuracy may fall; None: by anything.
+    interpolate : bool, default True
+        When it falls by more, go back towards the classifier's own weights as far as it takes, but not the last tenth
+        of the way (Wortsman et al. 2022, arXiv:2109.01903); False: refuse.
+    mode : {"head", "full"}, optional
+        Which weights are trained (see `Settings`); by default what is usual for the remedy.
+    epochs : int, optional
+        By default 2 ("full") or 20 ("head").
+    preprocess, class_names, head, stages
+        As of `knownot.fit`.
+    folder : path, optional
+        Where a training that is interrupted goes on from.
+    **options
+        Further fields of `Settings`, and those of the remedy.
 
-    Raises UnsoundError when the accuracy falls by more than the tolerance all the same; OptionError, ImagesError,
-    LabelsError, ModelError before anything is trained.
+    Returns
+    -------
+    Remedied
+
+    Raises
+    ------
+    UnsoundError
+        The accuracy falls by more than the tolerance all the same.
+    InputError
+        OptionError, ImagesError, LabelsError, ModelError: before anything is trained.
     """
     begin = time.perf_counter()
     kind = remedy_class(remedy)
@@ -147,7 +174,7 @@ def _refusal(kind: type[Remedy], settings: Settings, were: np.ndarray, taken: _T
     worse, better = int((were & ~are).sum()), int((are & ~were).sum())
     return (
         f"{kind.name} lowers the accuracy on {len(were):,} known images from {were.mean():.2%} to {are.mean():.2%}, by "
-        f"more than the tolerance of {100 * (tolerance or 0):g} points, so its outcome is refused ({worse} images "
+        f"more than the tolerance of {100 * (tolerance or 0):g} points. So its outcome is refused ({worse} images "
         f"became wrong, {better} right). Give a smaller learning_rate (it was {settings.rate:g}), more "
         "known images, fewer epochs, a smaller ratio of outliers"
         + (", or mode='head'" if settings.mode == "full" and "head" in kind.modes else "")

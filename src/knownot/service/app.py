@@ -27,7 +27,7 @@ from .uploads import PredictIn
 log = logging.getLogger("knownot.service")
 
 ABOUT = """Which of the images that reach a trained classifier belong to none of its classes. A verdict is *known*,
-with its class, or *unknown*; at most a share alpha of known images is called unknown, with the promise that is sent
+with its class, or *unknown*; at most a share alpha of known images is called unknown, with the guarantee that is sent
 along."""
 
 

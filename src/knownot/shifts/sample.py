@@ -9,6 +9,7 @@ from ..fitting.sampling import Watcher, numbers_of
 from ..stats import Reservoir
 
 MOST = 300  # images
+COPIES = 4  # of an image, on average, up to which a part keeps all that it has to
 BYTES = 128e6  # that all of them take at most
 
 
@@ -17,7 +18,6 @@ class Sample(Watcher):
 
     def __init__(self, most: int = MOST, seed: int = 0) -> None:
         self._most, self._seed = most, seed
-        self._kept: Reservoir | None = None
 
     def see(self, images: Extracted) -> Extracted:
         if not len(images) or not self._most or images.activations.keys is None:
@@ -26,18 +26,26 @@ class Sample(Watcher):
         most = int(min(self._most, max(1, BYTES // x[0].nbytes)))
         ranks = numbers_of(images.activations.keys, self._seed)
         rows = {"x": x, "label": images.labels.astype(np.int64)}
-        some = Reservoir.of(rows, size=most, ranks=ranks)
-        self._kept = some if self._kept is None else self._kept.merge(some)
+        self.merge(Reservoir.of(rows, size=most, ranks=ranks))
         return images
 
+    def merge(self, kept: Reservoir | None) -> None:
+        self.kept = kept if self.kept is None else self.kept if kept is None else self.kept.merge(kept)
+
     def below(self, end: np.uint64) -> None:
-        self._kept = None if self._kept is None else self._kept.below(end)
+        self.kept = None if self.kept is None else self.kept.below(end)
+
+    def shared(self, count: int | None) -> None:
+        """Forget what no sample of all `count` images will have: what is kept of a part is what travels. None: unknown,
+        so that each part keeps as many as all together."""
+        if count is not None and COPIES * self._most < count:
+            self.below(np.uint64(COPIES * self._most / count * 2.0**64))
 
     def __len__(self) -> int:
-        return 0 if self._kept is None else len(self._kept)
+        return 0 if self.kept is None else len(self.kept)
 
     def first(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """(x [m, h, w, k], the classifier's input, or the second network's where that is larger; labels [m], -1 where
         unknown) of up to n images."""
-        assert self._kept is not None
-        return self._kept.rows["x"][:n], self._kept.rows["label"][:n]
+        assert self.kept is not None
+        return self.kept.rows["x"][:n], self.kept.rows["label"][:n]

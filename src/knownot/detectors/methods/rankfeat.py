@@ -114,7 +114,7 @@ class RankFeat(Detector):
         if gap > TOLERANCE:
             raise UnsoundError(
                 f"RankFeat recomputes logits from the spatial mean of the map {name!r}, but this classifier's head "
-                f"does not read that: mean and features differ by up to {gap:.2g} of the largest feature. Name the map "
+                f"does not read that. Mean and features differ by up to {gap:.2g} of the largest feature. Name the map "
                 "that is pooled with layer=, or choose another detector, such as 'energy' or 'scale'."
             )
         return cls(Head(np.asarray(head.weight), np.asarray(head.bias)), name, int(iterations))

@@ -19,9 +19,9 @@ SIGMOID = (
     "softmax classifier: one that has at least two classes which exclude one another. {cure}"
 )
 ONE = (
-    "For two classes, an equal model is m2 = keras.Sequential([keras.Model(m.inputs, m.layers[-1].input), "
-    "keras.layers.Dense(2, activation='softmax')]), built, whose last layer gets the weights "
-    "[np.hstack([0 * w, w]), np.hstack([0 * b, b])] of w, b = m.layers[-1].get_weights()."
+    "For two classes, build m2 = keras.Sequential([keras.Model(m.inputs, m.layers[-1].input), "
+    "keras.layers.Dense(2, activation='softmax')]), which is an equal model. Take w, b = m.layers[-1].get_weights(), "
+    "and give the last layer of m2 the weights [np.hstack([0 * w, w]), np.hstack([0 * b, b])]."
 )
 MANY = (
     "If the classes do exclude one another, give the last layer activation='softmax' and train it again; if not "

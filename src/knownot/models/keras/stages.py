@@ -1,4 +1,4 @@
-"""Find where a Keras classifier finishes each spatial resolution, and pool what it computed there."""
+"""The stages of a Keras classifier's calls, and their pooling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from ..stages import AXES, Candidate, choose_stages
 from .head import single
 from .walk import Call, Op
 
@@ -55,30 +56,18 @@ def layouts(calls: list[Call], default: str) -> list[str]:
 
 
 def find_stages(calls: list[Call], layout: str) -> list[Stage]:
-    """The last computing call at each resolution (or token count), in the order of computation.
-
-    A transformer keeps its token count: there, the residual sums are cut into four groups and the last of each taken.
-    """
+    """The calls whose outputs are the stages (`models.stages`), in the order of computation."""
     begin = first_computing(calls)
     layout_at = layouts(calls, layout)
-    last: dict[tuple[Any, ...], Stage] = {}
-    sums: dict[int, list[Stage]] = {}
+    found: list[tuple[Stage, Candidate]] = []
     for i, call in enumerate(calls[begin:], begin):
         if not single(call.output) or is_moving(call.op) or any(call.output is a for a in call.args):
             continue
         shape = tuple(call.output.shape)
-        if len(shape) == 4:
-            h, w = (shape[2], shape[3]) if layout_at[i] == "NCHW" else (shape[1], shape[2])
-            if h * w > 1:
-                last[("map", h, w)] = Stage(i, layout_at[i])
-        elif len(shape) == 3 and shape[1] > 1:
-            last[("tokens", shape[1])] = Stage(i, "NTC")
-            if _is_residual(call, shape):
-                sums.setdefault(shape[1], []).append(Stage(i, "NTC"))
-    longest = max(sums.values(), key=len, default=[])
-    if len(longest) >= 4 and sum(key[0] == "map" for key in last) <= 1:
-        return [longest[-(-len(longest) * quarter // 4) - 1] for quarter in (1, 2, 3, 4)]
-    return sorted(last.values(), key=lambda stage: stage.call)
+        at = {4: layout_at[i], 3: "NTC"}.get(len(shape))
+        if at is not None:
+            found.append((Stage(i, at), Candidate(at, shape, len(shape) == 3 and _is_residual(call, shape))))
+    return [found[i][0] for i in choose_stages([candidate for _, candidate in found])]
 
 
 def _is_residual(call: Call, shape: tuple[int, ...]) -> bool:
@@ -96,7 +85,7 @@ def layout_of_call(calls: list[Call], i: int, default: str) -> str:
 def pool(maps: Any, layout: str) -> Any:
     """`models.base.pooled` in the backend's own arrays: [n, 2k] float32."""
     x = ops.cast(maps, "float32")
-    axes = {"NHWC": (1, 2), "NCHW": (2, 3), "NTC": (1,)}[layout]
+    axes = AXES[layout]
     mean = ops.mean(x, axis=axes, keepdims=True)
     variance = ops.mean(ops.square(x - mean), axis=axes)
     varies = variance > 0  # the root's slope at 0 is infinite: it counts as 0

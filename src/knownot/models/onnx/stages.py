@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ..stages import AXES, Candidate, choose_stages
 from .graph import Graph, attribute
 
 WEIGHTED = {"Conv", "ConvTranspose", "MatMul", "Gemm", "FusedConv", "ConvInteger", "QLinearConv", "MatMulInteger"}
@@ -23,7 +24,6 @@ ALWAYS_NCHW = {
 }
 FORGETS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Gather", "Einsum", "MatMul", "Gemm", "Shape"}
 TURNED = {("NCHW", 0, 2, 3, 1): "NHWC", ("NHWC", 0, 3, 1, 2): "NCHW"}  # (layout, *perm): layout
-GROUPS = 4  # of a transformer whose token count never changes
 
 
 def candidates(graph: Graph, tensors: Sequence[str]) -> list[str]:
@@ -58,32 +58,17 @@ def layouts(graph: Graph, of_input: str) -> dict[str, str]:
 
 
 def choose(graph: Graph, shapes: Mapping[str, Sequence[int]], layout: Mapping[str, str], n: int) -> dict[str, str]:
-    """{tensor: layout} of the stages, in order of computation, from the shapes seen on a probe of n images."""
-    space: dict[tuple[int, ...], str] = {}  # the last tensor of each resolution
-    tokens: list[tuple[int, str]] = []
+    """{tensor: layout} of the stages (`models.stages`), from the shapes seen on a probe of n images."""
+    found: dict[str, Candidate] = {}
     for name, shape in shapes.items():
         if not shape or shape[0] != n:
             continue
         if len(shape) == 4 and name in layout:
-            _, *rest = shape
-            (k, *size) = rest if layout[name] == "NCHW" else (rest[2], *rest[:2])
-            if k > 1 and np.prod(size) > 1:
-                space.pop(tuple(size), None)  # so that the order is that of the last one
-                space[tuple(size)] = name
-        elif len(shape) == 3 and shape[1] > 1 and shape[2] > 1 and _residual(graph, name):
-            tokens.append((shape[1], name))
-    if len(space) < 2 and tokens:
-        return dict.fromkeys(_token_stages(tokens), "NTC")
-    return {name: layout[name] for name in space.values()}
-
-
-def _token_stages(tokens: list[tuple[int, str]]) -> list[str]:
-    last = dict(tokens)
-    if len(last) > 1:
-        kept = set(last.values())
-        return [name for _, name in tokens if name in kept]
-    ends = {-(-len(tokens) * (i + 1) // GROUPS) - 1 for i in range(GROUPS)}
-    return [tokens[i][1] for i in sorted(ends)]
+            found[name] = Candidate(layout[name], tuple(shape))
+        elif len(shape) == 3 and _residual(graph, name):
+            found[name] = Candidate("NTC", tuple(shape), closes_block=True)
+    names = list(found)
+    return {names[i]: found[names[i]].layout for i in choose_stages(list(found.values()))}
 
 
 def _residual(graph: Graph, tensor: str) -> bool:
@@ -151,7 +136,7 @@ def channels_first(tensor: str, name: str, layout: str, opset: int) -> Iterator[
 
 
 def _mean(tensor: str, name: str, layout: str, opset: int) -> Iterator[NodeProto]:
-    axes = {"NCHW": [2, 3], "NHWC": [1, 2], "NTC": [1]}[layout]
+    axes = list(AXES[layout])
     if opset < 18:  # from 18 on the axes are an input
         yield helper.make_node("ReduceMean", [tensor], [name], axes=axes, keepdims=1)
     else:

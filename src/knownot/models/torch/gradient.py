@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...arrays import Activations
 from ...errors import KnownotError, ModelError
@@ -17,7 +16,7 @@ from .head import Found, find
 from .named import named_stages, watching
 from .network import Network
 from .stages import find_stages, pooling
-from .trace import Node, Recorder, Take
+from .trace import Node, Recorder, Take, Watcher
 
 MASKED = {"dropout": "element", "feature_dropout": "channel"}  # what is dropped as one; others (alpha) stay off
 
@@ -66,25 +65,38 @@ class Differentiated:
         self, batch: np.ndarray, toward: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         """(the gradient, see `models.base.Model.gradient`; the activations that this pass gave)."""
+        with differentiable(self.network):
+            x, kept = self.there(batch, toward)
+            found = back(x, kept, toward)
+        return found, {k: v.detach() for k, v in kept.items()}
+
+    def there(self, batch: np.ndarray, paths: Iterable[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(the images, {path: what is computed of them}) with the graph that gradients go back through."""
         network = self.network
-        with differentiable(network):
-            x = _images(network, batch)
-            with _Catcher(self.names, self.takes) as catcher:
-                output = network(x)
-            wanted = {"logits", "features", *toward}
-            kept = {take.key: take.make(tensor) for take, tensor in catcher.caught if take.key in wanted}
-            if catcher.names != self.names:
-                raise ModelError("The classifier computed other steps than before, so its gradient cannot be taken.")
-            if "logits" not in kept:
-                scores = outputs.follow(output, self.path).reshape(len(batch), -1)
-                tiny = torch.finfo(scores.dtype).tiny
-                kept["logits"] = scores.clamp_min(tiny).log() if self.probabilities else scores
-            heads = [kept[key] for key in toward]
-            pulls = [torch.from_numpy(np.array(v)).to(h) for v, h in zip(toward.values(), heads, strict=True)]
-            if not all(h.requires_grad for h in heads):
-                raise ModelError("No gradient of the classifier's output reaches its input: an operation cuts it off.")
-            (found,) = torch.autograd.grad(heads, [x], pulls)
-        return np.array(found.detach().to("cpu", torch.float32).numpy()), {k: v.detach() for k, v in kept.items()}
+        x = _images(network, batch)
+        with _Catcher(self.names, self.takes) as catcher:
+            output = network(x)
+        wanted = {"logits", "features", *paths}
+        kept = {take.key: take.make(tensor) for take, tensor in catcher.caught if take.key in wanted}
+        if catcher.names != self.names:
+            raise ModelError("The classifier computed other steps than before, so its gradient cannot be taken.")
+        if "logits" not in kept:
+            scores = outputs.follow(output, self.path).reshape(len(batch), -1)
+            tiny = torch.finfo(scores.dtype).tiny
+            kept["logits"] = scores.clamp_min(tiny).log() if self.probabilities else scores
+        return x, kept
+
+
+def back(
+    x: torch.Tensor, kept: Mapping[str, torch.Tensor], toward: Mapping[str, np.ndarray], again: bool = False
+) -> np.ndarray:
+    """The gradient with respect to x, see `models.base.Model.gradient`. again: the graph is kept for another one."""
+    heads = [kept[key] for key in toward]
+    pulls = [torch.from_numpy(np.array(v)).to(h) for v, h in zip(toward.values(), heads, strict=True)]
+    if not all(h.requires_grad for h in heads):
+        raise ModelError("No gradient of the classifier's output reaches its input: an operation cuts it off.")
+    (found,) = torch.autograd.grad(heads, [x], pulls, retain_graph=again)
+    return np.array(found.detach().to("cpu", torch.float32).numpy())
 
 
 def _images(network: Network, batch: np.ndarray) -> torch.Tensor:
@@ -92,7 +104,7 @@ def _images(network: Network, batch: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(own).to(network.device, network.dtype).requires_grad_()
 
 
-class _Catcher(TorchDispatchMode):
+class _Catcher(Watcher):
     """Keeps the tensors themselves that `takes` ask for, so that gradients can be taken of them."""
 
     def __init__(self, names: list[str], takes: Mapping[int, list[Take]]) -> None:
@@ -112,7 +124,7 @@ class _Catcher(TorchDispatchMode):
         return result
 
 
-class Dropping(TorchDispatchMode):
+class Dropping(Watcher):
     """Every dropout of a pass at work, by a mask that is the same for all images of a batch.
 
     So an image's scores depend neither on its batch nor on its place there: `seed` chooses one thinned network. The
@@ -141,31 +153,38 @@ def offered(
 ) -> tuple[tuple[str, ...], str]:
     """(the paths of `seen` whose gradients can be had, why the others' cannot, in a sentence).
 
-    All or none of logits and features, and each stage for itself. A pass there and back for each.
+    All or none of logits and features, and each stage for itself: one pass there, and one back for each.
     """
     heads = {"logits": seen.logits} | ({} if seen.features is None else {"features": seen.features})
-    why = _refused(differentiated, batch, heads, tolerance)
-    if why:
-        return (), f"No gradients: {why}"
-    found, refused = list(heads), []
-    for name, values in seen.stages.items():
-        path = f"stages/{name}"
-        why = _refused(differentiated, batch, {path: values}, tolerance)
-        found += [] if why else [path]
-        refused += [f"{path}: {why}"] if why else []
-    return tuple(found), f"No gradients of {'; '.join(refused)}" if refused else ""
+    stages = {f"stages/{name}": values for name, values in seen.stages.items()}
+    with differentiable(differentiated.network):
+        try:
+            x, kept = differentiated.there(batch, stages)
+        except Exception as error:  # torch raises a RuntimeError of many kinds
+            return (), f"No gradients: {_line(error)}"
+        why = _refused(x, kept, heads, tolerance)
+        if why:
+            return (), f"No gradients: {why}"
+        refused = {path: _refused(x, kept, {path: values}, tolerance) for path, values in stages.items()}
+    found = (*heads, *(path for path, why in refused.items() if not why))
+    said = [f"{path}: {why}" for path, why in refused.items() if why]
+    return found, f"No gradients of {'; '.join(said)}" if said else ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _refused(
-    differentiated: Differentiated, batch: np.ndarray, heads: Mapping[str, np.ndarray], tolerance: float
+    x: torch.Tensor, kept: Mapping[str, torch.Tensor], heads: Mapping[str, np.ndarray], tolerance: float
 ) -> str:
     """ "" when gradients of these can be had, else why not."""
     try:
-        gradient, kept = differentiated(batch, heads)
+        gradient = back(x, kept, heads, again=True)
     except Exception as error:  # torch raises a RuntimeError of many kinds
-        return " ".join(str(error).split())[:200]
+        return _line(error)
     for name, values in heads.items():
-        again = kept[name].to("cpu", torch.float32).numpy()
+        again = kept[name].detach().to("cpu", torch.float32).numpy()
         if again.shape != values.shape or not np.abs(again - values).max() <= tolerance * max(
             1.0, np.abs(values).max()
         ):

@@ -1,46 +1,25 @@
-"""Finding the stages in a recorded pass: what the network computes last at each spatial resolution."""
+"""The stages in a recorded pass, and their pooling."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from math import ceil, prod, sqrt
+from math import prod, sqrt
 
 import torch
 
+from ..stages import AXES, Candidate, choose_stages
 from . import ops
 from .trace import Node, Recorder
 
-AXES = {"NCHW": (2, 3), "NHWC": (1, 2), "NTC": (1,)}
-GROUPS = 4  # of blocks, where the number of tokens never changes
-
 
 def find_stages(recorder: Recorder, n: int) -> list[Node]:
-    """The steps whose outputs are the stages, in the order of computation.
-
-    The last computing step at each number of positions: pixels, or tokens (of these, residual sums only). Where one
-    number of tokens runs through many transformer blocks, the last residual sum of each quarter of them instead.
-    """
-    maps = [node for node in recorder.steps if _is_map(node, n)]
-    sums = [node for node in maps if _closes_block(node)]
-    if sums:  # what is normalised or projected within a block is not what the block gives
-        maps = [node for node in maps if node.layout != "NTC" or _closes_block(node)]
-    last = {_positions(node): node for node in maps}
-    if len({_positions(node) for node in sums}) == 1 and len(sums) >= GROUPS:
-        tokens, start = _positions(sums[0]), _order(sums[0])
-        many = Counter(_positions(node) for node in maps)
-        before = [node for t, node in last.items() if t != tokens and many[t] > 2 and _order(node) < start]
-        groups = [sums[ceil(len(sums) * (q + 1) / GROUPS) - 1] for q in range(GROUPS)]
-        return sorted(before, key=_order) + groups  # the one or two steps that make the tokens are no stage
-    return sorted(last.values(), key=_order)
+    """The steps whose outputs are the stages (`models.stages`), in the order of computation."""
+    nodes = [node for node in recorder.steps if _is_candidate(node, n)]
+    chosen = choose_stages([Candidate(node.layout, node.shape, _closes_block(node)) for node in nodes])
+    return [nodes[i] for i in chosen]
 
 
-def _order(node: Node) -> int:
-    assert node.step is not None
-    return node.step
-
-
-def _is_map(node: Node, n: int) -> bool:
+def _is_candidate(node: Node, n: int) -> bool:
     return (
         ops.makes_stages(node.name)
         and node.depends
@@ -48,13 +27,7 @@ def _is_map(node: Node, n: int) -> bool:
         and node.out is not None
         and node.out.is_floating_point()
         and node.shape[0] == n
-        and _positions(node) > 1
-        and node.shape[node.layout.index("C")] > 1
     )
-
-
-def _positions(node: Node) -> int:
-    return prod(node.shape[a] for a in AXES[node.layout])
 
 
 def _closes_block(node: Node) -> bool:

@@ -6,6 +6,7 @@ alike, and leaves nothing on the model.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,25 @@ class Node:
         return found
 
 
-class Recorder(TorchDispatchMode):
+class Watcher(TorchDispatchMode):
+    """A mode into which torch.compile does not look.
+
+    torch sees to that by importing torch._dynamo at the first operation, which takes seconds; here it is done only
+    where that is imported already, as it is wherever something is compiled.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return "torch._dynamo" in sys.modules
+
+    def __enter__(self) -> Any:
+        kind: Any = type(self)
+        if self._should_skip_dynamo() and not hasattr(kind.__torch_dispatch__, "__wrapped__"):
+            kind.__torch_dispatch__ = torch._disable_dynamo(kind.__torch_dispatch__, recursive=True)
+        return super().__enter__()
+
+
+class Recorder(Watcher):
     """Keeps every operation and its output: for one small batch, at opening.
 
     Raises ModelError when the answer for an image would be random or depend on the other images of its batch.
@@ -102,7 +121,7 @@ class Take:
     make: Callable[[torch.Tensor], torch.Tensor]
 
 
-class Reader(TorchDispatchMode):
+class Reader(Watcher):
     """Keeps what `takes` makes of chosen steps, nothing else, and compares each step with those expected."""
 
     def __init__(
@@ -139,8 +158,9 @@ class Reader(TorchDispatchMode):
         if self.strange:
             raise ModelError(
                 f"The classifier computed something else than when it was opened: {self.strange}. knownot reads "
-                "features at fixed steps, so the computation has to be the same for every batch: no random or "
-                "data-dependent branches, and no layers replaced after opening (open it again if you changed it)."
+                "features at fixed steps, so the computation has to be the same for every batch. There may be no "
+                "random or data-dependent branches, and no layers replaced after opening (open it again if you "
+                "changed it)."
             )
         return self.kept
 

@@ -53,16 +53,45 @@ def compare(
 ) -> Compared:
     """Try remedies on one classifier, and measure each, and the classifier as it is, on the same images.
 
-    remedies: names of `REMEDIES`; or {any name: (name in the table, its options)} to try one with several options, of
-    which outliers= may be one. known, labels: what is trained on, and what detectors are fitted on. validation: known
-    images that the classifier was not trained on, with labels; a random quarter each validates the training, calibrates
-    the detectors, ranks scores that are combined, and is tested on. unknown: {name: images} that NO remedy may see.
-    outliers: what those learn from that need some: "made:KINDS", images, or a list of both. auto: fit "auto" as well,
-    which takes longer. fooling: so many images are made to fool each classifier, 0 for none. tolerance, options: as of
-    `retrain`.
-
     A remedy that fails, for whatever reason, is a row that says why.
-    Raises OptionError for unknown remedies, ImagesError when there are too few images.
+
+    Parameters
+    ----------
+    model, preprocess, class_names, tolerance, **options
+        As of `retrain`.
+    known, labels
+        What is trained on, and what detectors are fitted on.
+    remedies : sequence of str or mapping
+        Names of `REMEDIES`; or {any name: (name in the table, its options)} to try one with several options, of which
+        outliers= may be one.
+    validation : ImagesLike
+        Known images that the classifier was not trained on, with labels. A random quarter each validates the training,
+        calibrates the detectors, ranks scores that are combined, and is tested on.
+    validation_labels : LabelsLike, optional
+        Their classes.
+    unknown : mapping of str to ImagesLike
+        {name: images} that NO remedy may see.
+    outliers : str or ImagesLike or list of both, optional
+        What those learn from that need some: "made:KINDS", images, or a list of both.
+    auto : bool, default True
+        Whether to fit "auto" as well, which takes longer.
+    fooling : int, default 10
+        So many images are made to fool each classifier, 0 for none.
+    seed : int, default 0
+        Of all that is random.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Compared
+
+    Raises
+    ------
+    OptionError
+        A remedy is not in the table.
+    ImagesError
+        There are too few images.
     """
     begin = time.perf_counter()
     asked = _asked(remedies, outliers)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...arguments import flag
 from ...errors import ImagesError
 from ...measure import auroc
-from ...progress import Advance, bar
-from ..base import Outcome, Remedy, Task
+from ..base import Outcome, Remedy, Settings, Task
 from ..training.activations import look, scale_of
-from ..training.mlp import Adam, Checkpoint, Layers, binary, restored, state_of
-from .none_head import SAME, as_detector, asked_places, checked, digest, spread
+from ..training.loop import Arrays, Trainer, train
+from ..training.mlp import Adam, Epochs, Layers, binary, dump, restored
+from .none_head import SAME, as_detector, asked_places, checked, checkpoint_of, digest, spread
 
 NOISE, SLOPE, BETAS, RATE = 64, 0.2, (0.5, 0.999), 2e-4
 HELD = 0.2  # of the outliers, for the choice of the epoch
@@ -61,15 +61,8 @@ class OpenGAN(Remedy):
         chosen, rest = held_out(unknown, task.settings.seed)
         if min(len(chosen), len(rest)) < FEWEST:
             raise ImagesError(f"{len(unknown)} outliers are too few: a fifth, {FEWEST} at least, choose the epoch.")
-        game = Game(
-            known=known,
-            unknown=rest if self.learn else rest[:0],
-            validation=validation,
-            chosen=chosen,
-            hidden=hidden,
-            task=task,
-        )
-        net, history = game.played(places)
+        game = Game(known, rest if self.learn else rest[:0], hidden, task.settings)
+        net, history = game.play(validation, chosen, places)
         best = int(np.argmax([line["auroc"] for line in history]))
         note = f"Epoch {best + 1} of {len(history)} was chosen, by AUROC {history[best]['auroc']:.4f} on validation."
         return Outcome(detector=as_detector(net, mean, std, places), history=tuple(history), notes=(SAME, note))
@@ -83,64 +76,52 @@ def held_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows[mine], rows[~mine]
 
 
-class Game:
-    """The training of both, epoch by epoch. known, unknown: to train on; validation, chosen: to choose the epoch by."""
+class Game(Trainer):
+    """The training of both on known and unknown rows [n, d]."""
 
-    def __init__(
-        self,
-        known: np.ndarray,
-        unknown: np.ndarray,
-        validation: np.ndarray,
-        chosen: np.ndarray,
-        hidden: tuple[int, ...],
-        task: Task,
-    ) -> None:
-        self.known, self.unknown, self.validation, self.chosen, self.task = known, unknown, validation, chosen, task
-        d, seed = known.shape[1], task.settings.seed
-        rng = np.random.default_rng([seed, 32])
+    def __init__(self, known: np.ndarray, unknown: np.ndarray, hidden: tuple[int, ...], settings: Settings) -> None:
+        self.known, self.unknown, self.settings = known, unknown, settings
+        d = known.shape[1]
+        rng = np.random.default_rng([settings.seed, 32])
         self.discriminator = Layers.drawn([d, *hidden, 1], rng, SLOPE)
         self.generator = Layers.drawn([NOISE, *hidden[::-1], d], rng, SLOPE)
-        self.batch = min(task.settings.batch_size, len(known))
-        self.rate = task.settings.learning_rate or RATE
+        self.batch = min(settings.batch_size, len(known))
+        self.rate = settings.learning_rate or RATE
         self.adams = [Adam(net.arrays, betas=BETAS) for net in (self.discriminator, self.generator)]
 
-    def played(self, places: Sequence[str]) -> tuple[Layers, list[dict[str, float]]]:
+    def play(
+        self, validation: np.ndarray, chosen: np.ndarray, places: Sequence[str]
+    ) -> tuple[Layers, list[dict[str, float]]]:
         """(the discriminator of the best epoch, history)."""
-        settings, sizes = self.task.settings, [w.shape for w in self.discriminator.weights]
-        parts = [digest(x) for x in (self.known, self.unknown, self.validation, self.chosen)]
-        key = f"{sizes};{settings.seed};{settings.epochs};{self.batch};{self.rate};{list(places)};{parts}"
-        checkpoint = Checkpoint(settings.folder, "opengan", key)
-        state = checkpoint.load()
-        history = [{"loss": float(a), "auroc": float(b)} for a, b in state["history"]] if state else []
-        best = self.discriminator.with_arrays([a.copy() for a in self.discriminator.arrays])
-        if state:
-            self.discriminator = restored("discriminator", state, self.discriminator, self.adams[0])
-            self.generator = restored("generator", state, self.generator, self.adams[1])
-            best = best.with_arrays([state[f"best/{i}"] for i in range(len(best.arrays))])
+        sizes = [w.shape for w in self.discriminator.weights]
+        parts = [digest(x) for x in (self.known, self.unknown, validation, chosen)]
+        key = f"{sizes};{self.batch};{self.rate};{list(places)};{parts}"
+        self.checkpoint = checkpoint_of("opengan", key, self.settings)
         steps = len(self.known) // self.batch
-        with bar("train opengan", (settings.epochs - len(history)) * steps * self.batch, settings.progress) as advance:
-            for epoch in range(len(history), settings.epochs):
-                loss = float(np.mean([self.step(*drawn) for drawn in self.drawn(epoch, steps, advance)]))
-                line = {"loss": loss, "auroc": auroc(self.scores(self.validation), self.scores(self.chosen))}
-                if line["auroc"] > max((h["auroc"] for h in history), default=-1.0):
-                    best = self.discriminator.with_arrays([a.copy() for a in self.discriminator.arrays])
-                history.append(line)
-                arrays = state_of("discriminator", self.discriminator, self.adams[0]) | state_of(
-                    "generator", self.generator, self.adams[1]
-                )
-                arrays |= {f"best/{i}": a for i, a in enumerate(best.arrays)}
-                checkpoint.save({**arrays, "history": np.array([[h["loss"], h["auroc"]] for h in history])})
-        return best, history
+        always = replace(self.settings, patience=self.settings.epochs)  # the best epoch is kept, and none left out
+        judged = [{"validation": validation, "chosen": chosen}]
+        lines = train(self, Epochs(self.draw, steps), steps, judged, always, key)
+        history = [{"loss": line["loss"], "auroc": 1 - line["validation_loss"]} for line in lines]
+        return self.discriminator, history
 
-    def drawn(self, epoch: int, steps: int, advance: Advance) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(known rows, outlier rows, noise of both halves of a step), step by step."""
-        rng = np.random.default_rng([self.task.settings.seed, epoch, 33])
+    def draw(self, epoch: int) -> Callable[[int], Arrays]:
+        rng = np.random.default_rng([self.settings.seed, epoch, 33])
+        size = self.batch
+        steps = len(self.known) // size
         order = rng.permutation(len(self.known))
-        others = spread(len(self.unknown), steps * self.batch, rng) if len(self.unknown) else np.empty(0, np.int64)
-        for i in range(0, steps * self.batch, self.batch):
-            noise = rng.standard_normal((2, self.batch, NOISE)).astype(np.float32)
-            yield self.known[order[i : i + self.batch]], self.unknown[others[i : i + self.batch]], noise
-            advance(self.batch)
+        others = spread(len(self.unknown), steps * size, rng) if len(self.unknown) else np.empty(0, np.int64)
+        noise = rng.standard_normal((steps, 2, size, NOISE)).astype(np.float32)  # of both halves of each step
+
+        def batch_of(i: int) -> Arrays:
+            rows = slice(i * size, (i + 1) * size)
+            return {"known": self.known[order[rows]], "unknown": self.unknown[others[rows]], "noise": noise[i]}
+
+        return batch_of
+
+    def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:
+        for step in steps:
+            batch = batch_of(step)
+            done(self.step(batch["known"], batch["unknown"], batch["noise"]))
 
     def step(self, known: np.ndarray, unknown: np.ndarray, noise: np.ndarray) -> float:
         """One step of the discriminator, one of the generator; the discriminator's loss."""
@@ -156,6 +137,25 @@ class Game:
         self.adams[1].step(self.generator.arrays, self.generator.back(made, d)[0], self.rate)
         return loss
 
+    def losses(self, batches: Sequence[Arrays]) -> list[float]:
+        """What the AUROC between validation images and outliers lacks to 1."""
+        return [1 - auroc(self.scores(batch["validation"]), self.scores(batch["chosen"])) for batch in batches]
+
     def scores(self, rows: np.ndarray) -> np.ndarray:
         out: np.ndarray = self.discriminator.run(rows)[-1][:, 0]
         return out
+
+    def _nets(self) -> dict[str, tuple[Layers, Adam]]:
+        return {
+            "discriminator": (self.discriminator, self.adams[0]),
+            "generator": (self.generator, self.adams[1]),
+        }
+
+    def dumped(self) -> bytes:
+        return dump(self._nets())
+
+    def restore(self, state: bytes) -> None:
+        self.discriminator, self.generator = restored(state, self._nets())
+
+    def finished(self) -> Layers:
+        return self.discriminator

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,10 @@ from ...arguments import number
 from ...detectors.network import Network
 from ...errors import LabelsError
 from ...models import Model
-from ...progress import bar
-from ..base import Outcome, Remedy, Task
+from ..base import Outcome, Remedy, Settings, Task
 from ..training.activations import Seen, look, places_of, scale_of
-from ..training.mlp import Checkpoint, Layers, Loss, Schedule, binary, classes, trained
+from ..training.loop import Arrays, train
+from ..training.mlp import Epochs, Layers, LayersTrainer, Loss, binary, classes
 
 RATE = 1e-3
 
@@ -128,7 +129,7 @@ def is_unknown(seen: Seen) -> Lesson:
 
 def learnt(
     remedy: Beside, task: Task, seen: Seen, places: tuple[str, ...], hidden: Sequence[int], lesson: Lesson
-) -> tuple[Layers, tuple[dict[str, float], ...], np.ndarray, np.ndarray]:
+) -> tuple[Layers, tuple[Mapping[str, float], ...], np.ndarray, np.ndarray]:
     """(network, history, mean, std)."""
     name, decay, targets = remedy.name, remedy.decay, lesson.targets
     known, unknown = seen.rows("known", places), seen.rows("outliers", places)
@@ -140,23 +141,32 @@ def learnt(
     batch = min(settings.batch_size, len(known))
     steps = len(known) // batch
     per = by_class(seen.labels) if settings.balanced else None
-    key = f"{name};{start.arrays[0].shape};{hidden};{decay};{places};{settings.seed};{settings.epochs};{batch};"
-    key += f"{settings.learning_rate};{settings.balanced};{digest(known)};{digest(unknown)}"
+    key = f"{name};{start.arrays[0].shape};{hidden};{decay};{places};{batch};{digest(known)};{digest(unknown)}"
 
-    def draw(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def draw(epoch: int) -> Callable[[int], Arrays]:
         own = np.random.default_rng([settings.seed, epoch, 22])
         order = own.permutation(len(known)) if per is None else balanced(per, len(known), own)
         others = spread(len(unknown), steps * batch, own)
-        for i in range(0, steps * batch, batch):
-            a, b = order[i : i + batch], others[i : i + batch]
-            yield np.concatenate([known[a], unknown[b]]), np.concatenate([targets[a], np.full(batch, lesson.none)])
 
-    with bar(f"train {name}", 2 * settings.epochs * steps * batch, settings.progress) as advance:
-        net, history = trained(
-            start, draw, lesson.loss, Schedule(settings.epochs, steps, settings.learning_rate or RATE, decay),
-            checkpoint=Checkpoint(settings.folder, name, key), advance=advance,
-        )  # fmt: skip
-    return net, tuple(history), mean, std
+        def batch_of(i: int) -> Arrays:
+            a, b = order[i * batch : (i + 1) * batch], others[i * batch : (i + 1) * batch]
+            rows = np.concatenate([known[a], unknown[b]])
+            return {"x": rows, "targets": np.concatenate([targets[a], np.full(batch, lesson.none)])}
+
+        return batch_of
+
+    trainer = LayersTrainer(
+        start, lesson.loss, settings.epochs * steps, rate=settings.learning_rate or RATE, decay=decay
+    )
+    trainer.checkpoint = checkpoint_of(name, key, settings)
+    history = train(trainer, Epochs(draw, steps), steps, (), settings, key)
+    return trainer.finished(), history, mean, std
+
+
+def checkpoint_of(name: str, key: str, settings: Settings) -> str:
+    """A file for each training: small networks of several options may be trained in one folder."""
+    said = f"{key};{settings.seed};{settings.epochs};{settings.learning_rate};{settings.balanced}"
+    return f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.npz"
 
 
 def as_detector(net: Layers, mean: np.ndarray, std: np.ndarray, places: tuple[str, ...], known: int = 0) -> Network:
@@ -181,6 +191,4 @@ def spread(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def digest(rows: np.ndarray) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()[:16]

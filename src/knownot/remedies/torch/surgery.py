@@ -26,8 +26,8 @@ def located(opened: Any) -> str:
             if np.array_equal(_numpy(own), weight) and bias_fits:
                 return str(name)
     raise ModelError(
-        "The classifier's last linear layer is no nn.Linear whose weights are the head's (something is scaled or added "
-        "after it, or it is a convolution), so it cannot be given more outputs. Replace it by an nn.Linear that "
+        "The classifier's last linear layer is no nn.Linear whose weights are the head's, so it cannot be given more "
+        "outputs. Something is scaled or added after it, or it is a convolution. Replace it by an nn.Linear that "
         "computes the same."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from ...models import Model
 from ...progress import bar
 from ..base import Settings, Task
 from .data import Pool
-from .mlp import Checkpoint
 
 FEWEST = 256  # outliers drawn at least
 
@@ -78,12 +78,38 @@ def computed(
     rows, place_of = first[order], np.empty(len(first), np.int64)
     place_of[order] = np.arange(len(first))
     name = hashlib.sha256(keys[rows].tobytes()).hexdigest() + opened.fingerprint + ",".join(places)
-    store = Checkpoint(settings.folder, "activations", f"{name};{pool.way}")
+    store = Store(settings.folder, "activations", f"{name};{pool.way}")
     found = dict(store.load())
     if not all(place in found for place in places):
         found = _forward(opened, replace(pool, x=x), rows, places, what, settings.progress)
         store.save(found)
     return {place: found[place][place_of[back]] for place in places}
+
+
+class Store:
+    """Arrays by name in a folder; does nothing without one. `key` says what they are of: those of something else, and
+    damaged ones, are left alone."""
+
+    def __init__(self, folder: Path | None, name: str, key: str) -> None:
+        self._file = None if folder is None else folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+
+    def load(self) -> Mapping[str, np.ndarray]:
+        """None when there is nothing that can be read."""
+        if self._file is None or not self._file.is_file():
+            return {}
+        try:
+            with self._file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception:  # zip, zlib and NumPy have dozens for bytes that are damaged
+            return {}
+
+    def save(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._file.with_suffix(".new.npz")
+        np.savez(draft, **arrays)  # type: ignore[arg-type]
+        draft.replace(self._file)
 
 
 def _forward(

@@ -66,9 +66,11 @@ class Steps(Sequence[Arrays]):
 
 
 class Trainer(ABC):
-    """A network in training, with its optimiser: a copy of the user's. notes: how it is trained, for people. parts: in
-    how many parts a step goes through it; peak: bytes that this takes, about (0: not known)."""
+    """A network in training, with its optimiser: a copy of the user's, or a small one beside it. notes: how it is
+    trained, for people. parts: in how many parts a step goes through it; peak: bytes that this takes, about (0: not
+    known). checkpoint: the file in the folder that an interrupted training goes on from."""
 
+    checkpoint: str = CHECKPOINT
     notes: tuple[str, ...] = ()
     parts: int = 1
     peak: int = 0
@@ -139,7 +141,7 @@ def train(
     identity: of everything that decides the outcome; a checkpoint of another one is refused with OptionError.
     Raises ActivationsError when the loss is no longer finite.
     """
-    file = None if settings.folder is None else settings.folder / CHECKPOINT
+    file = None if settings.folder is None else settings.folder / trainer.checkpoint
     said = json.dumps(
         {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_THE_SAME} | {"of": identity}
     )

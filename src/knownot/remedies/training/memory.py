@@ -61,9 +61,9 @@ class Cost:
         most = int(room // max(1, PASSING * self.image))
         if most < 1 and memory is not None:
             raise OptionError(
-                f"memory={memory!r} is too little to train this classifier: its weights, the input of a step of {rows} "
-                f"images and one image at a time on its way through take about {said(self.of(rows, 1))}. Give more "
-                "memory=, a smaller batch_size=, or mode='head' where the remedy knows it."
+                f"memory={memory!r} is too little to train this classifier. It takes about {said(self.of(rows, 1))}: "
+                f"its weights, the input of a step of {rows} images, and one image at a time on its way through. Give "
+                "more memory=, a smaller batch_size=, or mode='head' where the remedy knows it."
             )
         return -(-rows // max(1, min(most, rows)))
 

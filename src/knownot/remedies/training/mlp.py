@@ -5,14 +5,15 @@ Same numbers for the same seed on the same machine. Arrays are float32, or float
 
 from __future__ import annotations
 
-import hashlib
+import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .loop import Arrays, Trainer
 
 Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]  # (outputs [n, o], target [n]) -> value, gradient
 
@@ -130,90 +131,72 @@ def falling(rate: float, step: int, steps: int) -> float:
     return rate * (1 + np.cos(np.pi * step / max(steps, 1))) / 2
 
 
-class Checkpoint:
-    """The state of a training after its latest whole epoch, in a folder; does nothing without one.
-
-    Steps follow from seed and epoch, so going on from there gives what an uninterrupted training gives. `key` names
-    what is trained: a state of something else is left alone.
-    """
-
-    def __init__(self, folder: Path | None, name: str, key: str) -> None:
-        self._file = None if folder is None else folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
-
-    def load(self) -> Mapping[str, np.ndarray]:
-        """Arrays by name, none when there is no state that can be read."""
-        if self._file is None or not self._file.is_file():
-            return {}
-        try:
-            with self._file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except Exception:  # zip, zlib and NumPy have dozens for bytes that are damaged
-            return {}
-
-    def save(self, arrays: Mapping[str, np.ndarray]) -> None:
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._file.with_suffix(".new.npz")
-        np.savez(draft, **arrays)  # type: ignore[arg-type]
-        draft.replace(self._file)
+def dump(nets: Mapping[str, tuple[Layers, Adam]]) -> bytes:
+    """The state of small networks and their optimisers, by name, as an archive of arrays."""
+    named: dict[str, np.ndarray] = {}
+    for who, (layers, adam) in nets.items():
+        for kind, arrays in (("w", layers.arrays), ("m", adam.first), ("v", adam.second)):
+            named |= {f"{who}/{kind}{i}": a for i, a in enumerate(arrays)}
+        named[f"{who}/count"] = np.array(adam.count)
+    held = io.BytesIO()
+    np.savez(held, **named)  # type: ignore[arg-type]
+    return held.getvalue()
 
 
-def state_of(who: str, layers: Layers, adam: Adam) -> dict[str, np.ndarray]:
-    """Arrays from which `restored` goes on."""
-    named = {f"{who}/w{i}": a for i, a in enumerate(layers.arrays)}
-    named |= {f"{who}/m{i}": a for i, a in enumerate(adam.first)} | {
-        f"{who}/v{i}": a for i, a in enumerate(adam.second)
-    }
-    return named | {f"{who}/count": np.array(adam.count)}
+def restored(state: bytes, nets: Mapping[str, tuple[Layers, Adam]]) -> list[Layers]:
+    """The layers of a state of `dump`, in the order of `nets`; the optimisers are set to it in place."""
+    found = []
+    with np.load(io.BytesIO(state), allow_pickle=False) as held:
+        for who, (layers, adam) in nets.items():
+            weights, adam.first, adam.second = (
+                [held[f"{who}/{kind}{i}"] for i in range(len(layers.arrays))] for kind in "wmv"
+            )
+            adam.count = int(held[f"{who}/count"])
+            found.append(layers.with_arrays(weights))
+    return found
 
 
-def restored(who: str, state: Mapping[str, np.ndarray], layers: Layers, adam: Adam) -> Layers:
-    """The layers of a state; `adam` is set to it in place."""
-    n = len(layers.arrays)
-    adam.first = [state[f"{who}/m{i}"] for i in range(n)]
-    adam.second = [state[f"{who}/v{i}"] for i in range(n)]
-    adam.count = int(state[f"{who}/count"])
-    return layers.with_arrays([state[f"{who}/w{i}"] for i in range(n)])
+class Epochs:
+    """Batches by the step's number, of epochs of `steps` steps: draw(epoch) gives a function from the step within it to
+    its batch, so what is drawn at random for an epoch is drawn once."""
+
+    def __init__(self, draw: Callable[[int], Callable[[int], Arrays]], steps: int) -> None:
+        self._draw, self._steps = draw, steps
+        self._epoch, self._batch_of = -1, draw
+
+    def __call__(self, step: int) -> Arrays:
+        epoch, i = divmod(step, self._steps)
+        if epoch != self._epoch:
+            self._epoch, self._batch_of = epoch, self._draw(epoch)  # type: ignore[assignment]
+        return self._batch_of(i)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """epochs of `steps` steps each; rate: of learning, at the beginning; decay: of the weights."""
+class LayersTrainer(Trainer):
+    """One small network. rate: of learning, at the beginning of `steps` steps; decay: of the weights. Batches are "x"
+    [n, d] and "targets" [n], whatever `loss` reads."""
 
-    epochs: int
-    steps: int
-    rate: float
-    decay: float = 1e-4
+    def __init__(self, layers: Layers, loss: Loss, steps: int, *, rate: float, decay: float = 1e-4) -> None:
+        self.net = layers.with_arrays([a.copy() for a in layers.arrays])
+        self.adam = Adam(self.net.arrays, decay=decay)
+        self._loss, self._steps, self._rate = loss, steps, rate
 
+    def run(self, steps: range, batch_of: Callable[[int], Arrays], done: Callable[[float], None]) -> None:
+        for step in steps:
+            batch = batch_of(step)
+            values = self.net.run(batch["x"])
+            value, d = self._loss(values[-1], batch["targets"])
+            gradients, _ = self.net.back(values, d.astype(values[-1].dtype, copy=False))
+            self.adam.step(self.net.arrays, gradients, falling(self._rate, step, self._steps))
+            done(value)
 
-def trained(
-    layers: Layers,
-    draw: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray]]],
-    loss: Loss,
-    schedule: Schedule,
-    *,
-    checkpoint: Checkpoint | None = None,
-    advance: Callable[[int], None] = lambda images: None,
-) -> tuple[Layers, list[dict[str, float]]]:
-    """(trained layers, one line of history per epoch). draw(epoch): (x [n, d], target [n]) of its `steps` steps."""
-    net = layers.with_arrays([a.copy() for a in layers.arrays])
-    adam = Adam(net.arrays, decay=schedule.decay)
-    state = checkpoint.load() if checkpoint else {}
-    history: list[dict[str, float]] = [{"loss": float(x)} for x in state.get("losses", ())]
-    if state:
-        net = restored("net", state, net, adam)
-    for epoch in range(len(history), schedule.epochs):
-        total, count = 0.0, 0
-        for x, target in draw(epoch):
-            values = net.run(x)
-            value, d = loss(values[-1], target)
-            gradients, _ = net.back(values, d.astype(x.dtype, copy=False))
-            adam.step(net.arrays, gradients, falling(schedule.rate, adam.count, schedule.epochs * schedule.steps))
-            total, count = total + value, count + 1
-            advance(len(x))
-        history.append({"loss": total / max(count, 1)})
-        if checkpoint:
-            losses = np.array([line["loss"] for line in history])
-            checkpoint.save({**state_of("net", net, adam), "losses": losses})
-    return net, history
+    def losses(self, batches: Sequence[Arrays]) -> list[float]:
+        return [self._loss(self.net.run(batch["x"])[-1], batch["targets"])[0] for batch in batches]
+
+    def dumped(self) -> bytes:
+        return dump({"net": (self.net, self.adam)})
+
+    def restore(self, state: bytes) -> None:
+        (self.net,) = restored(state, {"net": (self.net, self.adam)})
+
+    def finished(self) -> Layers:
+        return self.net

@@ -32,16 +32,17 @@ class Rate:
             return f"Nothing is measured yet: it takes {self.needed} marked known images of the random share, at least."
         share = self.rejected / self.known
         text = f"{self.rejected} of {self.known} known images of the random share were rejected: {percent(share)} "
-        text += (
-            f"(95 % interval {percent(self.low)} to {percent(self.high)}; promised: at most {percent(self.alpha)}). "
-        )
+        text += f"(95 % interval {percent(self.low)} to {percent(self.high)}; the guarantee: at most "
+        text += f"{percent(self.alpha)}). "
         if self.high <= self.alpha:
-            text += "The promise is confirmed."
+            text += "The guarantee is confirmed."
         elif self.low > self.alpha:
-            text += "More than was promised: the images have changed; knownot recalibrate takes the marked ones."
+            text += (
+                "More than the guarantee allows: the images have changed; knownot recalibrate takes the marked ones."
+            )
         else:
             more = max(self.needed - self.known, 0)
-            text += "This neither confirms nor refutes the promise"
+            text += "This neither confirms nor refutes the guarantee"
             text += f"; at least {more} more marks are needed." if more else "; more marks narrow the interval."
         if self.waiting:
             text += f" {self.waiting} images of the random share wait for a mark."
