@@ -1,6 +1,10 @@
-"""What retraining takes on a laptop: peak memory and time of remedies on 200 photographs, each in its own process.
+"""What fitting and retraining take on a laptop: peak memory and time on photographs, each in its own process.
 
     nice -n 10 python benchmarks/laptop.py [--sizes 224 299] [--remedies none-class discriminator] [--memory 4GB]
+    nice -n 10 python benchmarks/laptop.py --fits default auto [--sizes 224]
+
+--fits: `fit` with these detectors of a MobileNetV2 (ONNX, 224 px) with fourteen classes, groceries and materials, 750
+images to fit and 300 to calibrate; without looking at changed images, so that it is the plain fit.
 
 The remedy "compare" is `retrain compare` of none-class and discriminator, with 200 other photographs for validation and
 the withheld groceries unknown; its columns of accuracy are left out.
@@ -17,14 +21,18 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import photos
 from quality import SHARED
 
 EACH = 25  # images of a class
+FIT, FITTED, HELD = "fit ", 750, 300
 
 
 def photographs(part: int = 0) -> tuple[list[str], list[str]]:
@@ -93,6 +101,46 @@ def one(remedy: str, size: int, memory: str | None) -> None:
     told(before, begin, used, right=done.accuracy_before, after=done.accuracy_after)
 
 
+def fit(detector: str, size: int) -> None:
+    """`knownot.fit` of one detector, 750 + 300 photographs of fourteen classes by chance."""
+    import knownot
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, classes = two_heads(Path(folder))
+        groceries_, materials = photos.SETS["grocery"][1], classes[len(photos.SETS["grocery"][1]) :]
+        own = {"grocery": groceries_, "trashnet": materials}
+        rows = [(str(f), f.parent.name) for d, names in own.items() for f in photos.files(d) if f.parent.name in names]
+        order = np.random.default_rng(0).permutation(len(rows))[: FITTED + HELD]
+        paths, labels = [rows[i][0] for i in order], [rows[i][1] for i in order]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin, used = time.perf_counter(), time.process_time()
+        knownot.fit(
+            knownot.open_model(model), paths[:FITTED], labels[:FITTED], calibration=paths[FITTED:],
+            calibration_labels=labels[FITTED:], preprocess=replace(photos.preprocessing(), height=size, width=size),
+            detector=detector, class_names=classes, progress=False, allow_low_accuracy=True, shifts=False,
+        )  # fmt: skip
+        told(before, begin, used)
+
+
+def two_heads(folder: Path) -> tuple[Path, list[str]]:
+    """MobileNetV2 (ONNX, 224 px) with the heads for eight groceries and six materials side by side, and its classes."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    heads = np.load(photos.PHOTOS / "weights/mobilenetv2_heads.npz")
+    both = ("grocery8", "trashnet_all")
+    weight, bias = (np.concatenate([heads[h + part] for h in both]).astype(np.float32) for part in ("_W", "_b"))
+    model = onnx.load(photos.PHOTOS / "weights/mobilenetv2_features1280.onnx")
+    graph = model.graph
+    graph.initializer.extend([numpy_helper.from_array(weight, "W"), numpy_helper.from_array(bias, "b")])
+    graph.node.append(helper.make_node("Gemm", [graph.output[0].name, "W", "b"], ["logits"], transB=1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(bias)]))
+    path = folder / "both.onnx"
+    onnx.save(model, path)
+    return path, [str(c) for h in both for c in heads[h + "_classes"]]
+
+
 def told(before: float, begin: float, used: float, **more: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds, used = time.perf_counter() - begin, time.process_time() - used
@@ -104,15 +152,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 299])
     parser.add_argument("--remedies", nargs="+", default=["none-class", "discriminator"])
     parser.add_argument("--memory")
+    parser.add_argument("--fits", nargs="*", default=[], metavar="detector")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        one(options.one[0], int(options.one[1]), options.memory)
+        what, size = options.one[0], int(options.one[1])
+        fit(what.removeprefix(FIT), size) if what.startswith(FIT) else one(what, size, options.memory)
         return
+    jobs = [FIT + name for name in options.fits] or options.remedies
     print("| remedy | pixels | peak (before it began) | time (of CPU) | accuracy before, after |")
     print("|---|---|---|---|---|", flush=True)
     for size in options.sizes:
-        for remedy in options.remedies:
+        for remedy in jobs:
             command = [sys.executable, __file__, "--one", remedy, str(size)]
             command += ["--memory", options.memory] if options.memory else []
             said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

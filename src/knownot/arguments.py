@@ -119,8 +119,13 @@ def _resolved(annotation: Any, owner: Any) -> Any:
     """What an annotation, mostly text, means in the owner's module; Any where a name in it is not there at run time."""
     if not isinstance(annotation, str):
         return Any if annotation is inspect.Parameter.empty else annotation
+    return _evaluated(annotation, owner.__module__)
+
+
+@functools.cache
+def _evaluated(annotation: str, module: str) -> Any:
     try:
-        return eval(annotation, vars(sys.modules[owner.__module__]))  # of our own source
+        return eval(annotation, vars(sys.modules[module]))  # of our own source
     except (NameError, TypeError):
         return Any
 

@@ -266,8 +266,8 @@ def parsed_by_click(command: str) -> None:
     thing.make_context(name, rest, parent=above)
 
 
-def row(detector: str, caught: float, yours: float | None = None) -> DetectorLine:
-    own = None if yours is None else Share.of(int(100 * yours), 100)
+def row(detector: str, caught: float, yours: float | None = None, of: int = 1000) -> DetectorLine:
+    own = None if yours is None else Share.of(round(of * yours), of)
     return DetectorLine(detector, 100, caught, "mixup", 0.0, 0.9, own, None)
 
 
@@ -286,6 +286,9 @@ def row(detector: str, caught: float, yours: float | None = None) -> DetectorLin
             "knn",
             ["--detector knn"],
         ),
+        ([row("default", 0.1, 1.0, 10)], "warning", "too few images show whether it is enough", ["--features"]),
+        ([row("default", 0.1, 0.7, 10)], "warning", "does not catch all", ["--features"]),  # Wilson: .40 to .89
+        ([row("default", 0.1, 0.7)], "problem", "No detector alone", ["--features", "retrain none-class"]),  # to .73
         ([], "open", "could not be measured", []),
     ],
 )

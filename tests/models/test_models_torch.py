@@ -774,3 +774,27 @@ def test_weights_without_values_are_told():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2, device="meta"))
     with pytest.raises(ModelError, match=r"2 weights of this network, first '3.weight', are on the device 'meta'"):
         open_model(module, size=(16, 16))
+
+
+def test_weights_that_lie_elsewhere_after_opening_are_still_known():
+    net = ResNet(blocks=1).eval()
+    model = open_model(net, size=(32, 32))
+    before = model.activations(images())
+    for parameter in net.parameters():
+        parameter.data = parameter.data.clone()  # as moving to another device and back does
+    after = model.activations(images())
+    assert all(np.array_equal(x, after.named()[name]) for name, x in before.named().items())
+
+
+@pytest.mark.parametrize(("layout", "axes"), [("NCHW", (2, 3)), ("NHWC", (1, 2)), ("NTC", (1,))])
+def test_pooled_maps_are_means_and_deviations(layout, axes):
+    from knownot.models.torch.stages import pooling
+
+    shape = (2, 5, 7, 3) if len(axes) == 2 else (2, 5, 3)
+    maps = np.random.default_rng(0).normal(1e3, 1.0, shape).astype(np.float32)  # far from 0: squares would cancel
+    maps[0] = 2.5  # constant: its deviation is 0, and the slope there as well
+    tensor = torch.from_numpy(maps).requires_grad_()
+    found = pooling(layout)(tensor)
+    assert np.allclose(found.detach().numpy(), mean_std(maps, axes), rtol=1e-6, atol=1e-6)
+    found.sum().backward()
+    assert torch.isfinite(tensor.grad).all()

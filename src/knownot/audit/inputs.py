@@ -152,7 +152,7 @@ def _mismatch(mine: Tried, used: str, best: str, gain: Number, confirmed: tuple[
     value = gain.value or 0.0
     if value - ((gain.high or 0.0) - value) * Z / Z95 <= 0 or value < SMALL:
         return []
-    grave = value >= LARGE
+    grave = (gain.low or 0.0) >= LARGE
     verb = "the wrong way" if grave else "in a way that costs accuracy"
     text = (
         f"On the same {confirmed[0].images:,} labelled known images: {points(value)} better ({span(gain)}). As "

@@ -107,7 +107,7 @@ def _against_truth(p: Probabilities) -> Finding:
 
 def _saturated(p: Probabilities) -> list[Finding]:
     found = []
-    saturates = (p.one.share or 0.0) >= SATURATED
+    saturates = p.one.low >= SATURATED
     if saturates:
         text = (
             f"In float32 there is nothing between 0.99999994 and 1.0, so a threshold on softmax cannot tell these "

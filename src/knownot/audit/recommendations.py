@@ -135,7 +135,7 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
             action="Give more known images, or --calibration.",
         ), "detector"
     yours = any(r.caught_yours is not None for r in rows)
-    caught = {r.detector: _rate(r) for r in rows}
+    caught, surely, at_most = ({r.detector: end(r) for r in rows} for end in (_rate, _lower, _upper))
     best = max(caught, key=caught.__getitem__)
     chosen = "default" if caught[best] - caught.get("default", 0.0) <= WITHIN else best
     rate = f"at a false-alarm rate of {pc(alpha)}"
@@ -150,12 +150,12 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
     few = min(r.calibration for r in rows)
     if few < FEW:
         text += f" Only {few} images decide some of the thresholds: with more, these shares may be others."
-    if caught.get("msp", 0.0) >= ENOUGH:
+    if surely.get("msp", 0.0) >= ENOUGH:
         said = f"A threshold on softmax is enough: it catches {pc(caught['msp'])} of the unknown images, {rate}."
         return Finding("ok", "help", said, text), "softmax"
     softmax = f" (a threshold on softmax: {pc(caught['msp'])})" if "msp" in caught and chosen != "msp" else ""
     what = f"catches {pc(caught[chosen])} of the unknown images{softmax}, {rate}"
-    if caught[chosen] >= ENOUGH:
+    if surely[chosen] >= ENOUGH:
         said, action = f"A detector is enough: {chosen} {what}.", "Use the detector instead of the probability."
         return Finding(
             severity="warning" if softmax else "ok",
@@ -164,8 +164,9 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
             text=text,
             action=f"{action} The commands are below.",
         ), "detector"
-    if caught[chosen] >= SOME:
-        said = f"A detector helps, and does not catch all: {chosen} {what}."
+    if at_most[chosen] >= SOME:
+        but = "too few images show whether it is enough" if caught[chosen] >= ENOUGH else "does not catch all"
+        said = f"A detector helps, and {but}: {chosen} {what}."
         action = "Use it, and try a second opinion: another network that looks too (features=)."
         return Finding(severity="warning", section="help", title=said, text=text, action=action), "second"
     said = f"No detector alone is enough: {chosen} {what}."
@@ -177,6 +178,16 @@ def _findings(rows: Sequence[DetectorLine], alpha: float, why_none: str, trains:
 def _rate(row: DetectorLine) -> float:
     """What counts of a detector: the user's own unknown images where there are some, else the made ones."""
     return (row.caught if row.caught_yours is None else row.caught_yours.share) or 0.0
+
+
+def _lower(row: DetectorLine) -> float:
+    """The lower end of its interval: what is called enough is surely so. Of made images there are many: itself."""
+    return _rate(row) if row.caught_yours is None else row.caught_yours.low
+
+
+def _upper(row: DetectorLine) -> float:
+    """The upper end of its interval: what is called a problem is surely one."""
+    return _rate(row) if row.caught_yours is None else row.caught_yours.high
 
 
 def _commands(

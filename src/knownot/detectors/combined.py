@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from ..arrays import Activations, Array, Capabilities, Head
 from ..errors import ActivationsError, CalibrationError, OptionError, UnsoundError
@@ -170,17 +170,7 @@ class Combined(Detector):
                 "First: detector = detector.fit_reference(detector.member_scores(activations of known images new to "
                 "the classifier))."
             )
-        xp = array_namespace(member_scores)
-        if hasattr(
-            xp, "counted_below"
-        ):  # a graph being recorded: what it does for all members at once costs a node once
-            return _joined(member_scores, self.references, self.rates, self.weights)
-        total = xp.zeros_like(member_scores[:, 0])
-        for i, reference in enumerate(self.references):
-            column = xp.asarray(member_scores[:, i], copy=True)  # contiguous, which torch wants
-            said = surprise(column, reference, self.rates[i] if self.rates else 0.0)
-            total = total + (self.weights[i] * said if self.weights else said)
-        return total
+        return _joined(member_scores, self.references, self.rates, self.weights)
 
     def score(self, batch: Activations) -> Array:
         return self.combine(self.member_scores(batch))
@@ -200,18 +190,30 @@ def surprise(scores: Array, reference: Array, rate: float) -> Array:
 def _joined(
     member_scores: Array, references: Sequence[Array], rates: Sequence[float], weights: Sequence[float]
 ) -> Array:
-    """The weighted sum of every member's `surprise` [n], of scores [n, m], written for all members together."""
+    """The weighted sum of every member's `surprise` [n], of scores [n, m], written for all members together: one image
+    takes a few calls, and a graph being recorded a few nodes."""
     xp = array_namespace(member_scores)
+    where = {} if hasattr(xp, "counted_below") else {"device": device(member_scores)}
 
     def row(values: Sequence[float]) -> Array:
-        return xp.asarray(np.array(values, np.float64), dtype=member_scores.dtype)
+        return xp.asarray(np.array(values, np.float64), dtype=member_scores.dtype, **where)
 
     r = row([reference.shape[0] for reference in references])
-    total = -xp.log((1 + r - xp.counted_below(references, member_scores)) / (r + 1))
+    total = -xp.log((1 + r - _counted_below(references, member_scores)) / (r + 1))
     if any(rates):
         farthest = xp.stack([reference[-1] for reference in references])
         total = total + xp.clip(xp.clip(member_scores - farthest, min=0.0) * row(rates), max=FARTHEST)
     return xp.sum(total * row(weights) if weights else total, axis=-1)
+
+
+def _counted_below(references: Sequence[Array], member_scores: Array) -> Array:
+    """[n, m]: how many of each member's ascending references lie below its scores."""
+    xp = array_namespace(member_scores)
+    if hasattr(xp, "counted_below"):  # a graph being recorded, which has no search
+        return xp.counted_below(references, member_scores)
+    columns = [xp.asarray(member_scores[:, i], copy=True) for i in range(len(references))]  # contiguous, for torch
+    below = [xp.searchsorted(reference, x, side="left") for reference, x in zip(references, columns, strict=True)]
+    return xp.astype(xp.stack(below, axis=1), member_scores.dtype)
 
 
 def tail_rate(reference: np.ndarray) -> float:

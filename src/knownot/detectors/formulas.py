@@ -75,6 +75,11 @@ def log_probabilities(logits: Array) -> tuple[Array, Array]:  # [n, c] -> [n, c]
     return log_p, xp.where(top, others - total, xp.log1p(-below))
 
 
+def log_probabilities_of(batch: Activations) -> tuple[Array, Array]:  # [n, c], [n, c]
+    """The same of a batch, computed once for all detectors that score it."""
+    return batch.cached("log probabilities", lambda: log_probabilities(batch.logits))
+
+
 def predicted(logits: Array, rows: Array) -> Array:  # [n, c], [c, ...] -> [n, ...]
     """The row of the class that wins, for each image."""
     xp = array_namespace(logits)

@@ -23,6 +23,7 @@ from .preprocess import apply, thumbnail
 from .remote import is_url, read_url
 
 T = TypeVar("T")
+AS_IT_IS = Preprocess()
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class Entries(Images):
     ) -> Iterator[Batch]:
         if size < 1 or start < 0 or thumbs < 0:
             raise OptionError(f"size={size}, start={start}, thumbs={thumbs}: expected size >= 1 and the others >= 0.")
-        work = partial(_prepared, preprocess=preprocess or Preprocess(), thumbs=thumbs, also=also)
-        return _batches(self.entries(start, spec), size, preprocess or Preprocess(), work, thumbs, ahead)
+        way = preprocess or AS_IT_IS
+        work = partial(_prepared, preprocess=way, thumbs=thumbs, also=also)
+        return _batches(self.entries(start, spec), size, way, work, thumbs, ahead)
 
     def _each(self, i: int, of: int) -> Images:
         return Each(self, i, of)
@@ -161,7 +163,7 @@ def prepare(entry: Entry, preprocess: Preprocess, thumbs: int, also: Preprocess 
 
 def pixels(image: Any, way: Preprocess | None = None) -> np.ndarray:
     """What an entry holds, as an array, read as `way` says. Raises Unreadable."""
-    way = way or Preprocess()
+    way = way or AS_IT_IS
     if isinstance(image, np.ndarray):
         image = shallow(image, way.depth) if image.dtype == np.uint16 else image
         raw = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4

@@ -32,11 +32,11 @@ from ..calibration import (
     TwoSample,
     UnknownShare,
     known_bound,
-    p_values,
     select,
     two_sample_test,
     unknown_share,
 )
+from ..calibration.conformal import share
 from ..detectors import Detector, classes
 from ..detectors.base import to_namespace
 from ..detectors.passes import with_extra_passes
@@ -467,6 +467,8 @@ class OpenSetClassifier:
         member_scores = np.asarray(self._in_float32.member_scores(activations))
         scores = np.asarray(self._in_float32.combine(member_scores))
         senseless: list[str | None] = [None] * len(scores)
+        if np.isfinite(member_scores).all() and np.isfinite(scores).all():
+            return scores, member_scores, senseless
         named = (*zip(self.detector.members, member_scores.T, strict=True), ("the detector", scores))
         for name, x in reversed(named):  # a member explains the whole
             for i in np.flatnonzero(~np.isfinite(x)):
@@ -736,9 +738,9 @@ class OpenSetClassifier:
             rows = batch.rows[fine]
             predicted = np.argmax(activations.logits, axis=1)
             p[rows], label[rows] = self.decided(scores, activations)
-            member_p[rows] = np.stack(
-                [p_values(ref, part) for ref, part in zip(self.references, member_scores.T, strict=True)], axis=1
-            )
+            for j, (reference, part) in enumerate(zip(self.references, member_scores.T, strict=True)):
+                above = len(reference) - np.searchsorted(reference, part.astype(np.float64), side="left")
+                member_p[rows, j] = share(above, len(reference))
             score[rows], closed[rows] = scores, predicted
             if told is not None and self.shifts is not None:
                 told[rows] = self.shifts.tell(activations)

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from ...arrays import Activations, Array, Head
 from ..base import Detector
-from ..formulas import log_probabilities
+from ..formulas import log_probabilities_of
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,5 @@ class Entropy(Detector):
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
-        log_p, _ = log_probabilities(batch.logits)
+        log_p, _ = log_probabilities_of(batch)
         return -xp.sum(xp.exp(log_p) * log_p, axis=-1)

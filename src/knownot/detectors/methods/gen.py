@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from ...arrays import Activations, Array, Capabilities, Head
 from ...stats import StatisticRequest
 from ..base import Detector, number
-from ..formulas import largest, log_probabilities
+from ..formulas import largest, log_probabilities_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GEN(Detector):
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
-        log_p, log_rest = log_probabilities(batch.logits)
+        log_p, log_rest = log_probabilities_of(batch)
         terms = xp.exp(self.gamma * (log_p + log_rest))
         # p(1 - p) orders classes as p does, but for a winner above 1/2, whose term is still the largest (p_1 >= 1/2
         # and p_2 <= 1 - p_1): the largest terms are those of the most probable classes.

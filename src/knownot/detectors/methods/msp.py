@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from ...arrays import Activations, Array, Head
 from ..base import Detector
-from ..formulas import log_probabilities
+from ..formulas import log_probabilities_of
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class MSP(Detector):
 
     def score(self, batch: Activations) -> Array:
         xp = array_namespace(batch.logits)
-        _, log_rest = log_probabilities(batch.logits)
+        _, log_rest = log_probabilities_of(batch)
         return xp.exp(xp.min(log_rest, axis=-1))

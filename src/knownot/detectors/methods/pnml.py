@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from ...arrays import Activations, Array, Capabilities, Head
 from ...stats import ClassMoments, StatisticRequest
 from ..base import Detector, some_images
-from ..formulas import log_probabilities, unit
+from ..formulas import log_probabilities_of, unit
 
 SMALLEST = 1e-10  # of the largest: a direction with less holds rounding noise of float32 features
 
@@ -52,7 +52,7 @@ class PNML(Detector):
         xp = array_namespace(batch.features)
         z = unit(batch.features) @ self.whiten
         q = xp.sum(z * z, axis=-1)[:, None]
-        log_p, log_rest = log_probabilities(batch.logits)
+        log_p, log_rest = log_probabilities_of(batch)
         # p / (p + p^g (1 - p)) - 1 times p + p^g (1 - p) is p (1 - p) (1 - p^g) for p summing to 1
         gained = xp.exp(log_rest) * -xp.expm1(log_p * q / (1 + q))
         odds = xp.exp(xp.clip(log_rest - log_p / (1 + q), None, 80))  # p^g (1 - p) / p

@@ -101,8 +101,8 @@ class TorchModel(Model):
         """Run one batch and note at which steps head and stages are."""
         n = self.input.batch or LOOK
         x = torch.from_numpy(self._sample(n)).to(self.network.device, self.network.dtype)
-        layers = self.network.layers()
-        recorder = Recorder(x, self.input.layout, layers)
+        self._layers = self.network.layers()
+        recorder = Recorder(x, self.input.layout, self._layers)
         with watching(self.network, recorder, stages or ()) as watched, recorder:
             output = self.network(x)
         self.path = outputs.path_to_scores(output, n, recorder)
@@ -251,14 +251,15 @@ class TorchModel(Model):
         return int(h), int(w)
 
     def _run(self, batch: np.ndarray, maps: Sequence[str] = ()) -> Activations:
-        own = np.array(batch, dtype=np.float32, order="C")  # a copy: the classifier may change it in place
-        x = torch.from_numpy(own).to(self.network.device, self.network.dtype)
         takes = dict(self.takes)
         for step, take in (self.map_takes[name] for name in maps):
             takes[step] = [*takes[step], take]  # beside the stage's
-        with Reader(self.expected, takes, self.network.layers()) as reader:
-            output = self.network(x)
-        kept = {key: _float32(tensor) for key, tensor in reader.finish().items()}
+        try:
+            output, found = self._read(batch, takes)
+        except ModelError:  # weights may lie elsewhere by now: on another device, say
+            self._layers = self.network.layers()
+            output, found = self._read(batch, takes)
+        kept = {key: _float32(tensor) for key, tensor in found.items()}
         if "logits" not in kept:
             scores = _float32(outputs.follow(output, self.path)).reshape(len(batch), -1)
             kept["logits"] = np.log(np.maximum(scores, np.finfo(np.float32).tiny)) if self.probabilities else scores
@@ -266,6 +267,14 @@ class TorchModel(Model):
             if values.shape[0] != len(batch):
                 raise ModelError(f"The classifier gave {values.shape[0]} rows of {name} for {len(batch)} images.")
         return Activations.of({key: kept[key] for key in sorted(kept)})
+
+    def _read(self, batch: np.ndarray, takes: Mapping[int, Sequence[Take]]) -> tuple[Any, dict[str, torch.Tensor]]:
+        """(its output, what was kept of the steps) of one pass."""
+        own = np.array(batch, dtype=np.float32, order="C")  # a copy: the classifier may change it in place
+        x = torch.from_numpy(own).to(self.network.device, self.network.dtype)
+        with Reader(self.expected, takes, self._layers) as reader:
+            output = self.network(x)
+        return output, reader.finish()
 
     def as_onnx(self, folder: Path, size: tuple[int, int] | None = None) -> Model:
         from ..onnx import opened as opened_onnx

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod, sqrt
 
 import torch
 
@@ -39,16 +40,19 @@ def _closes_block(node: Node) -> bool:
 def pooling(layout: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from maps to their per-channel mean and standard deviation over space, [n, 2k] float32.
 
-    The same as `models.base.pooled`, in torch.
+    The same as `models.base.pooled`, in torch. Lengths, whose slope at 0 counts as 0, of one axis after the other:
+    short sums keep the digits of float32, and `var_mean` takes four times as long on a processor.
     """
     axes = AXES[layout]
 
     def pool(maps: torch.Tensor) -> torch.Tensor:
-        dense = maps.to_dense() if maps.layout != torch.strided else maps
-        variance, mean = torch.var_mean(dense.float(), dim=axes, correction=0)
-        varies = variance > 0  # the root's slope at 0 is infinite: it counts as 0
-        std = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
-        return torch.cat([mean, std], dim=1)
+        dense = (maps.to_dense() if maps.layout != torch.strided else maps).float()
+        mean = dense.mean(dim=axes, keepdim=True)
+        length = dense - mean
+        for axis in reversed(axes):
+            length = torch.linalg.vector_norm(length, dim=axis)
+        std = length / sqrt(prod(dense.shape[axis] for axis in axes))
+        return torch.cat([mean.flatten(1), std], dim=1)
 
     return pool
 
