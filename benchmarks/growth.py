@@ -27,7 +27,7 @@ import numpy as np
 import knownot
 from helpers import toy
 from knownot.arrays import Activations, Capabilities, Head
-from knownot.benchmark.compare import resolved
+from knownot.benchmark.compare import resolve_detectors
 from knownot.benchmark.run import asked_for
 from knownot.detectors import DETECTORS, resolve
 from knownot.detectors.base import to_namespace
@@ -65,7 +65,7 @@ def row(what: str, asked: Any, n: int, d: int, c: int) -> str:
     outputs = frozenset({"probabilities", "logits", "features", "head", "stages"})
     capabilities = Capabilities(outputs, c, ("one", "two"))
     if asked == "all":
-        recipes = [r for r in resolved(asked_for("all"), capabilities)[0].values() if not r.kind.chooses]
+        recipes = [r for r in resolve_detectors(asked_for("all"), capabilities)[0].values() if not r.kind.chooses]
     else:
         recipes = [resolve(asked, capabilities)[0]]
     wanted = list(dict.fromkeys(w for r in recipes for w in r.required_statistics(capabilities).values()))

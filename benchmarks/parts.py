@@ -19,7 +19,7 @@ import numpy as np
 from quality import classifier, parquet
 
 import knownot
-from knownot.benchmark.compare import resolved
+from knownot.benchmark.compare import resolve_detectors
 from knownot.benchmark.run import asked_for
 from knownot.detectors.combined import Combined
 from knownot.fitting.many import ROWS
@@ -31,7 +31,7 @@ ALPHA = 0.05
 
 def detectors(model: Any) -> tuple[list[str], dict[str, str]]:
     """(names of those that one pass fits, {name: why it is left out})."""
-    recipes, left_out, _ = resolved(asked_for("all"), model.capabilities)
+    recipes, left_out, _ = resolve_detectors(asked_for("all"), model.capabilities)
     for name, recipe in list(recipes.items()):
         if recipe.kind.chooses or issubclass(recipe.kind, Combined) or recipe.kind.passes_by_fit:
             left_out[name] = "its passes depend on the fit" if recipe.kind.passes_by_fit else "it combines others"

@@ -74,7 +74,7 @@ def public(function: F) -> F:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not hints:
-            hints.update({p.name: _resolved(p.annotation, function) for p in signature.parameters.values()})
+            hints.update({p.name: _resolve(p.annotation, function) for p in signature.parameters.values()})
         bound = signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
@@ -101,7 +101,7 @@ def check(name: str, value: Any, hint: Any) -> Any:
 def check_fields(thing: Any) -> None:
     """`check` of the types of all fields of a dataclass; NaN is a number here."""
     for name, annotation in type(thing).__annotations__.items():
-        hint, value = _resolved(annotation, type(thing)), getattr(thing, name)
+        hint, value = _resolve(annotation, type(thing)), getattr(thing, name)
         if not _fits(hint, value):
             raise OptionError(f"{name}={short(value)}: expected {_words(hint)}.")
 
@@ -115,7 +115,7 @@ def short(value: Any) -> str:
     return said if len(said) <= 80 else f"{said[:77]}…"
 
 
-def _resolved(annotation: Any, owner: Any) -> Any:
+def _resolve(annotation: Any, owner: Any) -> Any:
     """What an annotation, mostly text, means in the owner's module; Any where a name in it is not there at run time."""
     if not isinstance(annotation, str):
         return Any if annotation is inspect.Parameter.empty else annotation

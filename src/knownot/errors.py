@@ -124,7 +124,7 @@ def storage_error(error: OSError, doing: str = "") -> StorageError:
 
 
 @contextmanager
-def storing(what: Any) -> Iterator[None]:
+def as_storage_errors(what: Any) -> Iterator[None]:
     """Errors of the system while `what` is written, as StorageError."""
     try:
         yield

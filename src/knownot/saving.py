@@ -42,7 +42,7 @@ def write(folder: Path, things: Mapping[str, Any], *, about: Mapping[str, Any], 
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
-    tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
+    tree = {name: _pack(thing, name, arrays) for name, thing in things.items()}
     try:
         save_file(arrays, folder / STATE)
     except SafetensorError as error:
@@ -99,7 +99,7 @@ def read(
         raise SavedError(f"{folder / MANIFEST} is not complete: it has no checksum of {STATE}. Copy the folder again.")
     arrays = _arrays(folder / STATE)
     try:
-        things = {name: _unpacked(thing, arrays, kinds) for name, thing in tree.items()}
+        things = {name: _unpack(thing, arrays, kinds) for name, thing in tree.items()}
     except SavedError:  # says by itself what to do
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, KnownotError) as error:
@@ -110,7 +110,7 @@ def read(
 def digest(things: Mapping[str, Any], *more: str) -> str:
     """SHA-256 of `things` as `write` would write them: the same after saving and reading, another for any other."""
     arrays: dict[str, np.ndarray] = {}
-    tree = {name: _packed(thing, name, arrays) for name, thing in things.items()}
+    tree = {name: _pack(thing, name, arrays) for name, thing in things.items()}
     found = hashlib.sha256(json.dumps([tree, more]).encode())
     for name, x in arrays.items():
         found.update(f"{name} {x.dtype.str} {x.shape};".encode())
@@ -183,17 +183,17 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _packed(thing: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+def _pack(thing: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(thing, np.ndarray):
         arrays[path] = np.ascontiguousarray(thing)
         return {"array": path}
     if is_dataclass(thing) and not isinstance(thing, type):
-        packed = {f.name: _packed(getattr(thing, f.name), f"{path}.{f.name}", arrays) for f in fields(thing)}
+        packed = {f.name: _pack(getattr(thing, f.name), f"{path}.{f.name}", arrays) for f in fields(thing)}
         return {"kind": saved_name(type(thing)), "fields": packed}
     if isinstance(thing, tuple | list):
-        return {"items": [_packed(x, f"{path}.{i}", arrays) for i, x in enumerate(thing)]}
+        return {"items": [_pack(x, f"{path}.{i}", arrays) for i, x in enumerate(thing)]}
     if isinstance(thing, Mapping):
-        return {"mapping": [[k, _packed(x, f"{path}.{k}", arrays)] for k, x in thing.items()]}
+        return {"mapping": [[k, _pack(x, f"{path}.{k}", arrays)] for k, x in thing.items()]}
     if isinstance(thing, np.generic):
         return thing.item()
     if thing is None or isinstance(thing, str | int | float | bool):
@@ -201,17 +201,17 @@ def _packed(thing: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     raise TypeError(f"{path} is a {type(thing).__name__}, which is no data to save")
 
 
-def _unpacked(tree: Any, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, type]) -> Any:
+def _unpack(tree: Any, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, type]) -> Any:
     if not isinstance(tree, dict):
         return tree
     if "array" in tree:
         return arrays[tree["array"]]
     if "items" in tree:
-        return tuple(_unpacked(x, arrays, kinds) for x in tree["items"])
+        return tuple(_unpack(x, arrays, kinds) for x in tree["items"])
     if "mapping" in tree:
-        return {k: _unpacked(x, arrays, kinds) for k, x in tree["mapping"]}
+        return {k: _unpack(x, arrays, kinds) for k, x in tree["mapping"]}
     kind = _class(tree["kind"], kinds)
-    given = {name: _unpacked(x, arrays, kinds) for name, x in tree["fields"].items()}
+    given = {name: _unpack(x, arrays, kinds) for name, x in tree["fields"].items()}
     for f in fields(kind):
         if f.name in given and not _is_of(given[f.name], str(f.type)):
             raise TypeError(f"{tree['kind']}.{f.name} is {given[f.name]!r:.80}, no {f.type}")

@@ -323,11 +323,11 @@ def test_what_would_help_follows_from_the_numbers(rows, severity, title, command
 
 def test_the_better_way_can_be_typed():
     """--preprocess takes what the commands say, and it is the way that was tried."""
-    from knownot.audit.inputs import _typed
+    from knownot.audit.inputs import _write_option
     from knownot.cli.common import preprocess_of
 
     for way in (CANDIDATES[3].sized(32, 32), replace(CANDIDATES[3], channels="bgr", name="swapped").sized(32, 32)):
-        again = preprocess_of(_typed(way), (32, 32), 3)
+        again = preprocess_of(_write_option(way), (32, 32), 3)
         assert replace(again, name="") == replace(way, name="")
 
 

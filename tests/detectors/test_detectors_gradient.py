@@ -19,7 +19,7 @@ from knownot.checks.toy import Toy
 from knownot.detectors import Detector, configure, resolve
 from knownot.detectors.methods.mahalanobis_odin import slope
 from knownot.detectors.methods.odin import Confirmed
-from knownot.detectors.passes import direction, extended, span, with_extra_passes
+from knownot.detectors.passes import direction, extend_with_passes, span, with_extra_passes
 from knownot.errors import InputError, OptionError, UnsoundError
 
 EPS = 0.02  # large, so that what it does shows
@@ -35,7 +35,7 @@ def ready(name: str, **options) -> tuple[Detector, Activations, np.ndarray]:
     recipe, _ = resolve(configure(name, **options), on().capabilities)
     detector = fitted(recipe, on())
     x = np.concatenate([on().inputs["unknown"][:20], on().inputs["known"][:20]])
-    return detector, extended(on().model, x, on().model.forward(x), detector.passes), x
+    return detector, extend_with_passes(on().model, x, on().model.forward(x), detector.passes), x
 
 
 def sign_of_slope(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: float = 1e-6) -> np.ndarray:
@@ -94,7 +94,9 @@ def test_odin_moves_images_of_which_the_classifier_is_sure_just_as_well(surer: f
     sure = replace(on().model.own, weight=on().model.own.weight * surer, bias=on().model.own.bias * surer)
     model = Toy(on().model.first, on().model.second, sure, on().capabilities, np.float64)
     x = on().inputs["known"][:20]
-    got = extended(model, x, model.forward(x), [Confirmed(1.0, EPS)]).extra[f"{Confirmed(1.0, EPS).name}/logits"]
+    got = extend_with_passes(model, x, model.forward(x), [Confirmed(1.0, EPS)]).extra[
+        f"{Confirmed(1.0, EPS).name}/logits"
+    ]
     z = model.forward(x).logits
     two = np.sort(z, axis=1)[:, -2:]
     assert (two[:, 1] - two[:, 0] > 40).sum() > 10

@@ -209,10 +209,10 @@ def test_thresholds_on_every_possible_p_value() -> None:
 
 
 def test_scores_are_rounded_down_so_that_counts_are_exact() -> None:
-    from knownot.export.graph import _rounded_down
+    from knownot.export.graph import _round_down
 
     scores = np.random.default_rng(0).normal(size=1000)
-    down = _rounded_down(scores)
+    down = _round_down(scores)
     assert (down <= scores).all()
     asked = np.concatenate([down, np.nextafter(down, np.float32(np.inf))])
     np.testing.assert_array_equal(down[:, None] >= asked, scores[:, None] >= asked)
@@ -271,7 +271,7 @@ def test_within_an_ulp_of_the_threshold_either_is_right(osc: Any) -> None:
             "their_closed": np.array([0]), "score": np.array([score]), "their_score": np.array([score]),
             "p_value": np.array([0.05]), "their_p_value": np.array([0.05]), "gap": np.array([1.0]),
         }  # fmt: skip
-        assert parity._judged(osc, ["a"], x, False, "onnxruntime").near == near
+        assert parity._judge(osc, ["a"], x, False, "onnxruntime").near == near
 
 
 def test_detectors_of_more_passes_are_refused(osc: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from knownot.arrays import Preprocess
 from knownot.errors import OptionError
 from knownot.export.recorded import argument, recording
 from knownot.export.resizing import resized
-from knownot.images.preprocess import RESAMPLE, _resized
+from knownot.images.preprocess import RESAMPLE, _resize
 
 
 def graph(way: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
@@ -56,7 +56,7 @@ def test_the_bits_of_pillow(filter: str, fit: str) -> None:
         expected = np.stack([columns_first(image, way) for image in x])
         np.testing.assert_array_equal(run(x), expected, err_msg=f"{filter} {fit} {h} x {w}")
         if filter == "bilinear":  # in any version, whichever is scaled first
-            assert np.abs(expected.astype(int) - np.stack([_resized(image, way) for image in x])).max() <= 1
+            assert np.abs(expected.astype(int) - np.stack([_resize(image, way) for image in x])).max() <= 1
 
 
 def test_a_file_that_resizes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import knownot
 from helpers import toy
 from knownot import open_images
 from knownot.errors import LabelsError
-from knownot.images.labels import matched, names_of
+from knownot.images.labels import match_labels, names_of
 from knownot.images.stream import own_names
 from knownot.models import open_model
 from knownot.models.names_beside import names_beside
@@ -35,7 +35,7 @@ NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     ],
 )
 def test_names_are_matched_exactly_first(own, names, found):
-    assert matched(own, names) == found
+    assert match_labels(own, names) == found
 
 
 @pytest.mark.parametrize(

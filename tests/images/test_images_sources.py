@@ -770,8 +770,8 @@ def test_a_walk_may_be_closed_by_one_of_its_own_threads(way):
 
     walk = {
         "in_order": lambda: ahead.in_order(work, range(3), ahead=1, workers=1),
-        "fetched": lambda: ahead.fetched(map(work, range(3))),
-        "overlapped": lambda: ahead.overlapped(work, (i for i in range(3))),
+        "fetched": lambda: ahead.fetch(map(work, range(3))),
+        "overlapped": lambda: ahead.overlap_work(work, (i for i in range(3))),
     }[way]()
     assert next(walk) == 0
     given.set()

@@ -7,7 +7,7 @@ import knownot
 from helpers import toy
 from knownot.calibration import p_values
 from knownot.errors import ImagesError, OptionError
-from knownot.openset.added import AddedClass, claimed
+from knownot.openset.added import AddedClass, claim
 
 
 def green(n, seed):
@@ -84,7 +84,7 @@ def test_the_promise_for_its_images_holds():
         x = rng.normal(size=(219, 6)) + 3
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         added = AddedClass.of("a", x[:19], 19, 0.1)
-        lost.append((claimed([added], x[19:]) < 0).mean())
+        lost.append((claim([added], x[19:]) < 0).mean())
     assert 0.07 < np.mean(lost) < 0.1 + 3 * np.std(lost) / np.sqrt(200) + 0.02  # leaving one out is nearly exact
 
 

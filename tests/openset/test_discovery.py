@@ -10,7 +10,7 @@ import knownot
 from helpers import toy
 from knownot.cli import group
 from knownot.errors import OptionError, SavedError
-from knownot.openset.discovery import assigned, embedding, find_clusters, make_cluster
+from knownot.openset.discovery import assign_clusters, embedding, find_clusters, make_cluster
 
 
 def blobs(seed, sizes, d=8, spread=0.08):
@@ -62,9 +62,9 @@ def test_few_or_equal_images_are_no_error():
 def test_new_images_go_to_the_nearest_centre_within_reach():
     x, truth = blobs(1, (40, 40))
     clusters = [make_cluster(x, ["a"] * len(x), np.flatnonzero(truth == k), 1.0) for k in (0, 1)]
-    got = assigned(np.stack([clusters[0].centre, clusters[1].centre, -clusters[0].centre]), clusters)
+    got = assign_clusters(np.stack([clusters[0].centre, clusters[1].centre, -clusters[0].centre]), clusters)
     assert got.tolist() == [0, 1, -1]
-    assert (assigned(x[truth == 1], clusters) == 1).mean() == pytest.approx(0.95, abs=0.03)
+    assert (assign_clusters(x[truth == 1], clusters) == 1).mean() == pytest.approx(0.95, abs=0.03)
 
 
 def test_each_block_counts_the_same():

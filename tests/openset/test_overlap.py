@@ -13,7 +13,7 @@ import knownot
 from helpers import toy
 from knownot.detectors import Gram, Mahalanobis
 from knownot.detectors.methods.gram import GramRows
-from knownot.images.prefetch import overlapped
+from knownot.images.prefetch import overlap_work
 from knownot.stats import ClassMoments, ClassRange, blas, one_blas_thread
 from knownot.stats.blas import _controller
 
@@ -33,7 +33,7 @@ def test_work_is_done_while_the_next_item_is_made():
         assert made.wait(30)
         return i, threading.current_thread()
 
-    found = list(overlapped(work, items()))
+    found = list(overlap_work(work, items()))
     assert [i for i, _ in found] == [0, 1]
     assert threading.current_thread() not in {thread for _, thread in found}
 
@@ -46,9 +46,9 @@ def test_items_are_made_in_the_thread_that_reads_and_come_in_order():
             makers.add(threading.current_thread())
             yield i
 
-    assert list(overlapped(lambda i: -i, items())) == [-i for i in range(20)]
+    assert list(overlap_work(lambda i: -i, items())) == [-i for i in range(20)]
     assert makers == {threading.current_thread()}
-    assert list(overlapped(lambda i: i, (i for i in ()))) == []
+    assert list(overlap_work(lambda i: i, (i for i in ()))) == []
 
 
 def test_what_was_done_before_an_error_is_given_first():
@@ -56,14 +56,14 @@ def test_what_was_done_before_an_error_is_given_first():
         yield from (0, 1)
         raise ValueError("network")
 
-    results = overlapped(lambda i: i, items())
+    results = overlap_work(lambda i: i, items())
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="network"):
         next(results)
 
 
 def test_an_error_of_the_work_comes_in_its_place():
-    results = overlapped(lambda i: 1 // (i - 2), (i for i in range(5)))
+    results = overlap_work(lambda i: 1 // (i - 2), (i for i in range(5)))
     assert [next(results), next(results)] == [-1, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -78,7 +78,7 @@ def test_leaving_early_closes_the_items_and_ends_the_thread():
         finally:
             closed.append(True)
 
-    results = overlapped(lambda i: i, items())
+    results = overlap_work(lambda i: i, items())
     assert next(results) == 0
     results.close()
     assert closed == [True]

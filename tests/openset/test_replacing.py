@@ -33,7 +33,7 @@ def read(folder):
 @pytest.mark.parametrize("swap", ["exchange", "two renames"])
 def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, swap):
     if swap == "two renames":
-        monkeypatch.setattr(module, "_exchanged", lambda one, other: False)
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
     for text in ("one", "two", "three"):
         saved(tmp_path / "osc", text)
         assert read(tmp_path / "osc") == text

@@ -8,7 +8,7 @@ import numpy as np
 
 from knownot.errors import OptionError
 from knownot.remedies.training.activations import Store
-from knownot.remedies.training.loop import _Progress, _resumed, _save
+from knownot.remedies.training.loop import _Progress, _resume, _save
 
 
 class Trainer:
@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_one_sentence_or_the_same_state(tmp_path: Path) 
         file.write_bytes(data)
         trainer = Trainer()
         try:
-            at, best = _resumed(trainer, file, "said")  # type: ignore[arg-type]
+            at, best = _resume(trainer, file, "said")  # type: ignore[arg-type]
         except OptionError as error:
             said.append(str(error))
         else:

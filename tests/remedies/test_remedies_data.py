@@ -17,11 +17,11 @@ from knownot.outliers import OUTLIERS, kinds_named
 from knownot.remedies.base import Settings
 from knownot.remedies.methods.entropic import Entropic
 from knownot.remedies.methods.mixoe import MixOE, cut
-from knownot.remedies.methods.none_class import k_means, nearest, probed
+from knownot.remedies.methods.none_class import k_means, nearest, probe_logits
 from knownot.remedies.methods.pixmix import PixMix
 from knownot.remedies.methods.rotpred import RotPred
 from knownot.remedies.training import data
-from knownot.remedies.training.batches import Plan, augmented
+from knownot.remedies.training.batches import Plan, augment_batch
 from knownot.remedies.training.data import Drawn, Made, Pool, Several, outliers_of, read
 from knownot.remedies.training.fine_tuning import Look
 
@@ -153,13 +153,13 @@ def test_balanced_batches_have_each_class_as_often() -> None:
 
 def test_augmentation_moves_and_mirrors_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(augmented(IMAGES, "none", rng), IMAGES)
-    flipped = augmented(IMAGES, "flip", rng)
+    np.testing.assert_array_equal(augment_batch(IMAGES, "none", rng), IMAGES)
+    flipped = augment_batch(IMAGES, "flip", rng)
     mirrored = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, IMAGES, strict=True)])
     kept = np.array([np.array_equal(a, b) for a, b in zip(flipped, IMAGES, strict=True)])
     assert (mirrored | kept).all()
     assert 0.3 < mirrored.mean() < 0.7
-    moved = augmented(IMAGES, "shift", rng)
+    moved = augment_batch(IMAGES, "shift", rng)
     for image, own in zip(moved, IMAGES, strict=True):
         inner = [np.array_equal(image[2:-2, 2:-2], own[2 + a : 14 + a, 2 + b : 14 + b])
                  for a in range(-2, 3) for b in range(-2, 3)]  # fmt: skip
@@ -259,7 +259,7 @@ def test_new_rows_trained_alone_lower_their_loss(share: float) -> None:
         return float(terms[0] + share * terms[1])
 
     begin = np.zeros((1, 6)), np.array([-5.0])
-    weight, bias = probed(*begin, *looks, np.zeros(100, np.int64), share)
+    weight, bias = probe_logits(*begin, *looks, np.zeros(100, np.int64), share)
     assert loss(weight, bias) < 0.8 * loss(*begin)
     nudged = [loss(weight + 0.05 * rng.normal(size=(1, 6)), bias) for _ in range(20)]
     assert min(nudged) > loss(weight, bias) - 0.02 * share

@@ -126,9 +126,9 @@ def test_losses_of_huge_outputs_are_finite(size):
 
 
 def test_the_learning_rate_falls_along_half_a_cosine():
-    assert core.falling(2.0, 0, 10) == 2.0
-    assert core.falling(2.0, 5, 10) == pytest.approx(1.0)
-    assert core.falling(2.0, 10, 10) == pytest.approx(0.0)
+    assert core.decay_rate(2.0, 0, 10) == 2.0
+    assert core.decay_rate(2.0, 5, 10) == pytest.approx(1.0)
+    assert core.decay_rate(2.0, 10, 10) == pytest.approx(0.0)
 
 
 # The detector

@@ -13,7 +13,7 @@ import torch
 from knownot.arrays import Activations, Head
 from knownot.checks.detectors import problem
 from knownot.detectors import DETECTORS, resolve, to_namespace
-from knownot.detectors.passes import extended
+from knownot.detectors.passes import extend_with_passes
 from knownot.stats import gather
 
 from . import REFERENCES, Sight
@@ -164,7 +164,9 @@ def _shown(on: Ground, passes: Iterable[Any], names: tuple[str, ...]) -> Ground:
     passes = tuple(passes)
     if not passes:
         return on
-    return replace(on, **{name: extended(on.model, on.inputs[name], getattr(on, name), passes) for name in names})
+    return replace(
+        on, **{name: extend_with_passes(on.model, on.inputs[name], getattr(on, name), passes) for name in names}
+    )
 
 
 def _sight(on: Ground, detector: Any) -> Sight:

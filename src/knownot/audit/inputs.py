@@ -77,10 +77,10 @@ def section(
         best=best,
         gain=gain,
     )
-    return made, _typed(tried[best][0]) if mismatch and best is not None and not images.ready else ""
+    return made, _write_option(tried[best][0]) if mismatch and best is not None and not images.ready else ""
 
 
-def _typed(way: Preprocess | None) -> str:
+def _write_option(way: Preprocess | None) -> str:
     """As --preprocess takes it: the name of a usual way, else a JSON object."""
     if way is None or any(way.name == p.name and same_values(way, p.sized(way.height, way.width)) for p in EVERY):
         return "" if way is None else way.name

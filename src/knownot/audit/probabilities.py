@@ -66,7 +66,7 @@ def _ece(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _findings(p: Probabilities) -> tuple[Finding, ...]:
-    return (_against_truth(p), *_saturated(p))
+    return (_against_truth(p), *_find_saturated(p))
 
 
 def _against_truth(p: Probabilities) -> Finding:
@@ -105,7 +105,7 @@ def _against_truth(p: Probabilities) -> Finding:
     return Finding("ok", where, "On known images its outputs can be read as probabilities.", text)
 
 
-def _saturated(p: Probabilities) -> list[Finding]:
+def _find_saturated(p: Probabilities) -> list[Finding]:
     found = []
     saturates = p.one.low >= SATURATED
     if saturates:

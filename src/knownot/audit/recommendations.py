@@ -36,7 +36,7 @@ class Names:
     def typed(self, command: str, *options: str) -> str:
         """A command of the shell on this classifier and these images."""
         own = ("--calibration", self.calibration) if self.calibration else ()
-        return " ".join(["knownot", command, *map(quoted, (self.model, self.known, *own, *options))])
+        return " ".join(["knownot", command, *map(quote_path, (self.model, self.known, *own, *options))])
 
 
 def recipes(
@@ -113,12 +113,12 @@ def _row(detector: str, calibration: int, lines: Sequence[UnknownKind]) -> Detec
         worst=worst,
         worst_caught=kinds.get(worst),
         auroc=float(np.mean([np.mean(x) for x in areas.values()])) if areas else None,
-        caught_yours=_pooled(lines, "yours", detector),
-        caught_fooling=_pooled(lines, "fooling", detector),
+        caught_yours=_pool_rows(lines, "yours", detector),
+        caught_fooling=_pool_rows(lines, "fooling", detector),
     )
 
 
-def _pooled(lines: Sequence[UnknownKind], origin: str, detector: str) -> Share | None:
+def _pool_rows(lines: Sequence[UnknownKind], origin: str, detector: str) -> Share | None:
     shares = [x.caught[detector] for x in lines if x.origin == origin]
     return Share.of(sum(s.count for s in shares), sum(s.images for s in shares)) if shares else None
 
@@ -211,7 +211,7 @@ def _commands(
     if need == "remedy" and trains:
         validation = ["--validation", names.calibration] if names.calibration else []
         words = [names.model, names.known, "--outliers", "made:all", *validation, *_without(options, "--stage")]
-        remedy = " ".join(["knownot retrain none-class", *map(quoted, words), "-o new_model"])
+        remedy = " ".join(["knownot retrain none-class", *map(quote_path, words), "-o new_model"])
         found.append(Command("Or retrain it with a class of its own for what is none, and fit that", remedy))
     return tuple(found)
 
@@ -226,7 +226,7 @@ def _detector(rows: Sequence[DetectorLine], need: str) -> list[str]:
     return [] if near else ["--detector", best.detector]
 
 
-def quoted(word: str) -> str:
+def quote_path(word: str) -> str:
     return shlex.quote(word)
 
 

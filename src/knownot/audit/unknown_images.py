@@ -22,7 +22,7 @@ from ..outliers import OUTLIERS, make
 from .notes import Notes
 from .record import Finding, Number, Share
 from .sections import Unknown, UnknownKind
-from .words import graded, pc, span
+from .words import grade_share, pc, span
 
 RAND = "np.random.rand"
 FOOLING = "made to fool"
@@ -226,7 +226,7 @@ def _of_made(lines: list[UnknownKind], threshold: float | None, alpha: float) ->
     pooled, half = (Share.of(sum(getattr(x, what).count for x in noise), images) for what in ("sure", "half"))
     worst = max(lines, key=lambda x: (x.sure.low, x.kind))
     # By what is sure: two images of eight are no quarter of all such images.
-    severity = graded(max(pooled.low, *(x.sure.low for x in lines)), WARNING, PROBLEM)
+    severity = grade_share(max(pooled.low, *(x.sure.low for x in lines)), WARNING, PROBLEM)
     said = f"The classifier is at least 99 % sure of a class for {pc(pooled)} of images of pure noise"
     if worst not in noise and worst.sure.low > pooled.low:
         said += f", and for {pc(worst.sure)} of {worst.kind}"
@@ -260,4 +260,4 @@ def _of_yours(x: UnknownKind, alpha: float) -> Finding:
     if x.accepted is not None:
         text += f" A threshold on softmax that loses {pc(alpha)} of known images accepts {pc(x.accepted)} of them."
     said = f"Of your own unknown images ({x.kind}), {pc(x.sure)} get a probability of at least 0.99."
-    return Finding(graded(x.sure.low, WARNING, PROBLEM), "unknown", said, text)
+    return Finding(grade_share(x.sure.low, WARNING, PROBLEM), "unknown", said, text)

@@ -26,6 +26,6 @@ def points(x: float) -> str:
     return f"{words} percentage point{'' if words == '1' else 's'}"
 
 
-def graded(share: float, warning: float, problem: float) -> str:
+def grade_share(share: float, warning: float, problem: float) -> str:
     """The severity of a share: the larger, the graver."""
     return "problem" if share >= problem else "warning" if share >= warning else "ok"

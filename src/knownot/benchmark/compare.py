@@ -151,7 +151,7 @@ def compare(
         text = f"{sources.again} What is measured on them looks better than it is."
         warnings.warn(text, UserWarning, stacklevel=3)
     asked = detectors if isinstance(detectors, Mapping) else {str(d): d for d in detectors or DETECTORS}
-    recipes, left_out, notes = resolved(asked, sources.capabilities)
+    recipes, left_out, notes = resolve_detectors(asked, sources.capabilities)
     if not recipes:
         raise OptionError(f"None of the detectors can be used here: {'; '.join(left_out.values())}")
     job = set_up(sources, recipes, options, preprocess, class_names, PassOptions(batch_size, progress))
@@ -192,7 +192,7 @@ def _sets(
     return opened, {name: open_images(given) for name, given in unknown.items()}
 
 
-def resolved(
+def resolve_detectors(
     asked: Mapping[str, Any], capabilities: Capabilities
 ) -> tuple[dict[str, Recipe], dict[str, str], list[str]]:
     """({name: recipe}, {name: why it cannot be used here}, notes)."""

@@ -27,7 +27,7 @@ from ..images.ways import as_preprocess
 from ..models import Model, open_model
 from ..selection.choice import watch
 from ..selection.decision import decide, hold_out, subsample
-from .compare import resolved
+from .compare import resolve_detectors
 from .result import BenchmarkResult
 from .scoring import NetworkScores, SetScores, rejected, score_set
 from .tuning import Tuned, candidates
@@ -249,7 +249,7 @@ def _run(name: str, model: Model, sets: Sets, settings: Settings) -> NetworkScor
     sources = open_sources(model, sets.known, sets.calibration, settings.features)
     if sources.again:
         warnings.warn(f"{sources.again} What is measured on them looks better than it is.", UserWarning, stacklevel=4)
-    recipes, left_out, notes = resolved(asked_for(settings.detectors), sources.capabilities)
+    recipes, left_out, notes = resolve_detectors(asked_for(settings.detectors), sources.capabilities)
     if sources.held is None:
         for one in [one for one, recipe in recipes.items() if recipe.kind.passes_by_fit]:
             del recipes[one]

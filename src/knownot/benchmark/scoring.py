@@ -18,7 +18,7 @@ from ..fitting.labels import class_order
 from ..fitting.many import ROWS, CalibratedDetector
 from ..fitting.setup import FitJob
 from ..images import Images
-from ..images.prefetch import overlapped
+from ..images.prefetch import overlap_work
 from ..stats import one_blas_thread
 
 
@@ -124,7 +124,7 @@ def score_set(
                         seconds[one] = seconds.get(one, 0.0) + time.perf_counter() - start
 
     batches = extractor.run(source, name, (places,), order=order, names=job.names, labelled=known)
-    for _ in overlapped(score, (batch for batch in batches)):
+    for _ in overlap_work(score, (batch for batch in batches)):
         pass
     return SetScores(
         scores={one: np.concatenate(x) for one, x in parts.items()},

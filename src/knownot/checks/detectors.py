@@ -122,17 +122,17 @@ def _close(given: np.ndarray, expected: np.ndarray, tolerance: float, what: str)
 
 def check_state_is_its_fields(detector: Detector, on: Problem) -> None:
     """Rebuilt from its dataclass fields alone, which hold nothing but plain values, arrays and such dataclasses."""
-    np.testing.assert_array_equal(_rebuilt(detector).score(on.known), detector.score(on.known))
+    np.testing.assert_array_equal(_rebuild(detector).score(on.known), detector.score(on.known))
 
 
-def _rebuilt(thing: Any) -> Any:
+def _rebuild(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         assert thing.__dataclass_params__.frozen, f"{type(thing).__name__} is not frozen"  # type: ignore[attr-defined]
-        state = {f.name: _rebuilt(getattr(thing, f.name)) for f in fields(thing)}
+        state = {f.name: _rebuild(getattr(thing, f.name)) for f in fields(thing)}
         assert state.keys() == vars(thing).keys(), f"{type(thing).__name__} keeps state outside its fields"
         return type(thing)(**state)
     if isinstance(thing, tuple):
-        return tuple(map(_rebuilt, thing))
+        return tuple(map(_rebuild, thing))
     plain = thing is None or type(thing) in (bool, int, float, str, np.ndarray)
     assert plain, f"a {type(thing).__name__} cannot be saved"
     return thing.copy() if isinstance(thing, np.ndarray) else thing

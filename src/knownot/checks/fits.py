@@ -25,7 +25,7 @@ class Strange:
     tells: bool
 
 
-def varied(
+def vary(
     on: Problem, rows: Any = slice(None), *, scale: float = 1.0, surer: float = 1.0, constant: bool = False
 ) -> Problem:
     """The problem with only these training images, all that the network computes `scale` times as large (and the
@@ -61,15 +61,15 @@ def _of_each_class(on: Problem, count: int) -> np.ndarray:
 
 
 STRANGE: dict[str, Strange] = {
-    "one_image_per_class": Strange(lambda on: varied(on, _of_each_class(on, 1)), False),
-    "each_image_many_times": Strange(lambda on: varied(on, np.repeat(_of_each_class(on, 2), 30)), False),
-    "more_features_than_images": Strange(lambda on: varied(on, _of_each_class(on, 4)), False),
-    "a_constant_feature": Strange(lambda on: varied(on, constant=True), True),
+    "one_image_per_class": Strange(lambda on: vary(on, _of_each_class(on, 1)), False),
+    "each_image_many_times": Strange(lambda on: vary(on, np.repeat(_of_each_class(on, 2), 30)), False),
+    "more_features_than_images": Strange(lambda on: vary(on, _of_each_class(on, 4)), False),
+    "a_constant_feature": Strange(lambda on: vary(on, constant=True), True),
     "two_classes": Strange(lambda on: problem(classes=2, dtype=on.model.dtype), True),
-    "large_features": Strange(lambda on: varied(on, scale=1e6), True),
-    "small_features": Strange(lambda on: varied(on, scale=1e-6), True),
-    "large_logits": Strange(lambda on: varied(on, surer=1e6), False),
-    "small_logits": Strange(lambda on: varied(on, surer=1e-6), False),
+    "large_features": Strange(lambda on: vary(on, scale=1e6), True),
+    "small_features": Strange(lambda on: vary(on, scale=1e-6), True),
+    "large_logits": Strange(lambda on: vary(on, surer=1e6), False),
+    "small_logits": Strange(lambda on: vary(on, surer=1e-6), False),
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import Activations, Capabilities, Head, softmax
 from ..detectors import Detector, Recipe
-from ..detectors.passes import Pass, extended
+from ..detectors.passes import Pass, extend_with_passes
 from ..stats import gather
 from .toy import Toy
 
@@ -35,7 +35,7 @@ class Problem:
         """With what extra passes of all these images give."""
         passes = tuple(passes)
         sets: dict[str, Any] = {
-            name: extended(self.model, x, getattr(self, name), passes) for name, x in self.inputs.items()
+            name: extend_with_passes(self.model, x, getattr(self, name), passes) for name, x in self.inputs.items()
         }
         return replace(self, **sets) if passes else self
 
@@ -68,7 +68,7 @@ def _made(seed: int, classes: int, d: int, dtype: Any) -> Problem:
         return stage, np.maximum(stage @ second + 0.1, 0)
 
     known, labels = points(60 * classes, True)
-    head = _trained(layers(known)[1], labels, classes)
+    head = _train_head(layers(known)[1], labels, classes)
 
     spread = np.random.default_rng([seed, 1])  # of its own, so that maps leave the other numbers as they are
 
@@ -108,7 +108,7 @@ def _map(mean: np.ndarray, rng: np.random.Generator, h: int = 2, w: int = 3) -> 
     return maps.reshape(n, k, h, w).astype(mean.dtype)
 
 
-def _trained(features: np.ndarray, labels: np.ndarray, classes: int) -> Head:
+def _train_head(features: np.ndarray, labels: np.ndarray, classes: int) -> Head:
     """Softmax regression with weight decay, by plain gradient descent."""
     weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
     truth = np.eye(classes)[labels]

@@ -29,10 +29,10 @@ def run(call: Callable[[], Any]) -> int:
         except Exception as error:
             if interrupted:  # C code that was being imported makes another exception of an interrupt
                 return _ended(error, "Interrupted.", INTERRUPTED)
-            return _explained(error)
+            return _explain_error(error)
 
 
-def _explained(error: Exception) -> int:
+def _explain_error(error: Exception) -> int:
     import click
 
     if isinstance(error, click.exceptions.Abort):

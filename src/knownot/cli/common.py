@@ -45,7 +45,7 @@ class_names_option = click.option(
 )
 
 
-def limited(name: str, meant: Callable[[Any], Any]) -> Callable[..., Any]:
+def make_limit(name: str, meant: Callable[[Any], Any]) -> Callable[..., Any]:
     """What an option calls that sets a limit of images, for as long as its command runs."""
 
     def callback(ctx: click.Context, _: Any, value: Any) -> Any:
@@ -67,7 +67,7 @@ image_seconds_option = click.option(
     "--image-seconds",
     type=click.FloatRange(0),
     expose_value=False,
-    callback=limited("seconds", lambda x: x or None),
+    callback=make_limit("seconds", lambda x: x or None),
     help="Seconds of processor time to decode one image; 0: any.  [5]",
 )
 
@@ -78,7 +78,7 @@ def image_limits(command: Callable[..., Any]) -> Callable[..., Any]:
         "--max-pixels",
         type=click.IntRange(1, 178),
         expose_value=False,
-        callback=limited("pixels", million),
+        callback=make_limit("pixels", million),
         help="Million pixels of one image; JPEG and JPEG 2000 above that are read at a smaller size.  [50]",
     )(image_seconds_option(command))
 

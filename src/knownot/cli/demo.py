@@ -108,14 +108,14 @@ def unpack(output: Path) -> None:
 def overconfidence(model: Any, output: Path) -> dict[str, tuple[int, int]]:
     """{kind of image: (how many, how many with softmax >= 0.99)}, of the classifier as it is."""
     from ..arrays import Preprocess, softmax
-    from ..fitting.extraction import extracted
+    from ..fitting.extraction import extract
     from ..images import open_images
 
     paths = sorted(p for p in (output / "incoming").iterdir() if not p.name.startswith(("clothes", "broken")))
     way = Preprocess(28, 28, "grey", scale=1 / 255)
     sure: dict[str, list[bool]] = {}
     batches = open_images(paths).batches(128, way, spec=model.input)
-    for batch, (activations, fine, _) in extracted(model, batches, None, lambda *both: both):
+    for batch, (activations, fine, _) in extract(model, batches, None, lambda *both: both):
         confident = softmax(activations.logits).max(axis=1) >= 0.99
         for row, yes in zip(batch.rows[fine], confident, strict=True):
             sure.setdefault(Path(batch.ids[row]).name.partition("-")[0] + " images", []).append(bool(yes))

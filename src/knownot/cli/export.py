@@ -55,7 +55,7 @@ def command(saved: Path, output: Path, images: tuple[str, ...], check: tuple[str
     compared with Python on images, and written only when it decides as Python does. It runs wherever ONNX Runtime does.
     """
     if verify:
-        return _verified(saved, output, list(images), runtime, as_json, options)
+        return _verify(saved, output, list(images), runtime, as_json, options)
     if images:
         raise OptionError(f"{images[0]!r}: give images to compare by with --check.")
     if runtime != "onnxruntime":
@@ -83,7 +83,7 @@ def _one(images: tuple[str, ...] | list[str]) -> Any:
     return None if not images else images[0] if len(images) == 1 else list(images)
 
 
-def _verified(file: Path, saved: Path, images: list[str], runtime: str, as_json: bool, options: dict[str, Any]) -> int:
+def _verify(file: Path, saved: Path, images: list[str], runtime: str, as_json: bool, options: dict[str, Any]) -> int:
     from ..export import verify
 
     parity = verify(file, _loaded(saved, options), _one(images), runtime=runtime)

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import OptionError, StorageError, storage_error, storing
+from ..errors import OptionError, StorageError, as_storage_errors, storage_error
 from ..images import Images
 from ..openset.verdicts import Verdicts, plain, row_of
 from .locking import Lock
@@ -150,14 +150,14 @@ class Journal:
         adapted: bool = False,
     ) -> None:
         """Write `rows` into the draft of the output, beside the journal."""
-        with storing(self._draft):
+        with as_storage_errors(self._draft):
             write_table(self._draft, iter(rows), members, raw=raw, explain=explain, adapted=adapted)
             with self._draft.open("rb+") as file:
                 os.fsync(file.fileno())
 
     def publish(self) -> None:
         """Put the draft in the place of the output, at once."""
-        with storing(self.output):
+        with as_storage_errors(self.output):
             os.replace(self._draft, self.output)
 
     def close(self, remove: bool = False) -> None:

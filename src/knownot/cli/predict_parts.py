@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import each
-from ..errors import OptionError, SavedError, storing
+from ..errors import OptionError, SavedError, as_storage_errors
 from ..progress import bar
 
 COUNTS = ("known", "unknown", "unreadable", "images")
@@ -45,7 +45,7 @@ def predict_parts(tasks: list[Task], *, engine: str, workers: int | None, quiet:
     """Verdicts of all parts into files of one folder; those that are there already, of the same classifier and images,
     stay. Counts over all."""
     folder = Path(tasks[0].folder)
-    with storing(folder):
+    with as_storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     others = [file for file in folder.glob("part-*-of-*.parquet") if not file.stem.endswith(f"-of-{tasks[0].of:05}")]
     if others:
@@ -79,7 +79,7 @@ def predict_part(task: Task) -> dict[str, int]:
     run = predict_to(osc, list(task.images), task.file, batch_size=task.batch_size, quiet=True, source=source)
     counts = {name: int(getattr(run, name)) for name in COUNTS}
     draft = task.receipt.with_name(f"{task.receipt.name}.{os.getpid()}")
-    with storing(task.receipt):
+    with as_storage_errors(task.receipt):
         draft.write_text(json.dumps({"key": key, "bytes": task.file.stat().st_size, **counts}))
         os.replace(draft, task.receipt)
     return {**counts, "there": 0}

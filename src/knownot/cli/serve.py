@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError, missing_extra
-from .common import image_seconds_option, limited, million, thing_of
+from .common import image_seconds_option, make_limit, million, thing_of
 
 
 @click.command("serve")
@@ -27,7 +27,7 @@ from .common import image_seconds_option, limited, million, thing_of
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="Largest request, in MiB.")
 @click.option("--max-images", type=click.IntRange(1), default=64, show_default=True, help="Most images in a request.")
 @click.option(
-    "--max-pixels", type=click.IntRange(1), default=50, show_default=True, callback=limited("pixels", million),
+    "--max-pixels", type=click.IntRange(1), default=50, show_default=True, callback=make_limit("pixels", million),
     help="Largest image, in million pixels.",
 )  # fmt: skip
 @image_seconds_option

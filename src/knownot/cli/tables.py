@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, missing_extra, storing
+from ..errors import OptionError, as_storage_errors, missing_extra
 from ..openset.cells import BYTES, as_bytes, csv_cell, utf8
 from ..openset.verdicts import COLUMNS, SHIFT_COLUMNS, printed
 
@@ -50,7 +50,7 @@ def write_metadata(output: Path, shift: Any) -> None:
     path = output.with_name(f"{output.name}-metadata.json")
     if output.suffix.lower() != ".csv":
         return
-    with storing(path):
+    with as_storage_errors(path):
         if shift is None:
             path.unlink(missing_ok=True)
             return

@@ -21,7 +21,7 @@ from ..renamed import old_names
 
 __getattr__ = old_names(__name__, {"passing": "with_extra_passes"})
 
-__all__ = ["Pass", "direction", "each_once", "extended", "span", "with_extra_passes"]
+__all__ = ["Pass", "direction", "each_once", "extend_with_passes", "span", "with_extra_passes"]
 
 
 class Pass(ABC):
@@ -75,15 +75,15 @@ class Passing(Wrapper):
         seen = self.inner.forward(batch, maps)
         fine = seen.finite()
         if fine.all() or not fine.any():
-            return seen if not fine.any() else extended(self.inner, batch, seen, self._passes, self._way)
-        part = extended(self.inner, batch[fine], seen.take(fine), self._passes, self._way).extra
+            return seen if not fine.any() else extend_with_passes(self.inner, batch, seen, self._passes, self._way)
+        part = extend_with_passes(self.inner, batch[fine], seen.take(fine), self._passes, self._way).extra
         extra = {path: np.full((len(fine), *x.shape[1:]), np.nan, x.dtype) for path, x in part.items()}
         for path, x in part.items():
             extra[path][fine] = x
         return replace(seen, extra=extra)
 
 
-def extended(
+def extend_with_passes(
     model: Model, x: np.ndarray, seen: Activations, passes: Sequence[Pass], way: Preprocess | None = None
 ) -> Activations:
     """The activations `seen` of the batch x (in the classifier's layout), with what these passes give beside them."""

@@ -27,7 +27,7 @@ def _of(path: str, options: Mapping[str, Any] | None = None, *, paper: str = "",
     return Recipe(_class(path), options or {}, paper, summary)
 
 
-def _shaped(shaper: str, summary: str, detector: str = "energy.Energy") -> Recipe:
+def _make_shaped(shaper: str, summary: str, detector: str = "energy.Energy") -> Recipe:
     options = {"shaper": _of(shaper), "detector": _of(detector)}
     return _of(".shaped.Shaped", options, paper=_class(shaper).paper, summary=summary)
 
@@ -103,16 +103,16 @@ DETECTORS |= {
     "adascale": _of("adascale.AdaScale"),
     "mc-dropout": _of("mcdropout.MCDropout"),
     "none-class": _of("none_class.NoneClass"),
-    "react": _shaped("react.ReAct", "energy after clipping the features from above"),
-    "ash-s": _shaped("ash.AshS", "energy of an image's largest features, scaled up"),
-    "ash-p": _shaped("ash.AshP", "energy of an image's largest features"),
-    "ash-b": _shaped("ash.AshB", "energy of an image's largest features, made equal"),
-    "scale": _shaped("scale.Scale", "energy of features scaled up where they are spread out"),
-    "lts": _shaped("scale.LTS", "energy of logits scaled up where the features are spread out"),
-    "dice": _shaped("dice.Dice", "energy from the weights that contribute most on known images"),
-    "vra": _shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
-    "ras": _shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features"),
-    "optfs": _shaped(
+    "react": _make_shaped("react.ReAct", "energy after clipping the features from above"),
+    "ash-s": _make_shaped("ash.AshS", "energy of an image's largest features, scaled up"),
+    "ash-p": _make_shaped("ash.AshP", "energy of an image's largest features"),
+    "ash-b": _make_shaped("ash.AshB", "energy of an image's largest features, made equal"),
+    "scale": _make_shaped("scale.Scale", "energy of features scaled up where they are spread out"),
+    "lts": _make_shaped("scale.LTS", "energy of logits scaled up where the features are spread out"),
+    "dice": _make_shaped("dice.Dice", "energy from the weights that contribute most on known images"),
+    "vra": _make_shaped("vra.Vra", "energy after clipping the features from above and setting the smallest to 0"),
+    "ras": _make_shaped("ras.RAS", "energy of features replaced, rank by rank, by the mean sorted features"),
+    "optfs": _make_shaped(
         "optfs.OptFS",
         "largest logit of features weighted by what values of their size contribute",
         "maxlogit.MaxLogit",

@@ -16,7 +16,7 @@ from ..errors import UnsoundError
 from ..fitting.thumbnails import embed
 from ..models import Model
 from ..models.none_classes import NONE
-from ..openset.added import claimed
+from ..openset.added import claim
 from ..stats import maps_of, reduced
 from . import namespace as xp
 from .pixels import own_input
@@ -54,7 +54,7 @@ def build(osc: OpenSetClassifier, model: Model, second: Model | None, *, resize:
         threshold = argument(np.float32, ())
         made = _decided(osc, _activations(osc, model, second, images, resize), threshold)
         proto = spox.build({IMAGES: images.var, THRESHOLD: threshold.var}, {name: x.var for name, x in made.items()})
-    return _tidied(proto, osc, model)
+    return _tidy_graph(proto, osc, model)
 
 
 def refuse(osc: OpenSetClassifier) -> None:
@@ -126,7 +126,7 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
     unknown = ~(p > threshold * (np.float32(1) + SLACK))
     label = xp.where(unknown, xp.asarray(np.int64(-1)), closed)
     if osc.added:
-        which = claimed(osc.added, embed(seen))
+        which = claim(osc.added, embed(seen))
         label = xp.where(unknown & (which >= 0) & (p >= 0), which + len(osc.class_names), label)
         unknown = label < 0
     if osc.record.none_classes:  # as `OpenSetClassifier.decided`
@@ -139,7 +139,7 @@ def _decided(osc: OpenSetClassifier, seen: Activations, threshold: Recorded) -> 
 
 
 def _p_value(calibration: Calibration, classes: int, score: Recorded, closed: Recorded) -> Recorded:
-    sets = [_rounded_down(scores) for scores in calibration.references(classes)]
+    sets = [_round_down(scores) for scores in calibration.references(classes)]
     if len(sets) == 1:
         above = len(sets[0]) - xp.astype(xp.searchsorted(xp.asarray(sets[0]), score, side="left"), np.float32)
         return share(above, float(len(sets[0])))
@@ -151,17 +151,17 @@ def _p_value(calibration: Calibration, classes: int, score: Recorded, closed: Re
     return share(xp.sum(xp.astype(reached, np.float32), axis=1), xp.take(xp.asarray(sizes), closed, axis=0))
 
 
-def _rounded_down(scores: np.ndarray) -> np.ndarray:
+def _round_down(scores: np.ndarray) -> np.ndarray:
     """The largest float32 that is not above, so that a float32 score reaches the same ones."""
     down = scores.astype(np.float32)
     return np.where(down > scores, np.nextafter(down, np.float32(-np.inf)), down)
 
 
-def _tidied(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelProto:
+def _tidy_graph(proto: ModelProto, osc: OpenSetClassifier, model: Model) -> ModelProto:
     """Constants as initializers, no node that nothing is made of, a default for the threshold, and outputs of known
     shapes."""
     graph = proto.graph
-    nodes = _needed(_under_their_names(list(graph.node)))
+    nodes = _keep_needed(_under_their_names(list(graph.node)))
     del graph.node[:]
     for node in nodes:
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
@@ -198,7 +198,7 @@ def _under_their_names(nodes: list[Any]) -> list[Any]:
     return kept
 
 
-def _needed(nodes: list[Any]) -> list[Any]:
+def _keep_needed(nodes: list[Any]) -> list[Any]:
     """Those that an output is made of: of the classifier's stages a detector may look at some only."""
     wanted, kept = set(OUTPUTS), list[Any]()
     for node in reversed(nodes):

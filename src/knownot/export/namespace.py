@@ -192,14 +192,14 @@ def topk(x: Recorded, k: int) -> tuple[Recorded, Recorded]:
 
 
 def sort(x: Recorded, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Recorded:
-    return Recorded(_ordered(x, axis, descending)[0])
+    return Recorded(_sort_values(x, axis, descending)[0])
 
 
 def argsort(x: Recorded, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Recorded:
-    return Recorded(_ordered(x, axis, descending)[1])
+    return Recorded(_sort_values(x, axis, descending)[1])
 
 
-def _ordered(x: Recorded, axis: int, descending: bool) -> Any:
+def _sort_values(x: Recorded, axis: int, descending: bool) -> Any:
     return node(op.top_k, x.var, constant([x.shape[axis]], np.int64), axis=axis, largest=int(descending))
 
 
@@ -207,7 +207,7 @@ def searchsorted(reference: Recorded, x: Recorded, /, *, side: str = "left", sor
     """#{r in reference: r < x} (side "right": r <= x), [n]: counted, or by bisection where there are many."""
     (r,) = reference.shape
     if r is not None and r > BISECTED:
-        return _bisected(reference, x, side)
+        return _bisect(reference, x, side)
     column, row = x[:, None], reference
     below = row < column if side == "left" else row <= column
     counts = sum(astype(below, float32), axis=1)  # exact: there are at most BISECTED
@@ -224,7 +224,7 @@ def counted_below(references: Sequence[Recorded], x: Recorded) -> Recorded:
     return stack([astype(column, x.dtype) for column in columns], axis=1)
 
 
-def _bisected(reference: Recorded, x: Recorded, side: str) -> Recorded:
+def _bisect(reference: Recorded, x: Recorded, side: str) -> Recorded:
     r = int(reference.shape[0] or 0)
     size = 1 << int(np.ceil(np.log2(r + 1)))
     padded = concat([reference, recorded(np.full(size - r, np.inf, reference.dtype))], axis=0)

@@ -16,12 +16,12 @@ from ..arrays import Preprocess
 from ..detectors.base import exact
 from ..errors import KnownotError, ModelError, OptionError, UnsoundError, missing_extra
 from ..models import Model
-from ..models.onnx.file import OnnxFile, serialised
+from ..models.onnx.file import OnnxFile, serialise
 from ..version import __version__
 from .layouts import Layout, layout_of
 from .metadata import ALPHAS, Facts
 from .parity import Parity, compare
-from .precision import converted
+from .precision import convert_precision
 from .runtimes import by, runner
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def export(
     with tempfile.TemporaryDirectory(prefix="knownot-") as folder:
         model, second = _networks(osc, Path(folder))
         if precision != "float32":
-            made = converted(osc, model, precision, calibration, calibration_labels, Path(folder))
+            made = convert_precision(osc, model, precision, calibration, calibration_labels, Path(folder))
             osc, model, notes = made.osc, made.osc.model, [*notes, made.words]
         proto = _built(osc, model, second, resize)
-        data = serialised(proto)
+        data = serialise(proto)
         parity = compare(osc, by(model.input.batch, runner(data)), check, resizes=resize).require()
     facts = described(osc, model, resize=resize)
     facts = replace(facts, notes=tuple(notes), parity=parity.facts(), precision=precision)
@@ -225,7 +225,7 @@ def write(place: Layout, proto: ModelProto, facts: Facts, parity: Parity) -> Exp
     del proto.metadata_props[:]
     for key, text in facts.written(OnnxFile(proto).fingerprint).items():
         proto.metadata_props.add(key=key, value=text)
-    data = serialised(proto)
+    data = serialise(proto)
     path = place.file
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")

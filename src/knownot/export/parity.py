@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ImagesError, OptionError, UnsoundError
 from ..images import open_images
 from ..images.preprocess import only_resized, resample
-from ..openset.added import undecided
+from ..openset.added import margin_of_claims
 from ..openset.batch import features_of
 from ..outliers import OUTLIERS, make
 from .runtimes import Run
@@ -103,7 +103,7 @@ def compare(
         raise OptionError("There is no image to compare by that can be read.")
     ids = [i for row in rows for i in row["ids"]]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "ids"}
-    return _judged(osc, ids, joined, made, runtime)
+    return _judge(osc, ids, joined, made, runtime)
 
 
 def _as_it_takes_them(osc: OpenSetClassifier) -> OpenSetClassifier:
@@ -123,7 +123,7 @@ def _beside(osc: OpenSetClassifier, run: Run, ids: list[str], x: np.ndarray) -> 
     fine = ~ours.unreadable
     free = np.full(len(x), np.inf)
     if osc.added:
-        free = undecided(osc.added, features_of(replace(osc, added=()), x)[1])
+        free = margin_of_claims(osc.added, features_of(replace(osc, added=()), x)[1])
     top = np.sort(theirs["probabilities"], axis=1)[:, -2:]
     named = {
         "label": ours.label, "score": ours.score, "p_value": ours.p_value, "closed": ours.closed_label,
@@ -133,7 +133,7 @@ def _beside(osc: OpenSetClassifier, run: Run, ids: list[str], x: np.ndarray) -> 
     return {"ids": [i for i, keep in zip(ids, fine, strict=True) if keep], **{k: v[fine] for k, v in named.items()}}
 
 
-def _judged(osc: OpenSetClassifier, ids: list[str], x: dict[str, np.ndarray], made: bool, runtime: str) -> Parity:
+def _judge(osc: OpenSetClassifier, ids: list[str], x: dict[str, np.ndarray], made: bool, runtime: str) -> Parity:
     differ = np.flatnonzero((x["label"] != x["their_label"]) | (x["closed"] != x["their_closed"]))
     near = [i for i in differ if _either(osc, x, int(i))]
     wrong = [i for i in differ if i not in near]

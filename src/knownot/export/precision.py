@@ -40,7 +40,7 @@ class Converted:
     words: str
 
 
-def converted(
+def convert_precision(
     osc: OpenSetClassifier, model: Model, precision: str, images: Any, labels: Any, folder: Path
 ) -> Converted:
     """osc whose network is `model` (as ONNX), in float16 or int8, calibrated on `images`.
@@ -79,7 +79,7 @@ def converted(
         raise ModelError(f"The classifier could not be converted to {precision}: {text}") from error
     if other.capabilities.stages != model.capabilities.stages:
         raise ModelError(f"Converted to {precision}, the classifier shows other stages: {other.capabilities.stages}.")
-    after, right, count = _recalibrated(replace(osc, model=other), source)
+    after, right, count = _recalibrate(replace(osc, model=other), source)
     was = _accuracy(before, source)
     ours, theirs = (_told(o, source) for o in (before, after))
     accuracy = "" if right is None else f"accuracy {was:.2%} → {right:.2%} of {count:,} labelled images; "
@@ -92,7 +92,7 @@ def converted(
     return Converted(replace(after, record=record), words)
 
 
-def _recalibrated(osc: OpenSetClassifier, source: Images) -> tuple[OpenSetClassifier, float | None, int]:
+def _recalibrate(osc: OpenSetClassifier, source: Images) -> tuple[OpenSetClassifier, float | None, int]:
     """Ranked and calibrated again on these images; and its accuracy on the labelled ones."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     calibration = osc.calibration

@@ -59,11 +59,11 @@ def _scaled(x: Recorded, sizes: tuple[Recorded, Recorded], wanted: tuple[Recorde
     if filter == "nearest":
         x = Recorded(node(op.gather, x.var, _nearest(w, columns).var, axis=3))
         return Recorded(node(op.gather, x.var, _nearest(h, rows).var, axis=2))
-    x = _rounded(x @ xp.matrix_transpose(_weights(w, columns, filter)))
-    return _rounded(_weights(h, rows, filter) @ x)
+    x = _round_cubic(x @ xp.matrix_transpose(_weights(w, columns, filter)))
+    return _round_cubic(_weights(h, rows, filter) @ x)
 
 
-def _rounded(sums: Recorded) -> Recorded:
+def _round_cubic(sums: Recorded) -> Recorded:
     return xp.clip(xp.floor(sums * 2.0**-BITS + 0.5), min=0.0, max=255.0)
 
 

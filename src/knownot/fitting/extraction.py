@@ -15,7 +15,7 @@ import numpy as np
 from ..arrays import Activations, Preprocess
 from ..errors import ImagesError
 from ..images import Batch, Images
-from ..images.prefetch import overlapped
+from ..images.prefetch import overlap_work
 from ..models import Model
 from ..progress import bar
 from .auxiliary import Auxiliary
@@ -151,7 +151,7 @@ class Observer:
         return []
 
 
-def extracted(
+def extract(
     model: Model,
     batches: Iterable[Batch],
     second: Auxiliary | None,
@@ -160,7 +160,7 @@ def extracted(
 ) -> Iterator[R]:
     """work(batch, what was computed of it) of each batch; `ahead`: in another thread while the networks are asked."""
     asked = ((batch, submit(model, batch, second)) for batch in batches)
-    return overlapped(lambda item: work(item[0], item[1]()), asked, ahead)
+    return overlap_work(lambda item: work(item[0], item[1]()), asked, ahead)
 
 
 def forward(model: Model, inputs: Iterable[np.ndarray]) -> Iterator[Activations]:
@@ -242,7 +242,7 @@ class Extractor:
             also = self.second.preprocess if self.second and way is not None else None
             side = max((observer.side for observer in observers), default=0)
             batches = images.batches(self.size, way, spec=self.model.input, thumbs=side, also=also)
-            for count, given in extracted(self.model, batches, self.second, noted):
+            for count, given in extract(self.model, batches, self.second, noted):
                 yield from given
                 advance(count)
         if not used and last:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import LabelsError
 from ..images.base import Images
-from ..images.labels import matched, names_of
+from ..images.labels import match_labels, names_of
 from ..models.base import Model
 from .trial import Trial
 
@@ -98,7 +98,7 @@ def class_order(
                 "Give class_names=[…], the names of its outputs in order; folders may then be any of them."
             )
         return tuple(folders), None
-    found = matched(folders, outputs)
+    found = match_labels(folders, outputs)
     absent = [name for name, k in zip(folders, found, strict=True) if k is None]
     if not absent:
         return outputs, np.array(found)

@@ -15,7 +15,7 @@ from ..calibration import PER_CLASS, Calibration, allowed_rank
 from ..detectors import Detector, Recipe
 from ..detectors.base import to_namespace
 from ..errors import CalibrationError, OptionError, UnsoundError
-from ..images.prefetch import overlapped
+from ..images.prefetch import overlap_work
 from ..models import Model
 from ..stats import Statistic, StatisticRequest, gather, one_blas_thread, raised
 from .content import Contents
@@ -38,7 +38,7 @@ def fitted_on(
 ) -> list[Detector]:
     """Every recipe, fitted from one pass; what several want is gathered once. Raises UnsoundError."""
     wanted = [want for recipe in recipes for want in recipe.required_statistics(model.capabilities).values()]
-    return fit_from(recipes, gather((batch for batch in batches), wanted, overlapped), model, model.capabilities)
+    return fit_from(recipes, gather((batch for batch in batches), wanted, overlap_work), model, model.capabilities)
 
 
 def fit_from(
@@ -85,7 +85,7 @@ def measured_on(detectors: Sequence[Detector], batches: Iterable[Activations]) -
                     mine.append(np.asarray(detector.member_scores(some)))
             predicted.append(np.argmax(some.logits, axis=1))
 
-    for _ in overlapped(measure, (batch for batch in batches)):
+    for _ in overlap_work(measure, (batch for batch in batches)):
         pass
     if not predicted:
         raise CalibrationError("There is no calibration image that could be read.")
@@ -161,7 +161,7 @@ def gather_known(
     known = job.extractor([one for recipe in job.recipes.values() for one in recipe.passes(held_out=hold is not None)])
     names = job.names if judges else None
     batches = known.run(job.images, "known", observers, order=job.order, names=names, contents=contents, last=last)
-    statistics = gather((batch for batch in batches), job.wanted, overlapped)
+    statistics = gather((batch for batch in batches), job.wanted, overlap_work)
     for _ in batches:  # where nobody has walked yet, as nothing is gathered
         pass
     return Gathered(job=job, known=known, statistics=statistics, hold=hold, contents=contents)

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import OptionError
 from ..images import Images
 from ..images.batching import Entries
-from ..images.labels import matched
+from ..images.labels import match_labels
 from ..images.without import OUT, Without
 from ..models import Model
 from ..models.none_classes import NONE, NoneClasses
@@ -56,7 +56,7 @@ def apart(
     names, order = class_order(sources.images, model, class_names)
     which = []
     for name in [asked] if isinstance(asked, str) else asked:
-        found = int(name) if isinstance(name, int | np.integer) else matched([name], names)[0]
+        found = int(name) if isinstance(name, int | np.integer) else match_labels([name], names)[0]
         if found is None or not 0 <= found < len(names):
             raise OptionError(f"none_classes: there is no class {name!r}. The classes are: {', '.join(names[:20])}.")
         which.append(found)

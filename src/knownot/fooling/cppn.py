@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .prior import COLOURS, squashed
+from .prior import COLOURS, squash
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Cppn:
         """[n, length] -> uint8 [n, h, w, 3]."""
         g, h = genomes.astype(np.float32), self.hidden
         first, second, third = np.split(g, [4 * h, 4 * h + (h + 1) * h], axis=1)
-        a = self._activated(self._places @ (2 * self.spread * first.reshape(-1, 4, h)))
-        a = self._activated(self._affine(a, second, h))
+        a = self._activate(self._places @ (2 * self.spread * first.reshape(-1, 4, h)))
+        a = self._activate(self._affine(a, second, h))
         colours = self._affine(a, third, 3) @ COLOURS.T.astype(np.float32)
-        return np.rint(squashed(colours)).astype(np.uint8).reshape(-1, self.height, self.width, 3)
+        return np.rint(squash(colours)).astype(np.uint8).reshape(-1, self.height, self.width, 3)
 
     def _affine(self, a: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
         w = weights.reshape(len(weights), self.hidden + 1, width)
         return self.spread * (a @ w[:, :-1] / np.float32(np.sqrt(self.hidden)) + w[:, -1:])
 
     @staticmethod
-    def _activated(x: np.ndarray) -> np.ndarray:
+    def _activate(x: np.ndarray) -> np.ndarray:
         one, two, three, four = np.split(x, 4, axis=-1)
         return np.concatenate([np.sin(2 * one), np.exp(-two * two), np.tanh(three), np.abs(four) - 1], axis=-1)

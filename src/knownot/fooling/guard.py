@@ -56,12 +56,12 @@ class DetectorConstraint:
     def _smooth(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(-log p of each member [n, m], its derivative [n, m])."""
         columns = [
-            _continued(table, part.astype(np.float64)) for table, part in zip(self._tables, parts.T, strict=True)
+            _continue_tail(table, part.astype(np.float64)) for table, part in zip(self._tables, parts.T, strict=True)
         ]
         return np.stack([c[0] for c in columns], axis=1), np.stack([c[1] for c in columns], axis=1)
 
 
-def _continued(table: tuple[np.ndarray, np.ndarray], s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _continue_tail(table: tuple[np.ndarray, np.ndarray], s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Piecewise linear through the table; beyond its end as from its upper tenth on, below its begin flat."""
     x, y = table
     if len(x) < 2:

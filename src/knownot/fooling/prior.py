@@ -15,7 +15,7 @@ import numpy as np
 COLOURS = np.array([[0.27, 0.10, 0.03], [0.27, 0.0, -0.06], [0.27, -0.10, 0.03]]) / 0.27
 
 
-def squashed(x: np.ndarray) -> np.ndarray:
+def squash(x: np.ndarray) -> np.ndarray:
     """255 sigmoid(x); never an overflow."""
     return 127.5 * (1 + np.tanh(x / 2))
 
@@ -51,7 +51,7 @@ class Prior:
 
     def pixels(self, z: np.ndarray) -> np.ndarray:
         """[n, h, w, 3] float64 in 0..255, not rounded."""
-        return squashed(self._filtered(z) @ COLOURS.T)
+        return squash(self._filtered(z) @ COLOURS.T)
 
     def back(self, pixels: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """d/dz of what has this gradient with respect to `pixels`, [n, h, w, 3] each."""

@@ -192,7 +192,7 @@ def _glob(pattern: str, labels: Any, names: Names) -> FileImages:
 
 def _folder(root: Path, labels: Any, names: Names) -> FileImages:
     """Classes are the sub-folders of the first level, in plain sorted order as in torchvision and Keras."""
-    found, skipped = _walked(root)
+    found, skipped = _walk_folder(root)
     if found and all(unread(parts[-1]) for parts in found):
         why = unread(found[0][-1])
         raise ImagesError(f"The folder {str(root)!r} holds only images that cannot be read: {found[0][-1]} is {why}.")
@@ -264,7 +264,7 @@ def _is_class(entry: os.DirEntry[str]) -> bool:
     return _is_folder(entry) and not _hidden(entry.name) and Path(entry.name).suffix.lower() not in ENDINGS
 
 
-def _walked(root: Path) -> tuple[list[tuple[str, ...]], int]:
+def _walk_folder(root: Path) -> tuple[list[tuple[str, ...]], int]:
     """(paths of all images below root, as parts, sorted; how many files were passed over).
 
     Links are followed, every real folder once, so that a loop ends. A folder that cannot be listed is a row of its

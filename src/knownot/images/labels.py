@@ -49,7 +49,7 @@ def _by_number(named: Mapping[Any, Any]) -> list[str]:
     )
 
 
-def matched(own: Sequence[str], names: Sequence[str]) -> list[int | None]:
+def match_labels(own: Sequence[str], names: Sequence[str]) -> list[int | None]:
     """Which of `names` each of `own` is: the same text, else the same after Unicode normalisation (é in one character
     or in two), else without regard to case. The latter two only where that leaves one that no other is; else None."""
     found: list[int | None] = [names.index(name) if name in names else None for name in own]
@@ -143,7 +143,7 @@ def _from_names(given: list[Any], names: Names) -> tuple[np.ndarray, Names]:
 
 def index_of(name: str, names: tuple[str, ...]) -> int:
     """Raises LabelsError when there is no class of that name."""
-    (found,) = matched([name], names)
+    (found,) = match_labels([name], names)
     if found is not None:
         return found
     near = difflib.get_close_matches(name, names, n=1)
@@ -154,7 +154,7 @@ def index_of(name: str, names: tuple[str, ...]) -> int:
 
 def renumbered(own: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:  # [len(own)]: old number -> new
     """How a source's own class numbers become those of `names`. Raises LabelsError for a class that is not there."""
-    found = matched(own, names)
+    found = match_labels(own, names)
     return np.array(
         [index_of(name, names) if k is None else k for name, k in zip(own, found, strict=True)], dtype=np.int64
     )

@@ -25,7 +25,7 @@ from .batching import Entries, Entry, choice, common_size
 from .files import same_files
 from .labels import Names, names_of, renumbered, resolve, to_integers
 from .names import file_state, stamp_of
-from .prefetch import fetched
+from .prefetch import fetch
 from .remote import is_url, patiently
 from .tables import Table, line_of, open_table
 
@@ -126,7 +126,7 @@ class ParquetImages(Entries):
         wanted = self._chosen[start:] if self._chosen is not None else None
         if wanted is not None and not len(wanted):
             return
-        with closing(fetched(self._record_batches(start, wanted))) as batches:
+        with closing(fetch(self._record_batches(start, wanted))) as batches:
             for file, first, at, batch in batches:
                 n = batch.num_rows
                 if wanted is None:

@@ -50,7 +50,7 @@ def in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def fetched(items: Iterator[T]) -> Generator[T, None, None]:
+def fetch(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items, each fetched in another thread while the one before it is being used."""
     end = object()
     pool = _Pool(1, "knownot-fetch")
@@ -63,7 +63,9 @@ def fetched(items: Iterator[T]) -> Generator[T, None, None]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def overlapped(work: Callable[[T], R], items: Generator[T, None, None], ahead: bool = True) -> Generator[R, None, None]:
+def overlap_work(
+    work: Callable[[T], R], items: Generator[T, None, None], ahead: bool = True
+) -> Generator[R, None, None]:
     """work(item) for each item, in their order, each in another thread while the next item is being made; or, unless
     `ahead`, in this one, before the next item is asked for.
 

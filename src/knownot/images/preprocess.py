@@ -54,7 +54,7 @@ def apply(image: np.ndarray, p: Preprocess) -> np.ndarray:
     Raises OptionError for a Preprocess that makes no sense, Unreadable for an image too elongated to resize.
     """
     table = pixel_table(p)
-    image = _channels(_resized(image, p), p)
+    image = _channels(_resize(image, p), p)
     if table.shape[1] == 1:
         return table[:, 0][image]
     return np.stack([table[:, c][image[..., c]] for c in range(image.shape[-1])], axis=-1)
@@ -111,7 +111,7 @@ def pixel_table(p: Preprocess) -> np.ndarray:
     return table
 
 
-def _resized(image: np.ndarray, p: Preprocess) -> np.ndarray:
+def _resize(image: np.ndarray, p: Preprocess) -> np.ndarray:
     if p.height is None or p.width is None:
         return image
     h, w = image.shape[:2]

@@ -16,7 +16,7 @@ from .axes import Axes
 from .base import Images
 from .batching import Entries, Entry, common_size
 from .image_arrays import as_numpy, checked, is_array, size_in, to_nhwc, to_rgb
-from .labels import Names, matched, names_of, renumbered, resolve, to_integers
+from .labels import Names, match_labels, names_of, renumbered, resolve, to_integers
 from .order import order_notes, shuffles
 
 END = object()
@@ -59,7 +59,7 @@ class StreamImages(Entries):
         self.once = hasattr(source, "__next__") and not _by_index(source)
         self.notes = self.order_notes = order_notes(source)
         self._walked = False
-        self._axes = Axes(_batched(source))
+        self._axes = Axes(_is_batched(source))
         self._kept: list[Part] = []  # the first parts of an iterator; of others, the first part only
         self._peek(1)
         if not self._kept:
@@ -189,7 +189,7 @@ def opened(source: Any, labels: Any, class_names: Sequence[str] | None) -> Strea
     wanted = names_of(class_names)
     numbers, names = resolve(labels, count, wanted)
     own = own_names(source) if labels is None else None
-    if own is not None and wanted is not None and None in matched(own, wanted):
+    if own is not None and wanted is not None and None in match_labels(own, wanted):
         own = None  # other words; its numbers are taken to be those of class_names
     if own is not None and wanted is None:
         return StreamImages(source, None, own, count)
@@ -305,6 +305,6 @@ def _whole_set(source: Any) -> Any:
     return getattr(source, "dataset", None) if whole else None
 
 
-def _batched(source: Any) -> bool:
+def _is_batched(source: Any) -> bool:
     """Whether it says that it gives batches, as a torch DataLoader does."""
     return isinstance(getattr(source, "batch_size", None), int)

@@ -58,10 +58,10 @@ def all_metrics(known: np.ndarray, unknown: np.ndarray, right: np.ndarray | None
         "fpr_at_95_unknown_recall": float(c.alarms[at] / c.m),
         "fpr_at_95_known_recall": float((c.n - (c.caught[first] if first >= 0 else 0)) / c.n),
     }
-    return found | _classified(c, *_scores(known, unknown), right)
+    return found | _classify(c, *_scores(known, unknown), right)
 
 
-def _classified(c: Curve, known: np.ndarray, unknown: np.ndarray, right: np.ndarray | None) -> dict[str, float]:
+def _classify(c: Curve, known: np.ndarray, unknown: np.ndarray, right: np.ndarray | None) -> dict[str, float]:
     names = ("oscr", "ccr_at_fpr_0.1", "ccr_at_fpr_0.01")
     if right is None:
         return dict.fromkeys(names, float("nan"))

@@ -53,15 +53,15 @@ def auroc_interval(known: np.ndarray, unknown: np.ndarray, z: float = Z95) -> tu
     Where all unknown scores are above all known ones the interval has no width, which says less than it seems.
     """
     known, unknown = _scores(known, unknown)
-    above = _placed(known, unknown)  # of each unknown image: the share of known ones below it
-    below = 1 - _placed(unknown, known)
+    above = _place_at(known, unknown)  # of each unknown image: the share of known ones below it
+    below = 1 - _place_at(unknown, known)
     area = float(above.mean())
     error = sum(float(x.var(ddof=1)) / len(x) for x in (above, below) if len(x) > 1)
     half = z * float(np.sqrt(error))
     return area, max(area - half, 0.0), min(area + half, 1.0)
 
 
-def _placed(others: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _place_at(others: np.ndarray, scores: np.ndarray) -> np.ndarray:
     ordered = np.sort(others)
     left, right = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
     return np.asarray((left + right) / (2 * len(ordered)))

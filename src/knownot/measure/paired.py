@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .intervals import Z95, _placed
+from .intervals import Z95, _place_at
 from .metrics import _scores
 
 
@@ -42,8 +42,8 @@ def areas(known: np.ndarray, unknown: Sequence[np.ndarray]) -> Areas:
     below, above = np.zeros(len(np.ravel(known))), []
     for one in unknown:
         k, u = _scores(known, one)
-        above.append(_placed(k, u) / len(unknown))
-        below = below + (1 - _placed(u, k)) / len(unknown)
+        above.append(_place_at(k, u) / len(unknown))
+        below = below + (1 - _place_at(u, k)) / len(unknown)
     return Areas(float(sum(x.mean() for x in above)), below, tuple(above))
 
 

@@ -22,9 +22,7 @@ def described(model: Model, file: str | None) -> dict[str, Any]:
     }
 
 
-def reopened(
-    about: Mapping[str, Any], given: Any, folder: Path, files: Sequence[str], *, who: str, option: str
-) -> Model:
+def reopen(about: Mapping[str, Any], given: Any, folder: Path, files: Sequence[str], *, who: str, option: str) -> Model:
     """The network that the manifest speaks of: `given` if there is one, else its file; opened as at fit time.
 
     who, option: what messages call it, and the argument of `load` that gives it.

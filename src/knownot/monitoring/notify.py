@@ -60,7 +60,7 @@ def checked_url(url: str) -> str:
 def prometheus(monitor: Monitor) -> str:
     """Metrics in Prometheus' text format, for a textfile collector or an endpoint."""
     share = monitor.recent_share()
-    label = f'stream="{_escaped(monitor.name)}"'
+    label = f'stream="{_escape(monitor.name)}"'
     lines: list[str] = []
 
     def metric(name: str, kind: str, says: str, values: dict[str, float]) -> None:
@@ -89,5 +89,5 @@ def _body(alarm: Alarm, stream: str) -> bytes:
     return json.dumps({"stream": stream, **alarm.facts()}).encode()
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").encode("utf-8", "replace").decode()

@@ -96,7 +96,7 @@ def without_class(osc: OpenSetClassifier, name: str) -> OpenSetClassifier:
     return replace(osc, added=tuple(a for a in osc.added if a.name != name))
 
 
-def claimed(added: Sequence[AddedClass], features: Array) -> Array:
+def claim(added: Sequence[AddedClass], features: Array) -> Array:
     """Which added class each image belongs to, by unit features [n, d]: of those within whose reach it is the one with
     the nearest mean, -1 for none. (By the largest p-value a class of many looks would take all others.) In the array
     API standard."""
@@ -106,8 +106,8 @@ def claimed(added: Sequence[AddedClass], features: Array) -> Array:
     return xp.where(xp.max(near, axis=1) > -math.inf, xp.argmax(near, axis=1), -1)
 
 
-def undecided(added: Sequence[AddedClass], features: np.ndarray) -> np.ndarray:
-    """How little the cosines of unit features [n, d] may change before `claimed` says otherwise, [n]."""
+def margin_of_claims(added: Sequence[AddedClass], features: np.ndarray) -> np.ndarray:
+    """How little the cosines of unit features [n, d] may change before `claim` says otherwise, [n]."""
     near = features @ np.stack([a.mean for a in added], axis=1)
     edge = np.abs(near - _least(added)).min(axis=1)
     two = np.sort(near, axis=1)[:, -2:]

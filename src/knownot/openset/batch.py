@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Activations
 from ..calibration import PER_CLASS, p_values
 from ..errors import OptionError
-from ..fitting.extraction import extracted
+from ..fitting.extraction import extract
 from ..fitting.thumbnails import SIDE, embed, squared
 from ..images import open_images
 from ..progress import bar
@@ -49,7 +49,7 @@ def features_of(
     batches = osc.batches(source, thumbs=SIDE if unknown_only else 0)
     parts, rows, thumbs = [osc.nothing], [], [np.empty((0, SIDE, SIDE, 3), np.uint8)]
     with bar("features", source.count, progress) as advance:
-        for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts):
+        for batch, verdicts, activations, fine in extract(osc.looking, batches, osc.second, osc._verdicts):
             seen = view(activations)
             features = np.full((len(batch), seen.shape[1]), np.nan, np.float32)
             features[batch.rows[fine]] = seen

@@ -24,7 +24,7 @@ def csv_cell(value: Any, raw: bool = False, *, path: bool = False) -> Any:
     if not isinstance(value, str):
         return value
     text = lossless(value)
-    if raw or not _runs(_undotted(text)):
+    if raw or not _runs(_strip_dots(text)):
         return text
     dotted = text.startswith("./") or (path and not text.startswith("'"))
     return f"./{text}" if dotted else f"'{text}"
@@ -32,7 +32,7 @@ def csv_cell(value: Any, raw: bool = False, *, path: bool = False) -> Any:
 
 def from_csv_cell(text: str) -> str:
     """The text that `csv_cell` was given."""
-    if text.startswith("./") and _runs(_undotted(text)):
+    if text.startswith("./") and _runs(_strip_dots(text)):
         return text[2:]
     return text[1:] if text.startswith("'") and _runs(text[1:]) else text
 
@@ -60,7 +60,7 @@ def as_bytes(text: str) -> bytes:
     return os.fsencode(lossless(text))
 
 
-def _undotted(text: str) -> str:
+def _strip_dots(text: str) -> str:
     while text.startswith("./"):
         text = text[2:]
     return text

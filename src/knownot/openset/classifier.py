@@ -43,14 +43,14 @@ from ..detectors.passes import with_extra_passes
 from ..detectors.reducing import reducing
 from ..errors import ActivationsError, ImagesError, OptionError, SavedError
 from ..fitting.auxiliary import Auxiliary
-from ..fitting.extraction import Computed, batch_size_for, extracted, run_batch
+from ..fitting.extraction import Computed, batch_size_for, extract, run_batch
 from ..fitting.none_classes import takes_for_none
 from ..fitting.thumbnails import SIDE, Bank, embed
 from ..fitting.trial import Trial
 from ..images import Batch, Images, open_images
 from ..images.model_input import first_checked
 from ..models import Model
-from ..models.reopen import described, reopened
+from ..models.reopen import described, reopen
 from ..monitoring import Monitor
 from ..progress import bar
 from ..selection.diagnostics import Check
@@ -59,7 +59,7 @@ from ..shifts.seen import Telling
 from ..stats import one_blas_thread
 from ..version import __version__
 from .adapting import Windows, check_adapt
-from .added import AddedClass, claimed, with_class, without_class
+from .added import AddedClass, claim, with_class, without_class
 from .agreement import check_agreement
 from .batch import features_of, marginal_p
 from .discovery import Discovery, discover
@@ -243,7 +243,7 @@ class OpenSetClassifier:
         total = source.count
         with bar("predict", None if total is None else total - start, progress) as advance:
             before = time.perf_counter()
-            for batch, verdicts, activations, fine in extracted(
+            for batch, verdicts, activations, fine in extract(
                 self.looking, batches, self.second, self._verdicts, not live
             ):
                 if gallery and len(fine):
@@ -454,7 +454,7 @@ class OpenSetClassifier:
         label = np.where(self.calibration.unknown(p, predicted), -1, predicted)
         strange = label < 0
         if self.added and strange.any():
-            which = claimed(self.added, embed(activations)[strange])
+            which = claim(self.added, embed(activations)[strange])
             label[strange] = np.where(which >= 0, self.model.capabilities.classes + which, -1)
         if self.record.none_classes:  # what the classifier itself takes for nothing is unknown
             nothing = takes_for_none(activations.logits, activations.extra)
@@ -803,13 +803,13 @@ def networks_in(
     folder: Path, about: Mapping[str, Any], files: tuple[str, ...], given: tuple[Any, Any], way: Preprocess | None
 ) -> tuple[Model, Auxiliary | None]:
     """The classifier and the second network of a saved folder. given: those to take instead of its files."""
-    opened = reopened(about, given[0], folder, files, who="classifier", option="model")
+    opened = reopen(about, given[0], folder, files, who="classifier", option="model")
     said = about.get("second")
     if given[1] is not None and not said:
         raise SavedError("features= was given, but this classifier was fitted without a second network.")
     if not isinstance(said, dict):
         return opened, None
-    return opened, Auxiliary(reopened(said, given[1], folder, files, who="second network", option="features"), way)
+    return opened, Auxiliary(reopen(said, given[1], folder, files, who="second network", option="features"), way)
 
 
 SAVED = ("preprocess", "detector", "calibration", "references", "class_names", "bank", "record")

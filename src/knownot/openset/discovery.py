@@ -177,7 +177,7 @@ def find_clusters(
     for k, core in enumerate(cores):
         joined[core.rows] = k
     rest = np.flatnonzero(joined < 0)
-    joined[rest] = assigned(features[rest], cores)
+    joined[rest] = assign_clusters(features[rest], cores)
     clusters = [
         make_cluster(features, closed, np.flatnonzero(joined == k), core.stability) for k, core in enumerate(cores)
     ]
@@ -211,7 +211,7 @@ def make_cluster(features: np.ndarray, closed: Sequence[str], rows: np.ndarray, 
     )
 
 
-def assigned(features: np.ndarray, clusters: Sequence[Cluster]) -> np.ndarray:
+def assign_clusters(features: np.ndarray, clusters: Sequence[Cluster]) -> np.ndarray:
     """The cluster of each image, [n] int64: the nearest centre if it is within its reach, else -1."""
     if not clusters or not len(features):
         return np.full(len(features), -1, np.int64)

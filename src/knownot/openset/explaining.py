@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import softmax
-from ..fitting.extraction import extracted
+from ..fitting.extraction import extract
 from ..fitting.thumbnails import embed
 from ..images import open_images
 from .verdicts import Verdicts
@@ -47,7 +47,7 @@ def explain(
     source = open_images(images)
     batches = osc.batches(source, ahead=False)
     parts, explanations = [osc.nothing], list[Explanation | None]()
-    for batch, verdicts, activations, fine in extracted(osc.looking, batches, osc.second, osc._verdicts, False):
+    for batch, verdicts, activations, fine in extract(osc.looking, batches, osc.second, osc._verdicts, False):
         rows: list[Explanation | None] = [None] * len(batch)
         if len(fine):
             probabilities, seen = softmax(activations.logits), embed(activations)

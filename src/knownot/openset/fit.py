@@ -158,10 +158,10 @@ def fit(
         warnings.warn(f"{agreed.again} {VOID} {CURE}", UserWarning, stacklevel=3)
     shown, sample = Thumbnails(thumbnails, seed), Sample(seed=seed) if agreed.changes else Sample(0)
     passed = run_passes(agreed.job, shown, sample, agreed.none)
-    return assembled(agreed, passed, shown, begin, unknown=unknown, sample=sample)
+    return assemble(agreed, passed, shown, begin, unknown=unknown, sample=sample)
 
 
-def assembled(
+def assemble(
     agreed: Agreed,
     passed: Passed,
     shown: Thumbnails,

@@ -34,7 +34,7 @@ from ..shifts.kinds import asked_for
 from ..shifts.sample import Sample
 from ..version import __version__
 from .classifier import OpenSetClassifier, networks_in
-from .fit import assembled, fit
+from .fit import assemble, fit
 from .replacing import replacing
 from .steps import ONE, Agreed, agree_on, checked_passes
 
@@ -253,7 +253,7 @@ def merged(agreed: Agreed, whole: Part, begin: float, unknown: Any = None) -> Op
     _check_complete(whole.pieces)
     passed = checked_passes(finish(agreed.job, whole))
     sample = whole.sample if isinstance(whole.sample, Sample) else None
-    return assembled(agreed, passed, whole.shown, begin, unknown=unknown, sample=sample)
+    return assemble(agreed, passed, whole.shown, begin, unknown=unknown, sample=sample)
 
 
 def _check_complete(pieces: Sequence[tuple[str, int, int]]) -> None:

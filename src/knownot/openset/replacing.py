@@ -137,11 +137,11 @@ def _finish(draft: Path, folder: Path) -> None:
     inside = sorted(draft.rglob("*"))
     for path in (*(p for p in inside if p.is_file()), *(p for p in inside if p.is_dir()), draft):
         if not path.is_symlink():
-            _synced(path)
+            _sync(path)
             path.chmod(files if path.is_file() else mode)
 
 
-def _synced(path: Path) -> None:
+def _sync(path: Path) -> None:
     if path.is_dir() and fcntl is None:
         return  # Windows opens no folders
     file = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
@@ -158,7 +158,7 @@ def _put(draft: Path, folder: Path) -> None:
     """`draft` to the path `folder`, and what was there to that of the draft."""
     if not folder.exists():
         draft.rename(folder)
-    elif not _exchanged(draft, folder):
+    elif not _exchange(draft, folder):
         old = draft.with_name(draft.name + "-old")
         folder.rename(old)
         try:
@@ -168,10 +168,10 @@ def _put(draft: Path, folder: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     with suppress(OSError):
-        _synced(folder.parent)
+        _sync(folder.parent)
 
 
-def _exchanged(one: Path, other: Path) -> bool:
+def _exchange(one: Path, other: Path) -> bool:
     """Swap two paths in one step: renameat2 of Linux, renamex_np of macOS. False where the system cannot."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE; RENAME_SWAP of macOS is 2 too
     paths = os.fsencode(one), os.fsencode(other)

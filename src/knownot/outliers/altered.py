@@ -92,11 +92,11 @@ def crop(images: np.ndarray, others: np.ndarray, rng: Rng) -> np.ndarray:
     top, left = rng.integers(0, h - a + 1, n), rng.integers(0, w - b + 1, n)
     for i in range(n):
         piece = images[i, top[i] : top[i] + a, left[i] : left[i] + b].astype(np.float32)
-        made[i] = pixels(_enlarged(_enlarged(piece, h).transpose(1, 0, 2), w).transpose(1, 0, 2))
+        made[i] = pixels(_enlarge(_enlarge(piece, h).transpose(1, 0, 2), w).transpose(1, 0, 2))
     return made
 
 
-def _enlarged(x: np.ndarray, side: int) -> np.ndarray:
+def _enlarge(x: np.ndarray, side: int) -> np.ndarray:
     """The first axis to `side`, linear between the centres of its pixels."""
     at = np.clip((np.arange(side) + 0.5) * len(x) / side - 0.5, 0, len(x) - 1)
     low = at.astype(int)

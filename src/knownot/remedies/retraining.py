@@ -118,7 +118,7 @@ def retrain(
     task = prepared(opened, images, held, outliers, preprocess, class_names, settings)
     were = rights(opened, task.validation)
     outcome = chosen.retrain(task)
-    taken = _accepted(outcome, task, were, tolerance, interpolate)
+    taken = _accept_weights(outcome, task, were, tolerance, interpolate)
     if not taken.accepted:
         raise UnsoundError(_refusal(kind, task.settings, were, taken, tolerance))
     notes = [*task.notes, *outcome.notes]
@@ -150,7 +150,9 @@ class _Taken:
     back: bool  # whether going back was tried, or would have been
 
 
-def _accepted(outcome: Outcome, task: Task, were: np.ndarray, tolerance: float | None, interpolate: bool) -> _Taken:
+def _accept_weights(
+    outcome: Outcome, task: Task, were: np.ndarray, tolerance: float | None, interpolate: bool
+) -> _Taken:
     """All the way if the accuracy allows it, else as far as it does; what was tried last if it never does."""
     back = SHARES if interpolate and tolerance is not None and outcome.at is not None else ()
     tried: list[np.ndarray] = []
@@ -159,7 +161,7 @@ def _accepted(outcome: Outcome, task: Task, were: np.ndarray, tolerance: float |
         if share < 1:
             model = outcome.at(share)  # type: ignore[misc]
         if model is not None:
-            opened = _reopened(model, outcome.none_classes, task)
+            opened = _reopen(model, outcome.none_classes, task)
         tried.append(were if model is None else rights(opened, task.validation))
         accepted = tolerance is None or float(tried[-1].mean()) >= float(were.mean()) - tolerance
         if accepted:
@@ -191,7 +193,7 @@ def from_stream(model: Any, known: Any, labels: Any = None, *, wild: Any, **opti
     return retrain("stream", model, known, labels, outliers=wild, **options)
 
 
-def _reopened(model: Any, none_classes: int, task: Task) -> Model:
+def _reopen(model: Any, none_classes: int, task: Task) -> Model:
     """A retrained model, opened as the user's own was."""
     opened = task.opened
     sides = opened.input.height, opened.input.width

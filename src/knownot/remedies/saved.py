@@ -12,7 +12,7 @@ from ..detectors import Detector, Recipe, beside_default, classes, configure, gi
 from ..errors import OptionError, SavedError
 from ..models import Model, open_model
 from ..models import saved as model_folder
-from ..models.reopen import described, reopened
+from ..models.reopen import described, reopen
 from ..openset.classifier import OpenSetClassifier
 from ..openset.fit import fit
 from ..openset.replacing import replacing
@@ -151,7 +151,7 @@ def load(folder: str | Path) -> Remedied:
     things, about, files = saving.read(folder, classes())
     if about.get("is") != KIND:
         raise SavedError(f"{str(folder)!r} is no retrained classifier. A saved open-set classifier is opened by load.")
-    opened = reopened(about, open_model(folder), folder, files, who="classifier", option="model")
+    opened = reopen(about, open_model(folder), folder, files, who="classifier", option="model")
     detector = things["detector"]
     if not isinstance(detector, str | Detector):
         raise SavedError(f"{folder} names no detector. Save the retrained classifier again.")

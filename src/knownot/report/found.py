@@ -21,7 +21,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..errors import OptionError
-from ..openset.discovery import Cluster, Discovery, assigned, embedding, find_clusters, make_cluster
+from ..openset.discovery import Cluster, Discovery, assign_clusters, embedding, find_clusters, make_cluster
 from ..plots import data_uri, percent, stylesheet, visible
 from ..plots.writing import put
 
@@ -45,7 +45,7 @@ def write_found(
         whole, old, names = found, 0, _names(found.clusters, 0)
         folder.mkdir(parents=True, exist_ok=True)
     else:
-        whole, thumbs, paths, old = _added(before, found, paths, thumbs, smallest)
+        whole, thumbs, paths, old = _add_images(before, found, paths, thumbs, smallest)
         names = [*_named(folder, old), *_names(whole.clusters[old:], old)]
     for number, (cluster, name) in enumerate(zip(whole.clusters, names, strict=True)):
         place = folder / name
@@ -59,7 +59,7 @@ def write_found(
     return whole
 
 
-def _added(
+def _add_images(
     before: tuple[Discovery, np.ndarray, list[str | None]], found: Discovery, paths: list[str | None],
     thumbs: np.ndarray, smallest: int,
 ) -> tuple[Discovery, np.ndarray, list[str | None], int]:  # fmt: skip
@@ -73,7 +73,7 @@ def _added(
     features = np.concatenate([was.features, found.features[new]]) if len(new) else was.features
     rows, label, closed = embedding(features, was.blocks), was.label, verdicts.closed_class
     old = [make_cluster(rows, closed, np.flatnonzero(label == k), c.stability) for k, c in enumerate(was.clusters)]
-    label = np.concatenate([label, assigned(rows[len(label) :], old)])
+    label = np.concatenate([label, assign_clusters(rows[len(label) :], old)])
     clusters = [make_cluster(rows, closed, np.flatnonzero(label == k), c.stability) for k, c in enumerate(old)]
     rest = np.flatnonzero(label < 0)
     fresh, unstable = find_clusters(rows[rest], [closed[i] for i in rest], smallest=smallest)

@@ -102,14 +102,14 @@ def learn(
 
     s, b = _least(scaled, np.array([1 / prior.sum(), -1.0]), 1e-6)
     pull = pull / float(s * s * prior @ prior)
-    drawn = _drawn(x, slope, s * prior, b, pull)
+    drawn = _fit_drawn(x, slope, s * prior, b, pull)
     kept = np.sort(np.lexsort((-drawn, prior == 0))[:MEMBERS])  # those to start from stay
     weights = np.zeros(len(columns))
-    weights[kept] = _drawn(x[:, kept], slope, s * prior[kept], b, pull)
+    weights[kept] = _fit_drawn(x[:, kept], slope, s * prior[kept], b, pull)
     return np.asarray(np.round(weights / (weights.max() or 1.0), 3))
 
 
-def _drawn(x: np.ndarray, slope: Slope, centre: np.ndarray, b: float, pull: float) -> np.ndarray:
+def _fit_drawn(x: np.ndarray, slope: Slope, centre: np.ndarray, b: float, pull: float) -> np.ndarray:
     """Weights of least loss that are drawn to `centre`."""
 
     def near(v: np.ndarray) -> tuple[float, np.ndarray]:

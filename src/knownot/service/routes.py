@@ -68,7 +68,7 @@ async def models(request: Request) -> dict[str, Any]:
     settings = registry.settings
     return {
         "default": registry.first,
-        "models": [_described(registry, name) for name in registry.entries],
+        "models": [_describe_row(registry, name) for name in registry.entries],
         "limits": {name: getattr(settings, name) for name in ("max_body", "max_images", "max_pixels")},
         "examples": len(settings.examples),
         "streams": len(settings.streams),
@@ -77,10 +77,10 @@ async def models(request: Request) -> dict[str, Any]:
 
 @router.get("/v1/models/{name}", response_model=ModelOut, responses=responses(404, 422), summary="One of them")
 async def model(request: Request, name: str) -> dict[str, Any]:
-    return _described(request.app.state.registry, request.app.state.registry.get(name).name)
+    return _describe_row(request.app.state.registry, request.app.state.registry.get(name).name)
 
 
-def _described(registry: Registry, name: str) -> dict[str, Any]:
+def _describe_row(registry: Registry, name: str) -> dict[str, Any]:
     entry = registry.entries[name]
     return {**entry.engine.description(), "refused": entry.refused}
 

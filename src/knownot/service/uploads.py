@@ -108,10 +108,10 @@ def _from_json(body: bytes) -> list[Upload]:
     except ValidationError as error:
         raise Problem(422, told(error.errors(include_url=False, include_context=False, include_input=False))) from None
     items = [ImageIn(data=item, id=None) if isinstance(item, str) else item for item in given.images]
-    return [_decoded(item, i) for i, item in enumerate(items)]
+    return [_decode_upload(item, i) for i, item in enumerate(items)]
 
 
-def _decoded(item: ImageIn, i: int) -> Upload:
+def _decode_upload(item: ImageIn, i: int) -> Upload:
     name, text = f"#{i}" if item.id is None else printable(item.id), item.data
     if text.startswith("data:"):
         text = text.partition(",")[2]

@@ -81,7 +81,7 @@ def learn(
                 kinds.append(kind)
                 seen.append(found)
             advance(len(x))
-    return (_fitted(kinds, seen, copier.places, copier.half) if kinds else None), tuple(notes)
+    return (_fit_kinds(kinds, seen, copier.places, copier.half) if kinds else None), tuple(notes)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _right(predicted: np.ndarray, right: np.ndarray) -> float:
     return float((predicted == right)[known].mean()) if known.any() else 0.0
 
 
-def _fitted(kinds: list[Kind], seen: list[np.ndarray], places: tuple[str, ...], half: int) -> Shifts:
+def _fit_kinds(kinds: list[Kind], seen: list[np.ndarray], places: tuple[str, ...], half: int) -> Shifts:
     """Discriminants from the first half of the copies of each kind [m, d]; how often they are right from the second."""
     first, second = [x[:half].astype(np.float64) for x in seen], [x[half:] for x in seen]
     means = np.stack([x.mean(axis=0) for x in first])

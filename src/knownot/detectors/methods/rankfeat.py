@@ -44,10 +44,10 @@ class RankOneRest(OfLayer):
         v = unit(xp.sqrt(xp.sum(f * f, axis=1)) * ripple)
         turned = xp.matrix_transpose(f)
         if k < s:
-            u = _iterated(f @ turned, _times(f, v), self.iterations - 1)
+            u = _iterate(f @ turned, _times(f, v), self.iterations - 1)
             v = unit(_times(turned, u))
         else:
-            v = _iterated(turned @ f, v, self.iterations)
+            v = _iterate(turned @ f, v, self.iterations)
         return mean - _times(f, v) * xp.mean(v, axis=1, keepdims=True) * xp.squeeze(top, axis=2)
 
     def _gap(self, batch: Activations, mean: Array) -> Array:  # [n, 1]
@@ -58,7 +58,7 @@ class RankOneRest(OfLayer):
         return divided(gap, xp.max(xp.abs(batch.features), axis=1, keepdims=True))
 
 
-def _iterated(square: Array, v: Array, steps: int) -> Array:  # [n, a, a], [n, a] -> [n, a]
+def _iterate(square: Array, v: Array, steps: int) -> Array:  # [n, a, a], [n, a] -> [n, a]
     """Of length 1 every second step only: the largest singular value of a scaled map is at least 1, at most the root of
     k s, so nothing vanishes, nor overflows in float32 while k s < 10^9."""
     for step in range(1, steps + 1):

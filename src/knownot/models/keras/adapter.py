@@ -20,7 +20,7 @@ from ...errors import ActivationsError, InputError, KnownotError, ModelError, un
 from ..base import Model, probe, verify_head, verify_output
 from .backend import abstractly, compiled, eager, to_numpy
 from .describe import class_names_of, input_of, own_preprocess, saveable
-from .gradient import Pull, dropping, drops, puller
+from .gradient import Pull, drop_units, drops, puller
 from .head import MANY, SIGMOID, Tail, find_tail, head_of, is_linear, read_features, read_logits, single
 from .stages import Stage, channels_first, find_stages, layout_of_call, pool
 from .walk import Call, Instead, run
@@ -146,7 +146,7 @@ class KerasModel(Model):
             why = f"its weights {', '.join(bad[:3])} hold NaN or infinity" if bad else "its values overflow"
             raise ActivationsError(f"The classifier's output for a random image is not finite: {why}.")
         if head is None:
-            _settled(own, found, self._tail, self._reads_head)
+            _settle_layers(own, found, self._tail, self._reads_head)
         if self._reads_head:
             logits, features = _numpy(found["logits"]), _numpy(found["features"])
             if logits.shape != own.shape:
@@ -244,7 +244,7 @@ class KerasModel(Model):
 
     def dropped(self, batch: np.ndarray, seed: int) -> np.ndarray:
         self.shows_or_raise("dropout")
-        found = eager(partial(self._compute, instead=dropping(seed)))(np.asarray(batch, np.float32))
+        found = eager(partial(self._compute, instead=drop_units(seed)))(np.asarray(batch, np.float32))
         return _numpy(found["logits"])
 
     def _running(self, maps: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -281,7 +281,7 @@ class KerasModel(Model):
         return "model.keras"
 
 
-def _settled(own: np.ndarray, found: dict[str, Any], tail: Tail, reads_head: bool) -> None:
+def _settle_layers(own: np.ndarray, found: dict[str, Any], tail: Tail, reads_head: bool) -> None:
     """Raise ModelError where the output is a softmax of a softmax, or percentages."""
     logits = _numpy(found["logits"])
     if own.shape == logits.shape and (not reads_head or tail.clean):

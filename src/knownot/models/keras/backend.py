@@ -80,7 +80,7 @@ def abstractly(function: Run, shape: tuple[int, ...]) -> Any:
     elif backend == "tensorflow":
         import tensorflow as tf
 
-        tf.function(scoped(keep), autograph=False).get_concrete_function(tf.TensorSpec(shape, "float32"))
+        tf.function(in_name_scope(keep), autograph=False).get_concrete_function(tf.TensorSpec(shape, "float32"))
     else:
         import numpy as np
 
@@ -88,7 +88,7 @@ def abstractly(function: Run, shape: tuple[int, ...]) -> Any:
     return kept[0]
 
 
-def scoped(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_name_scope(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` under a name of TensorFlow's: inside one a layer's own name may begin with "_", which none may at the
     root."""
     import tensorflow as tf
@@ -124,7 +124,7 @@ def compiled(function: Run, variables: Callable[[], list[Any]]) -> Run:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(scoped(function), autograph=False, reduce_retracing=True)
+        return tf.function(in_name_scope(function), autograph=False, reduce_retracing=True)
     if backend != "jax":
         return eager(function)
     import jax

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ...errors import ModelError, missing_extra
-from .refusals import LAMBDA, checked, translated
+from .refusals import LAMBDA, checked, translate_error
 from .safety import check_description, check_links
 
 MOVED = re.compile(rb'"(?:tf_)?keras\.src\.engine\.(functional|sequential|training)"')  # modules of Keras 2
@@ -63,7 +63,7 @@ def _load_keras(path: Path) -> keras.Model:
     except Exception as error:
         model = _of_keras_2(path)
         if model is None:
-            raise translated(path, error) from error
+            raise translate_error(path, error) from error
     return checked(path, model)
 
 

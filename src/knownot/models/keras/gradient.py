@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ...errors import ModelError
-from .backend import rounded, scoped, to_numpy
+from .backend import in_name_scope, rounded, to_numpy
 
 Compute = Callable[[Any], dict[str, Any]]
 Pull = Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
@@ -75,7 +75,7 @@ def _tensorflow(heads: Callable[[Any], list[Any]], variables: Callable[[], list[
     def pull(x: Any, pulls: list[Any]) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            found = scoped(heads)(x)
+            found = in_name_scope(heads)(x)
         given = [tf.cast(v, h.dtype) for v, h in zip(pulls, found, strict=True)]
         return tape.gradient(found, x, output_gradients=given)
 
@@ -87,7 +87,7 @@ def drops(op: Any) -> bool:
     return isinstance(op, keras.layers.Dropout) and 0 < op.rate < 1
 
 
-def dropping(seed: int) -> Callable[[Any, tuple[Any, ...]], Any]:
+def drop_units(seed: int) -> Callable[[Any, tuple[Any, ...]], Any]:
     """What `walk.run` puts in the place of layers: dropout by a mask that is the same for all images of a batch, so an
     image's scores depend neither on its batch nor on its place there."""
     rng = np.random.default_rng([seed, 5])

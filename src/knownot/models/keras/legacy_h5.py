@@ -17,7 +17,7 @@ import keras
 from keras.src.legacy.saving import legacy_h5_format  # the public load_model takes no file that was mended in memory
 
 from ...errors import ModelError
-from .refusals import LAMBDA, checked, translated
+from .refusals import LAMBDA, checked, translate_error
 from .safety import check_description, check_links
 from .tf_ops import translate_op
 
@@ -58,7 +58,7 @@ def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
         raise ModelError(f"{path.name} is a damaged or truncated HDF5 file: {error}. Copy or save it again.") from error
     with file:
         check_links(file, path.name)
-        config, notes = _mended(path, file)
+        config, notes = _mend_config(path, file)
         check_description(config, path.name)
         try:
             file.attrs["model_config"] = json.dumps(config).encode()
@@ -67,7 +67,7 @@ def load(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
         except ModelError:
             raise
         except Exception as error:
-            raise translated(path, error) from error
+            raise translate_error(path, error) from error
     return checked(path, model), notes
 
 
@@ -82,7 +82,7 @@ def _hard_sigmoid_2(x: Any) -> Any:
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
-def _mended(path: Path, file: h5py.File) -> tuple[Json, tuple[str, ...]]:
+def _mend_config(path: Path, file: h5py.File) -> tuple[Json, tuple[str, ...]]:
     raw = file.attrs.get("model_config")
     if raw is None:
         raise ModelError(

@@ -23,7 +23,7 @@ def checked(path: Path, model: Any) -> keras.Model:
     return model
 
 
-def translated(path: Path, error: BaseException) -> ModelError:
+def translate_error(path: Path, error: BaseException) -> ModelError:
     """Keras' exception as a ModelError that says what to do."""
     text = str(error)
     if "lambda" in text.lower():

@@ -31,7 +31,7 @@ def translate_op(layer: Json) -> Json:
     function = str(config.get("function", "")).removeprefix("tf.")
     nodes = layer.get("inbound_nodes", [])
     if layer["class_name"] == "TFOpLambda" and len(nodes) == 1:
-        made = _translated(function, nodes[0])
+        made = _translate(function, nodes[0])
         if made is not None:
             kind, arguments, inputs = made
             arguments["name"] = config["name"].replace("/", "_")
@@ -43,7 +43,7 @@ def translate_op(layer: Json) -> Json:
     )
 
 
-def _translated(function: str, node: list[Any]) -> tuple[str, Json, list[Any]] | None:
+def _translate(function: str, node: list[Any]) -> tuple[str, Json, list[Any]] | None:
     """(class, arguments, inbound node) for one call [[layer, call, output, keywords]]."""
     call = node if node and isinstance(node[0], str) else node[0]
     if function == "concat":

@@ -64,7 +64,7 @@ def run(model: keras.Model, x: Any, see: See, instead: Instead = lambda op, args
     with _modes_kept(model):
         if not hidden:
             return _op(model, "", see, instead, (x,), {})
-        with _patching, _wrapped(hidden, see, instead):
+        with _patching, _wrap(hidden, see, instead):
             return _op(model, "", see, instead, (x,), {})
 
 
@@ -105,7 +105,7 @@ def _collect(op: Op, path: str, hidden: list[tuple[str, keras.Layer]], opaque: b
 
 
 @contextmanager
-def _wrapped(hidden: list[tuple[str, keras.Layer]], see: See, instead: Instead) -> Iterator[None]:
+def _wrap(hidden: list[tuple[str, keras.Layer]], see: See, instead: Instead) -> Iterator[None]:
     me = threading.get_ident()
     undo: list[tuple[dict[str, Any], Any]] = []
 

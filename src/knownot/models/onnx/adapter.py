@@ -49,7 +49,7 @@ class Reading:
     def served(self, maps: Sequence[str]) -> tuple[bytes, Graph]:
         """The graph of the activations, with these maps among its outputs."""
         again = Graph(self.file.again())
-        return _served(again, self.chosen, self.layers, self.tensors, maps), again
+        return _build_graph(again, self.chosen, self.layers, self.tensors, maps), again
 
     def serve(self, maps: Sequence[str]) -> onnxruntime.InferenceSession:
         """A session of that."""
@@ -257,7 +257,7 @@ def opened(
         proven=not embedding,
     )
     model = OnnxModel(
-        reading, opener(_served(graph, chosen, layers, tensors), True), seen.spec,
+        reading, opener(_build_graph(graph, chosen, layers, tensors), True), seen.spec,
         reading.capabilities(classes, earlier),
         names=class_names(file.metadata, classes) or zip_names(graph, classes),
         preprocess=declared(file.metadata, seen.spec) or preprocess(graph, value, seen.spec),
@@ -299,7 +299,7 @@ def _stage_layouts(
     return found
 
 
-def _served(
+def _build_graph(
     graph: Graph, chosen: Found, layers: Mapping[str, str], tensors: Mapping[str, str], maps: Sequence[str] = ()
 ) -> bytes:
     """The graph whose outputs are the activations."""

@@ -29,7 +29,7 @@ class OnnxFile:
         self.path = None if isinstance(thing, ModelProto) else Path(thing)
         self.folder = self.path.parent if self.path else None
         self.who = f"{self.path.name!r}" if self.path else "This onnx.ModelProto"
-        self._bytes = serialised(thing) if isinstance(thing, ModelProto) else None
+        self._bytes = serialise(thing) if isinstance(thing, ModelProto) else None
         proto = self._parsed(self._bytes) if self._bytes is not None else self._read()
         if not proto.HasField("graph") or not proto.graph.node:
             raise ModelError(f"{self.who} holds no ONNX graph. Export the classifier to ONNX again.")
@@ -39,7 +39,7 @@ class OnnxFile:
         self._stamp = _stamp(self.path) if self.path else None
         self.fingerprint = self._hash(proto)
         self.metadata = {p.key: p.value for p in proto.metadata_props}
-        self._proto = _inlined(proto)
+        self._proto = _inline(proto)
         self._check_operators(self._proto.graph)
 
     def take(self) -> ModelProto:
@@ -211,7 +211,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _inlined(proto: ModelProto) -> ModelProto:
+def _inline(proto: ModelProto) -> ModelProto:
     if not proto.functions:
         return proto
     from onnx.inliner import inline_local_functions
@@ -219,7 +219,7 @@ def _inlined(proto: ModelProto) -> ModelProto:
     return inline_local_functions(proto)
 
 
-def serialised(proto: ModelProto) -> bytes:
+def serialise(proto: ModelProto) -> bytes:
     data, cause = b"", None
     try:
         data = proto.SerializeToString(deterministic=True)

@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import AttributeProto, ModelProto, NodeProto, helper
 
 from ...errors import ModelError, unknown_name
-from .file import OnnxFile, serialised
+from .file import OnnxFile, serialise
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
@@ -109,7 +109,7 @@ class Graph:
         for node in reversed(self.nodes):
             if wanted.intersection(node.output):
                 wanted.update(filter(None, node.input))
-                wanted.update(_captured(node))
+                wanted.update(_list_captured(node))
         return wanted
 
     def only_consumer(self, name: str) -> NodeProto | None:
@@ -133,7 +133,7 @@ class Graph:
         del graph.output[:]
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         try:
-            return serialised(self.proto)
+            return serialise(self.proto)
         finally:
             del graph.node[count:]
             del graph.output[:]
@@ -174,11 +174,11 @@ def has_subgraph(node: NodeProto) -> bool:
     return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
 
 
-def _captured(node: NodeProto) -> Iterator[str]:
+def _list_captured(node: NodeProto) -> Iterator[str]:
     """Names that sub-graphs of If, Loop and Scan read from outside (and some that are their own: harmless)."""
     for a in node.attribute:
         for inner in (*((a.g,) if a.HasField("g") else ()), *a.graphs):
             for n in inner.node:
                 yield from filter(None, n.input)
-                yield from _captured(n)
+                yield from _list_captured(n)
             yield from (o.name for o in inner.output)

@@ -38,7 +38,7 @@ def read(path: Path, *, unsafe_pickle: bool) -> tuple[Any, Mapping[str, Any], st
             archive = _archive(own, path.name)
             kind = _kind(archive, path.name)
             if archive is None or kind == "pickle":
-                return _pickled(own, path.name, unsafe_pickle), {}, ""
+                return _load_pickle(own, path.name, unsafe_pickle), {}, ""
             thing, said, foreign = (_program if kind == "program" else _script)(archive, path.name, unsafe_pickle)
             return thing, said, _note(foreign) if foreign else ""
     except ModelError:
@@ -141,7 +141,7 @@ def _some(names: set[str], most: int = 5) -> str:
     return ", ".join(sorted(names)[:most]) + (" …" if len(names) > most else "")
 
 
-def _pickled(path: Path, shown: str, unsafe_pickle: bool) -> Any:
+def _load_pickle(path: Path, shown: str, unsafe_pickle: bool) -> Any:
     """The nn.Module of a pickle, if allowed. Raises ModelError for a state dict, and without permission."""
     try:
         thing = torch.load(path, map_location="cpu", weights_only=True)

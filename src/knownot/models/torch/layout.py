@@ -33,13 +33,13 @@ def layout_after(node: Node) -> str:
     if name in ops.PRODUCT:  # attention: its axes are heads and tokens, and what is made of it is no map either
         return ""
     if name in PERMUTING:
-        return _permuted(node, layout)
+        return _permute(node, layout)
     if name in RESHAPING:
-        return _reshaped(node)
+        return _reshape(node)
     return layout
 
 
-def _permuted(node: Node, layout: str) -> str:
+def _permute(node: Node, layout: str) -> str:
     """Found by what the operation did to the strides' owner: its arguments say it."""
     if not layout:
         return ""
@@ -54,7 +54,7 @@ def _permuted(node: Node, layout: str) -> str:
     return ""
 
 
-def _reshaped(node: Node) -> str:
+def _reshape(node: Node) -> str:
     """Pixels to tokens and back; any other change of shape loses the meaning."""
     source = node.sources[0]
     old, new = source.layout, node.shape

@@ -23,7 +23,7 @@ _switched: dict[
 
 
 @contextmanager
-def evaluating(whole: nn.Module) -> Iterator[None]:
+def in_evaluation(whole: nn.Module) -> Iterator[None]:
     """Every module of `whole` in evaluation mode. The first pass switches a module and the last one switches it back,
     so that no pass sees training mode because another one has ended, and none takes the other's mode for the user's.
 
@@ -147,7 +147,7 @@ class Network:
                 stack.enter_context(torch.autocast(self.device.type, enabled=False))
             if self.kind == "script":  # fused kernels would hide the steps
                 stack.enter_context(torch.jit.optimized_execution(False))
-            stack.enter_context(evaluating(self.module))
+            stack.enter_context(in_evaluation(self.module))
             yield
 
     def random_state(self) -> list[torch.Tensor]:
@@ -164,7 +164,7 @@ class Network:
         except Exception as error:
             raise ModelError(
                 f"The classifier raised {type(error).__name__} for a batch of shape {tuple(x.shape)}, {x.dtype}: "
-                f"{_shortened(error)}"
+                f"{_shorten(error)}"
             ) from error
 
     def fingerprint(self) -> str:
@@ -213,7 +213,7 @@ def _constants(script: Any) -> list[torch.Tensor]:
     return found
 
 
-def _shortened(error: Exception, most: int = 400) -> str:
+def _shorten(error: Exception, most: int = 400) -> str:
     """On one line; of a long message the beginning and the end, where TorchScript says what happened."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"

@@ -24,7 +24,7 @@ BARE = frozenset({"print", "rpc_async", "rpc_sync", "rpc_remote"})  # what is ca
 
 
 @functools.cache
-def _forbidden() -> frozenset[str]:
+def _list_forbidden() -> frozenset[str]:
     """Names of torch's own operators that are not on the list."""
     names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("aten::")}
     return frozenset(name.removeprefix("aten::") for name in names - ALLOWED)
@@ -70,7 +70,7 @@ def _in_text(text: str) -> set[str]:
         code = text
     words = _words(dotted).union(*map(_words, literals))
     found |= {"prim::Print" if word == "print" else f"prim::{word}" for word in _words(code) & BARE}
-    return found | {f"aten::{word}" for word in words & _forbidden()}
+    return found | {f"aten::{word}" for word in words & _list_forbidden()}
 
 
 def _words(text: str) -> set[str]:

@@ -113,7 +113,7 @@ def compare(
             result = attempt(one, opened, splits, names, tolerance, seed, progress, {"folder": folder, **options})
             if isinstance(result, Remedied):
                 found[one.name] = result
-            tried.append(_tried(one, result))
+            tried.append(_try_remedy(one, result))
     on = Measurement(
         splits=splits, names=names, unknown=strange, auto=auto, fooling=fooling, seed=seed, progress=progress
     )
@@ -188,7 +188,7 @@ def attempt(
         return reason(error)
 
 
-def _tried(one: Asked, result: Remedied | str) -> Tried:
+def _try_remedy(one: Asked, result: Remedied | str) -> Tried:
     outliers = one.outliers if isinstance(one.outliers, str) else "none" if one.outliers is None else "images"
     if isinstance(result, str):
         return Tried(one.name, one.remedy, failed=result, outliers=outliers)

@@ -75,7 +75,7 @@ def _may_be_half(layer: Any) -> bool:
     return not isinstance(layer, EXACT) and getattr(layer.dtype_policy, "name", "") == "float32"
 
 
-def tapped(copy: keras.Model, head: keras.layers.Dense) -> keras.Model:
+def tap_layer(copy: keras.Model, head: keras.layers.Dense) -> keras.Model:
     """A flat model over the same layers that gives (features [n, d], logits [n, m]), whatever models are nested."""
     seen: list[tuple[Any, Any]] = []
 

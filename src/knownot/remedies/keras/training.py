@@ -20,7 +20,7 @@ from ..training.loop import RISE, Arrays, Outputs, Tuner
 from ..training.losses import namespace
 from ..training.memory import Cost, joined, split
 from ..training.mixed_precision import FAILS, HEAD, mixed
-from .surgery import copied, tapped
+from .surgery import copied, tap_layer
 
 NORMS = (keras.layers.BatchNormalization,)  # those with running statistics
 EPSILON = 1e-8  # of Adam, as in torch
@@ -246,7 +246,7 @@ class ModelTrainer(_Fitting):
                 raise
             self.notes = (FAILS,)
             self.copy, head = copied(opened, job.weight, job.bias, training=job.settings.seed)
-        network = tapped(self.copy, head)
+        network = tap_layer(self.copy, head)
         for layer in self.copy._flatten_layers():
             layer.trainable = not (job.settings.freeze_norm and isinstance(layer, NORMS))
         if job.rows and not job.memory:  # what is remembered of a step needs all of it at once

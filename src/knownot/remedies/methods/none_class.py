@@ -64,7 +64,7 @@ class NoneClass(FineTuning):
         which = np.zeros(len(outliers.features), np.int64)
         if self.centres is not None:
             which = nearest(outliers.features, self.centres)
-        return probed(weight, bias, known, outliers, which, self.weight)
+        return probe_logits(weight, bias, known, outliers, which, self.weight)
 
     def batch(self, task: Task, plan: Plan, step: int) -> Arrays:
         arrays = dict(super().batch(task, plan, step))
@@ -94,7 +94,7 @@ class NoneClass(FineTuning):
         return Outcome(model, self.none_classes)
 
 
-def probed(
+def probe_logits(
     weight: np.ndarray, bias: np.ndarray, known: Look, outliers: Look, which: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """New rows of the head, trained alone before anything else moves: Kumar et al., Fine-Tuning can Distort Pretrained

@@ -10,7 +10,7 @@ from ...arguments import number
 from ...errors import OptionError
 from ...outliers import kinds_named, make
 from ..base import Task
-from ..training.batches import Plan, augmented
+from ..training.batches import Plan, augment_batch
 from ..training.fine_tuning import FineTuning
 from ..training.loop import Arrays, Outputs
 from ..training.losses import cross_entropy
@@ -62,14 +62,14 @@ class PixMix(FineTuning):
         kinds = kinds_named(self.textures)
         x = images / 255.0
         x = np.where(
-            (rng.random(len(x)) < CHANCE)[:, None, None, None], augmented(images, "flip+shift", rng) / 255.0, x
+            (rng.random(len(x)) < CHANCE)[:, None, None, None], augment_batch(images, "flip+shift", rng) / 255.0, x
         )
         for i in range(self.rounds):
             on = rng.random(len(x)) < (1 if i == 0 else 1 - 1 / (self.rounds + 1))
             kind = kinds[int(rng.integers(len(kinds)))]
             texture = make(kind, len(x), like=images, seed=int(rng.integers(2**31)))
             with_texture = (rng.random(len(x)) < CHANCE)[:, None, None, None]
-            other = np.where(with_texture, texture, augmented(images, "flip+shift", rng)) / 255.0
+            other = np.where(with_texture, texture, augment_batch(images, "flip+shift", rng)) / 255.0
             a, b = rng.beta(self.beta, 1, (len(x), 1, 1, 1)), rng.beta(1, self.beta, (len(x), 1, 1, 1))
             summed = (2 * x - 1) * a + (2 * other - 1) * b
             product = (2 * x) ** a * (2 * np.maximum(other, 1e-3)) ** b

@@ -20,7 +20,7 @@ from ..training.batches import Plan
 from ..training.fine_tuning import FineTuning, Look
 from ..training.loop import Arrays, Outputs
 from ..training.losses import cross_entropy, rooted, virtual_energy
-from ..training.mlp import Adam, binary, falling
+from ..training.mlp import Adam, binary, decay_rate
 from .none_head import SAME
 
 STEPS, RATE = 500, 0.02
@@ -174,7 +174,7 @@ def fitted(known: np.ndarray, made: np.ndarray) -> tuple[list[np.ndarray], tuple
         value, gradients = loss(arrays, logits, unknown)
         if step % 50 == 0:
             history.append({"loss": value})
-        adam.step(arrays, gradients, falling(RATE, step, STEPS))
+        adam.step(arrays, gradients, decay_rate(RATE, step, STEPS))
     return arrays, tuple(history)
 
 

@@ -15,7 +15,7 @@ from ...errors import ModelError
 from ...models import Model
 
 
-def located(opened: Any) -> str:
+def locate(opened: Any) -> str:
     """The name of the module that is the head, told by its weight. Raises ModelError when there is none of its own."""
     weight, bias = np.asarray(opened.head.weight), np.asarray(opened.head.bias)
     for name, module in opened.network.module.named_modules():
@@ -44,7 +44,7 @@ def copied(opened: Model, weight: np.ndarray, bias: np.ndarray) -> tuple[nn.Modu
             "A TorchScript module cannot be given another head. Give the nn.Module that it was made from, or a "
             "torch.export program (.pt2)."
         )
-    name = located(opened)
+    name = locate(opened)
     module = _copy(network.module)
     holder = module.get_submodule(name)
     like = holder.weight

@@ -44,7 +44,7 @@ class Plan:
         """Which known images."""
         epoch, at = divmod(step, self.steps)
         rng = np.random.default_rng([self.settings.seed, epoch, 1])
-        order = _balanced(self.known.labels, rng) if self.settings.balanced else rng.permutation(len(self.known))
+        order = _draw_balanced(self.known.labels, rng) if self.settings.balanced else rng.permutation(len(self.known))
         return order[at * self.batch : (at + 1) * self.batch]
 
     def images(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,12 +57,12 @@ class Plan:
             drawn = self.outliers.draw(self.others, self.settings.seed, epoch, at * self.others)
         if known.ndim == 4:
             known, drawn = (
-                augmented(x, self.settings.augment, self.rng(step, 2 + i)) for i, x in enumerate((known, drawn))
+                augment_batch(x, self.settings.augment, self.rng(step, 2 + i)) for i, x in enumerate((known, drawn))
             )
         return known, drawn, self.known.labels[rows]
 
 
-def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many rows as there are, each class as often as any other: its images in turn, again and again."""
     classes = [np.flatnonzero(labels == k) for k in np.unique(labels)]
     each = -(-len(labels) // len(classes))
@@ -70,7 +70,7 @@ def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(np.concatenate(rounds))[: len(labels)]
 
 
-def augmented(x: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
+def augment_batch(x: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
     """Images [n, h, w, k], each mirrored with probability 1/2 ("flip") and moved, mirrored at the edges ("shift")."""
     n, h, w, _ = x.shape
     if not n:

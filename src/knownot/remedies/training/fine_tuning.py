@@ -139,7 +139,7 @@ class FineTuning(Remedy):
             for old, new in zip((head.weight, head.bias), more, strict=True)
         )
         cached = task.settings.mode == "head"
-        own = _cached(task) if cached else task
+        own = _cache_features(task) if cached else task
         layout = (lambda x: x) if cached else task.opened.input.to_layout
         plan = Plan(own.known, own.outliers, own.settings)
         checking = checking_of(own, plan)
@@ -223,7 +223,7 @@ def _some(pool: Pool, seed: int) -> Pool:
     return pool.take(np.sort(rows))
 
 
-def _cached(task: Task) -> Task:
+def _cache_features(task: Task) -> Task:
     """The same task with features in the place of images: one pass over all, and an epoch's worth of outliers."""
 
     def features(pool: Pool) -> Pool:

@@ -145,7 +145,7 @@ def train(
     said = json.dumps(
         {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_THE_SAME} | {"of": identity}
     )
-    at, best = _resumed(trainer, file, said)
+    at, best = _resume(trainer, file, said)
     total = settings.epochs * steps
     every = settings.save_every or steps
 
@@ -208,7 +208,7 @@ def _save(file: Path, trainer: Trainer, at: _Progress, best: bytes, said: str) -
     os.replace(draft, file)
 
 
-def _resumed(trainer: Trainer, file: Path | None, said: str) -> tuple[_Progress, bytes]:
+def _resume(trainer: Trainer, file: Path | None, said: str) -> tuple[_Progress, bytes]:
     if file is None or not file.is_file():
         return _Progress(), b""
     try:

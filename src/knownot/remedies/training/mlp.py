@@ -126,7 +126,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
-def falling(rate: float, step: int, steps: int) -> float:
+def decay_rate(rate: float, step: int, steps: int) -> float:
     """The learning rate of a step: along half a cosine to 0."""
     return rate * (1 + np.cos(np.pi * step / max(steps, 1))) / 2
 
@@ -186,7 +186,7 @@ class LayersTrainer(Trainer):
             values = self.net.run(batch["x"])
             value, d = self._loss(values[-1], batch["targets"])
             gradients, _ = self.net.back(values, d.astype(values[-1].dtype, copy=False))
-            self.adam.step(self.net.arrays, gradients, falling(self._rate, step, self._steps))
+            self.adam.step(self.net.arrays, gradients, decay_rate(self._rate, step, self._steps))
             done(value)
 
     def losses(self, batches: Sequence[Arrays]) -> list[float]:
