@@ -89,8 +89,12 @@ def _in_ray(work: Callable[[T], R], items: Sequence[T], workers: int | None) -> 
     if not ray.is_initialized():
         cluster = os.environ.get("RAY_ADDRESS")
         cores = None if cluster else workers
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
         try:
-            started = ray.init(num_cpus=cores, log_to_driver=False, logging_level=logging.WARNING)
+            try:
+                started = ray.init(num_cpus=cores, **quiet)
+            except ValueError:  # one that runs on this machine already has its own number of cores
+                started = ray.init(**quiet)
         except ConnectionError as error:
             raise StorageError(
                 f"Ray's cluster at RAY_ADDRESS={cluster} cannot be reached: {error}. Does it run, by the same version "

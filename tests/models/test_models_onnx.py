@@ -401,7 +401,7 @@ def transformer(blocks: int, shrink: bool) -> onnx.ModelProto:
     [
         (12, False, ["t3", "t6", "t9", "t12"]),
         (4, False, ["t1", "t2", "t3", "t4"]),
-        (2, False, ["t1", "t2"]),
+        (2, False, ["t2"]),
         (3, True, ["t1", "t2", "t3"]),
     ],
 )

@@ -455,7 +455,7 @@ RANDOM = {
     "Dropout is on": lambda m, f: m.fc(F.dropout(f, 0.5)),
     "depends on the others": lambda m, f: m.fc(F.batch_norm(f, None, None, training=True)),
     "different answers": lambda m, f: m.fc(f + torch.rand_like(f)),
-    "something else": lambda m, f: m.fc(f) if torch.rand(()) < 0.5 else m.fc(f.relu() + 1),
+    "something else|neither the logits": lambda m, f: m.fc(f) if torch.rand(()) < 0.5 else m.fc(f.relu() + 1),
 }
 
 

@@ -46,7 +46,8 @@ class Pass(ABC):
         if found is None:
             raise InputError(
                 f"The activations lack what the extra pass {self.name!r} gives, which detectors of changed images "
-                "read: activations = knownot.detectors.passes.extended(model, x, activations, detector.passes)."
+                "read: activations = knownot.detectors.passes.extend_with_passes(model, x, activations, "
+                "detector.passes)."
             )
         return found
 
