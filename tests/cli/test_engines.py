@@ -1,7 +1,6 @@
 """Who does the parts of a job: other processes of this machine, and Ray."""
 
 import json
-import logging
 import os
 import pickle
 import signal
@@ -10,15 +9,13 @@ import sys
 import time
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import knownot
 from helpers import toy
 from knownot import engines
 from knownot.cli import group, predict_parts
-from knownot.errors import MissingExtraError, OptionError, StorageError
+from knownot.errors import MissingExtraError, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -47,38 +44,6 @@ def said(*arguments):
 # Ray: one small cluster for all tests of this module
 
 
-@pytest.fixture(scope="module")
-def ray():
-    """One that is running is used, and stays."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        import ray
-
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        yield ray
-        ray.shutdown()
-
-
-def test_a_fit_on_ray_is_the_fit_of_one_process(home, ray):
-    facts = said(*asked(home), "-o", home / "on-ray", "--parts", 3, "--engine", "ray", "--workers", 2)
-    assert facts["known"] == 240
-    one, other = (knownot.load(home / name).predict(home / "incoming") for name in ("osc", "on-ray"))
-    np.testing.assert_array_equal(one.label, other.label)
-    np.testing.assert_array_equal(one.p_value, other.p_value)
-
-
-def test_a_prediction_on_ray_is_that_of_one_process(home, ray, tmp_path):
-    given = ["predict", home / "osc", home / "incoming", "-o", tmp_path, "--batch-size", 1, "--quiet", "--json"]
-    facts = said(*given, "--parts", 4, "--engine", "ray")
-    assert (facts["images"], facts["there"]) == (60, 0)
-    rows = [row for file in sorted(tmp_path.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
-    expected = knownot.load(home / "osc").predict(home / "incoming", batch_size=1)
-    assert [(row["id"], row["p_value"]) for row in rows] == list(
-        zip(expected.ids, expected.p_value.tolist(), strict=True)
-    )
-
-
 def dies_once(task):
     """A part whose process is killed the first time, in the middle."""
     mark = task.file.with_suffix(".tried")
@@ -86,34 +51,6 @@ def dies_once(task):
         mark.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
     return predict_parts.predict_part(task)
-
-
-def test_a_killed_task_of_ray_loses_and_doubles_nothing(home, ray, tmp_path):
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    tasks = [predict_parts.Task(str(home / "osc"), (str(home / "incoming"),), str(tmp_path), i, 3) for i in (1, 2, 3)]
-    done = dict(engines.each(dies_once, tasks, engine="ray"))
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert sum(counts["images"] for counts in done.values()) == 60
-    ids = [row["id"] for file in tmp_path.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-    assert (len(ids), len(set(ids))) == (60, 60)
-
-
-def test_what_fails_on_ray_is_said_as_anywhere(ray):
-    with pytest.raises(ValueError, match="invalid literal for int"):
-        list(engines.each(int, ["1", "x"], engine="ray"))
-    assert dict(engines.each(int, ["1", "2", "3"], engine="ray", workers=1)) == {"1": 1, "2": 2, "3": 3}
-
-
-def test_a_process_that_ray_loses_again_and_again_is_an_error(ray, monkeypatch):
-    monkeypatch.setattr(engines, "TRIES", 0)
-    with pytest.raises(StorageError, match="Ray lost one of 1 parts again and again"):
-        list(engines.each(os._exit, [9], engine="ray"))
-
-
-def test_another_version_on_the_cluster_is_an_error(ray, monkeypatch):
-    monkeypatch.setattr(engines, "__version__", "0.0.1")
-    with pytest.raises(OptionError, match=rf"is 0\.0\.1 here and {knownot.__version__} on .*: install the same"):
-        list(engines.each(int, ["1"], engine="ray"))
 
 
 def test_a_machine_without_knownot_says_so(monkeypatch):
