@@ -38,6 +38,8 @@ FEATURES = {"mahalanobis": "Mahalanobis", "relative-mahalanobis": "RMD", "knn": 
 LOGITS = {"msp": "MaxSoftmax", "maxlogit": "MaxLogit", "energy": "EnergyBased", "entropy": "Entropy", "gen": "GEN",
           "kl-matching": "KLMatching", "temperature-msp": "TemperatureScaling"}  # fmt: skip
 WHY = {  # read in the peer's source
+    "msp": "the peer's 1 - p is rounded in float32, so sure images tie; here the other probabilities are summed",
+    "temperature-msp": "the peer takes 50 steps of L-BFGS at a rate of 0.01 from T = 1, short of the optimum",
     "relative-mahalanobis": "the peer's covariances are sums, not divided by n, with 1e-6 added to the diagonal",
     "nci": "alpha is 0 by default in the peer, 1e-4 here",
     "gen": "the peer clamps probabilities to 1e-7",
